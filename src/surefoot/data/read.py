@@ -1,0 +1,292 @@
+"""Files to frames: any file ASE reads, plus the few formats listed in READERS.
+
+A `Frame` is one structure with the labels found beside it, already in eV and Å, and the place it
+came from, so that every later complaint can name file and frame.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from surefoot.settings import Settings
+from surefoot.units import ENERGY_UNITS, LENGTH_UNITS
+
+ENERGY_KEYS = ("REF_energy", "dft_energy", "DFT_energy", "energy_dft", "energy_xtb", "xtb_energy")
+FORCES_KEYS = (
+    "REF_forces",
+    "dft_forces",
+    "DFT_forces",
+    "forces_dft",
+    "forces_xtb",
+    "xtb_forces",
+    "force",
+)
+STRESS_KEYS = ("REF_stress", "dft_stress", "DFT_stress")
+VIRIAL_KEYS = ("REF_virials", "REF_virial", "dft_virial", "virial", "virials")
+CHARGE_KEYS = ("charge", "total_charge")
+SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
+CALCULATOR = "calculator"
+IGNORE = "none"
+GROUP_BLOCK = 50  # frames of one composition in one file that count as one group
+
+
+class Keys(Settings):
+    """Where the labels of a file stand; what is not set is looked for, `none` ignores a label."""
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+
+
+class FileUnits(Settings):
+    """Units of the labels in a file; positions are in `length` too where a format does not say."""
+
+    energy: Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"] = "eV"
+    length: Literal["Å", "Angstrom", "Bohr", "nm"] = "Å"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One structure, its labels in eV and Å (None where absent), and where it came from.
+
+    Attributes:
+        atoms: the structure, without calculator.
+        energy: total energy in eV.
+        forces: (atoms, 3) in eV/Å.
+        stress: (3, 3) in eV/Å³, tensile positive.
+        charge: total charge in e as stated by the file.
+        spin: multiplicity 2S+1 as stated by the file.
+        group: the unit of splits, folds, bootstraps and block intervals.
+        config_type: the unit of error tables; `IsolatedAtom` marks reference atoms.
+        file: path of the file as the user gave it.
+        index: number of the frame in its file, from 0.
+    """
+
+    atoms: Atoms
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    charge: int | None = None
+    spin: int | None = None
+    group: str
+    config_type: str
+    file: str
+    index: int
+
+    @property
+    def place(self) -> str:
+        """The frame as messages name it."""
+        return f"{self.file}, frame {self.index}"
+
+
+class UnreadableFile(ValueError):
+    """A file that can not be read, or a label that is asked for and is not there."""
+
+
+def read_frames(
+    paths: Sequence[str | Path],
+    keys: Keys = Keys(),
+    units: FileUnits = FileUnits(),
+) -> list[Frame]:
+    """Read all frames of the files, in order, with their labels in eV and Å.
+
+    Args:
+        paths: files; a `.gz` suffix is unpacked first.
+        keys: where labels stand; None looks in the order of the design.
+        units: units of the labels in these files.
+    Raises:
+        UnreadableFile: with the file and the reason.
+    """
+    frames: list[Frame] = []
+    for path in paths:
+        frames += _read_file(Path(path), keys, units)
+    if not frames:
+        raise UnreadableFile(f"{', '.join(map(str, paths))}: no frames found.")
+    for label in ("energy", "forces", "stress"):
+        key = getattr(keys, label)
+        if key not in (None, IGNORE) and all(getattr(f, label) is None for f in frames):
+            raise UnreadableFile(
+                f"{', '.join(map(str, paths))}: no frame has the key '{key}' that is set for "
+                f"{label}. The first frame holds: {_held(frames[0].atoms)}."
+            )
+    return frames
+
+
+def describe_labels(frames: Sequence[Frame]) -> str:
+    """One line that counts the labels found, for example `energy 400/400, forces 398/400`."""
+    counts = {
+        label: sum(getattr(frame, label) is not None for frame in frames)
+        for label in ("energy", "forces", "stress", "charge", "spin")
+    }
+    return ", ".join(f"{label} {count}/{len(frames)}" for label, count in counts.items())
+
+
+def _read_file(path: Path, keys: Keys, units: FileUnits) -> list[Frame]:
+    if not path.is_file():
+        raise UnreadableFile(f"{path}: there is no such file.")
+    images = _read_images(path)
+    seen: Counter[str] = Counter()
+    frames = []
+    for index, atoms in enumerate(images):
+        formula = atoms.get_chemical_formula()
+        default_group = f"{formula}#{seen[formula] // GROUP_BLOCK}"
+        seen[formula] += 1
+        try:
+            frames.append(_to_frame(atoms, str(path), index, default_group, keys, units))
+        except (TypeError, ValueError) as error:
+            raise UnreadableFile(f"{path}, frame {index}: {error}") from error
+    return frames
+
+
+def _read_images(path: Path) -> list[Atoms]:
+    with tempfile.TemporaryDirectory() as folder:
+        plain = path
+        if path.suffix == ".gz":
+            plain = Path(folder) / path.stem
+            with gzip.open(path, "rb") as packed, plain.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        reader = READERS.get(plain.suffix, read_ase)
+        try:
+            return reader(plain)
+        except Exception as error:  # ASE's readers raise whatever their parsers meet
+            reason = str(error) or type(error).__name__
+            raise UnreadableFile(
+                f"{path}: can not be read ({reason}). Any file that ASE reads is allowed, "
+                f"and {', '.join(READERS)}."
+            ) from error
+
+
+def read_ase(path: Path) -> list[Atoms]:
+    """All images of a file that ASE reads."""
+    images = ase.io.read(path, index=":")
+    return images if isinstance(images, list) else [images]
+
+
+def read_npz(path: Path) -> list[Atoms]:
+    """Frames of one molecule in the layout of rMD17 and sGDML.
+
+    Reads `nuclear_charges` or `z` (atoms), `coords` or `R` (frames, atoms, 3), `energies` or `E`
+    and `forces` or `F`; pickled content is refused.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        numbers = _first(arrays, "nuclear_charges", "z")
+        positions = _first(arrays, "coords", "R")
+        energies = _first(arrays, "energies", "E", needed=False)
+        forces = _first(arrays, "forces", "F", needed=False)
+    images = []
+    for index, coordinates in enumerate(positions):
+        atoms = Atoms(numbers.astype(int), positions=coordinates)
+        if energies is not None:
+            atoms.info["REF_energy"] = float(np.ravel(energies)[index])
+        if forces is not None:
+            atoms.arrays["REF_forces"] = np.array(forces[index], float)
+        images.append(atoms)
+    return images
+
+
+READERS: dict[str, Callable[[Path], list[Atoms]]] = {".npz": read_npz}
+"""Formats that ASE does not read, by suffix; everything else goes to ASE."""
+
+
+def _first(arrays: Any, *names: str, needed: bool = True) -> np.ndarray | None:
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    if needed:
+        raise ValueError(f"none of the arrays {', '.join(names)} is in the file")
+    return None
+
+
+def _to_frame(
+    atoms: Atoms, file: str, index: int, default_group: str, keys: Keys, units: FileUnits
+) -> Frame:
+    results = dict(atoms.calc.results) if atoms.calc is not None else {}
+    energy_unit = ENERGY_UNITS[units.energy]
+    force_unit = energy_unit / LENGTH_UNITS[units.length]
+    energy = _find(atoms.info, results, keys.energy, ENERGY_KEYS, "energy")
+    forces = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
+    stress = _find_stress(atoms, results, keys.stress)
+    info = atoms.info
+    plain = atoms.copy()
+    plain.calc = None
+    return Frame(
+        atoms=plain,
+        energy=None if energy is None else float(energy) * energy_unit,
+        forces=None if forces is None else np.array(forces, float) * force_unit,
+        stress=None if stress is None else stress * energy_unit / LENGTH_UNITS[units.length] ** 3,
+        charge=_whole(info, CHARGE_KEYS),
+        spin=_whole(info, SPIN_KEYS),
+        group=str(info.get("group", default_group)),
+        config_type=str(info.get("config_type", "Default")),
+        file=file,
+        index=index,
+    )
+
+
+def _find(
+    held: dict[str, Any],
+    results: dict[str, Any],
+    key: str | None,
+    known: tuple[str, ...],
+    name: str,
+) -> Any:
+    if key == IGNORE:
+        return None
+    if key == CALCULATOR:
+        return results.get(name)
+    if key is not None:
+        # ASE moves plain `energy` and `forces` columns into a calculator; both places count.
+        return held.get(key, results.get(key))
+    for candidate in known:
+        if candidate in held:
+            return held[candidate]
+    return results.get(name, held.get(name))
+
+
+def _find_stress(atoms: Atoms, results: dict[str, Any], key: str | None) -> np.ndarray | None:
+    stress = _find(atoms.info, results, key, STRESS_KEYS, "stress")
+    if stress is not None:
+        return _full_stress(stress)
+    if key is not None:
+        return None
+    for candidate in VIRIAL_KEYS:
+        if candidate in atoms.info and abs(atoms.cell.volume) > 0:
+            return -_full_stress(atoms.info[candidate]) / atoms.cell.volume
+    return None
+
+
+def _full_stress(value: Any) -> np.ndarray:
+    array = np.array(value, float)
+    if array.shape == (6,):
+        return voigt_6_to_full_3x3_stress(array)
+    if array.size == 9:
+        return array.reshape(3, 3)
+    raise ValueError(f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed")
+
+
+def _whole(info: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        if name in info:
+            value = float(info[name])
+            if value != round(value):
+                raise ValueError(f"{name} is {info[name]}; a whole number is needed")
+            return int(value)
+    return None
+
+
+def _held(atoms: Atoms) -> str:
+    names = [f"info {name}" for name in atoms.info]
+    names += [f"array {name}" for name in atoms.arrays if name not in ("numbers", "positions")]
+    return ", ".join(names) or "no keys at all"
