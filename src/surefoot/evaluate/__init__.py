@@ -1,0 +1,15 @@
+"""Predictions against labels: how accurate, and are the error bars true.
+
+Comes in: numpy arrays, one entry per point (a graph's energy, a force component, a barrier):
+residuals = label − prediction, standard deviations, groups, and for ensembles the members'
+predictions. Goes out: numbers and small frozen dataclasses, in the units that came in, and the
+global factors that make error bars true. Knows no model, no torch, no ase, no file. May import
+numpy and scipy only.
+
+    accuracy     MAE and RMSE, in total and by type
+    scoring      log-score and CRPS of Gaussian error bars, per point
+    calibration  coverage, miscalibration area, rank correlation, sharpness
+    intervals    bootstrap intervals that respect groups
+    recalibrate  one factor per quantity, also from out-of-fold members
+    scores       all of these about one quantity, each with its interval
+"""

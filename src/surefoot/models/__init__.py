@@ -1,0 +1,38 @@
+"""One paper, one file: Geometry → Features. May import blocks and below; models are strangers.
+
+Comes in: weights and a `Geometry` (species and edge vectors, no positions). Goes out: `Features`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from surefoot.blocks.dense import Weights
+from surefoot.graph import Features, Geometry
+from surefoot.models.schnet import Schnet
+
+
+class Model(Protocol):
+    """What the rest of the house knows of a model."""
+
+    name: str
+    cutoff: float
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each read-out layer."""
+        ...
+
+    def init(self, generator: torch.Generator, species: int) -> Weights:
+        """Fresh weights in float64; `embedding` (species, channels) is among them."""
+        ...
+
+    def __call__(self, weights: Weights, geometry: Geometry) -> Features:
+        """Rows of features, with a leading member axis where the weights have one."""
+        ...
+
+
+MODELS: dict[str, type[Schnet]] = {"schnet": Schnet}
+"""Name in a config → model."""

@@ -1,0 +1,90 @@
+"""Weight trees, dense layers, activations and species tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+"""Dotted parameter name → tensor; stacked members have one more leading axis everywhere."""
+
+Activation = Literal["shifted_softplus", "silu"]
+
+
+def shifted_softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x) − ln 2: a smooth ramp that is zero at zero (Schütt et al. 2017, eq. 2)."""
+    return torch.nn.functional.softplus(x) - math.log(2.0)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "shifted_softplus": shifted_softplus,
+    "silu": torch.nn.functional.silu,
+}
+
+
+def init_linear(
+    generator: torch.Generator, inputs: int, outputs: int, *, bias: bool = True
+) -> Weights:
+    """Glorot-uniform weights (inputs, outputs) and zero biases, float64.
+
+    Weights are stored input first, so that `x @ weight` needs no transpose.
+    """
+    bound = math.sqrt(6.0 / (inputs + outputs))
+    uniform = torch.rand((inputs, outputs), generator=generator, dtype=torch.float64)
+    weights = {"weight": bound * (2 * uniform - 1)}
+    if bias:
+        weights["bias"] = torch.zeros(outputs, dtype=torch.float64)
+    return weights
+
+
+def init_table(
+    generator: torch.Generator, species: int, channels: int
+) -> Float[Tensor, "species channels"]:
+    """Standard normal entries: one row of features per element."""
+    return torch.randn((species, channels), generator=generator, dtype=torch.float64)
+
+
+def linear(x: Float[Tensor, "*members rows inputs"], weights: Weights) -> Tensor:
+    """x W + b, for one set of weights or for a leading axis of members."""
+    product = x @ weights["weight"]
+    bias = weights.get("bias")
+    return product if bias is None else product + bias.unsqueeze(-2)
+
+
+def lookup(
+    table: Float[Tensor, "*members species channels"], species: Int[Tensor, " rows"]
+) -> Float[Tensor, "*members rows channels"]:
+    """The table's row of each species."""
+    return table.index_select(-2, species)
+
+
+def under(prefix: str, weights: Weights) -> Weights:
+    """The same tree one level down: every name gets the prefix."""
+    return {f"{prefix}.{name}": value for name, value in weights.items()}
+
+
+def branch(weights: Weights, prefix: str) -> Weights:
+    """The part of a tree below a prefix."""
+    start = prefix + "."
+    return {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)}
+
+
+def stack(members: Sequence[Weights]) -> Weights:
+    """Trees of equal shape as one tree with a leading member axis."""
+    return {name: torch.stack([member[name] for member in members]) for name in members[0]}
+
+
+def unstack(weights: Weights) -> list[Weights]:
+    """The members of a stacked tree."""
+    count = next(iter(weights.values())).shape[0]
+    return [{name: value[m] for name, value in weights.items()} for m in range(count)]
+
+
+def cast(weights: Weights, dtype: torch.dtype) -> Weights:
+    """The tree in another precision."""
+    return {name: value.to(dtype) for name, value in weights.items()}

@@ -1,0 +1,123 @@
+"""Radial bases and smooth cutoffs, with analytic derivatives of every order.
+
+A radial function is called with an order n and gives its n-th derivative. `expand` evaluates it
+once for all members of an ensemble: values and slopes know no weights, so members share them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class RadialFunction(Protocol):
+    """Functions of a length: (edges) → (edges, count)."""
+
+    def derivative(self, lengths: Float[Tensor, " edges"], order: int) -> Tensor:
+        """The derivative of this order; order 0 is the value."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Equally spaced Gaussians from 0 to the cutoff, as wide as their spacing.
+
+    g_k(r) = exp(−(r − μ_k)² / (2 Δ²)),  μ_k = k Δ,  Δ = cutoff / (count − 1)
+
+    Source: Schütt et al. 2018, eq. 7, with the width SchNetPack uses.
+    """
+
+    cutoff: float
+    count: int
+
+    def derivative(
+        self, lengths: Float[Tensor, " edges"], order: int
+    ) -> Float[Tensor, "edges count"]:
+        """g^(n+1) = −2γ ((r − μ) g^(n) + n g^(n−1)),  γ = 1 / (2 Δ²)."""
+        spacing = self.cutoff / (self.count - 1)
+        centres = spacing * torch.arange(self.count, dtype=lengths.dtype, device=lengths.device)
+        gamma = 0.5 / spacing**2
+        x = lengths.unsqueeze(-1) - centres
+        before, now = torch.zeros_like(x), torch.exp(-gamma * x.square())
+        for n in range(order):
+            before, now = now, -2 * gamma * (x * now + n * before)
+        return now
+
+
+@dataclass(frozen=True)
+class CosineCutoff:
+    """f(r) = (1 + cos(π r / c)) / 2 inside the cutoff c, zero outside; once differentiable at c."""
+
+    cutoff: float
+
+    def derivative(self, lengths: Float[Tensor, " edges"], order: int) -> Float[Tensor, "edges 1"]:
+        """f^(n) = (π/c)^n cos(π r / c + n π / 2) / 2."""
+        rate = math.pi / self.cutoff
+        wave = 0.5 * rate**order * torch.cos(rate * lengths + 0.5 * math.pi * order)
+        value = wave + 0.5 if order == 0 else wave
+        return torch.where(lengths < self.cutoff, value, 0.0).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class PolynomialCutoff:
+    """f(x) = 1 − 28 x⁶ + 48 x⁷ − 21 x⁸ with x = r / c; twice differentiable at the cutoff c.
+
+    Source: Gasteiger et al. 2020, eq. 8, with p = 6.
+    """
+
+    cutoff: float
+
+    def derivative(self, lengths: Float[Tensor, " edges"], order: int) -> Float[Tensor, "edges 1"]:
+        """The polynomial differentiated term by term."""
+        x = lengths / self.cutoff
+        value = torch.zeros_like(x)
+        for coefficient, power in ((1.0, 0), (-28.0, 6), (48.0, 7), (-21.0, 8)):
+            if power >= order:
+                falling = math.perm(power, order)
+                value = value + coefficient * falling * x ** (power - order)
+        value = value / self.cutoff**order
+        return torch.where(lengths < self.cutoff, value, 0.0).unsqueeze(-1)
+
+
+CUTOFFS = {"cosine": CosineCutoff, "polynomial": PolynomialCutoff}
+
+
+class _Expand(torch.autograd.Function):
+    """Derivative n of a radial function; its backward pass calls itself for derivative n + 1."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, lengths: Tensor, function: RadialFunction, order: int
+    ) -> Tensor:
+        ctx.save_for_backward(lengths)
+        ctx.function, ctx.order = function, order
+        if lengths.dim() == 1:
+            return function.derivative(lengths, order)
+        values = function.derivative(lengths[0], order)
+        return values.expand(lengths.shape[0], -1, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: D102
+        (lengths,) = ctx.saved_tensors
+        slope = _Expand.apply(lengths, ctx.function, ctx.order + 1)
+        return (grads[0] * slope).sum(-1), None, None
+
+
+def expand(
+    lengths: Float[Tensor, "*members edges"], function: RadialFunction
+) -> Float[Tensor, "*members edges count"]:
+    """A radial function of the lengths, evaluated once for all members.
+
+    Args:
+        lengths: (…, edges) Å. With a member axis all members hold the same values; each has its
+            own gradient.
+        function: what to evaluate.
+    Returns:
+        (…, edges, count); with a member axis a view that repeats the one evaluation.
+    """
+    return _Expand.apply(lengths, function, 0)  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""The fixed part of an energy: reference energies of the elements, and the scale of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from surefoot.graph import Graph, segment_sum
+
+
+class UnknownElement(ValueError):
+    """A structure holds an element that the potential was not trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """E = Σ_atoms E0(Z) + scale · head; measured once on the training split, shared by members.
+
+    Attributes:
+        elements: atomic numbers, ascending; their positions are the species.
+        energies: E0 of each element in eV.
+        scale: eV per unit of the head's output.
+        neighbors: mean number of neighbours, for models that normalise their sums.
+    """
+
+    elements: tuple[int, ...]
+    energies: tuple[float, ...]
+    scale: float
+    neighbors: float
+
+    def species(self, numbers: Int[Tensor, " atoms"]) -> Int[Tensor, " atoms"]:
+        """Position of each atom's element in the table; −1 where it is not there."""
+        table = torch.full((128,), -1, dtype=torch.int64, device=numbers.device)
+        table[list(self.elements)] = torch.arange(len(self.elements), device=numbers.device)
+        return table[numbers]
+
+    def require(self, numbers: Sequence[int], place: str) -> None:
+        """Refuse elements that are not in the table.
+
+        Raises:
+            UnknownElement: naming the element, the place and what is known.
+        """
+        unknown = sorted(set(map(int, numbers)) - set(self.elements))
+        if unknown:
+            raise UnknownElement(
+                f"{place}: atomic number {unknown[0]} is not among the elements this potential "
+                f"was trained on ({', '.join(map(str, self.elements))}); train on data that "
+                "hold it."
+            )
+
+    def energy(self, graph: Graph, species: Int[Tensor, " atoms"]) -> Float[Tensor, " graphs"]:
+        """Σ E0 of each graph in eV, float64."""
+        table = torch.tensor(self.energies, dtype=torch.float64, device=species.device)
+        return segment_sum(table[species], graph.atoms, axis=0)

@@ -1,0 +1,70 @@
+"""Scalar head: the energy is a sum of one number per row, and it says nothing of its error."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from surefoot.blocks.dense import (
+    ACTIVATIONS,
+    Activation,
+    Weights,
+    branch,
+    init_linear,
+    linear,
+    under,
+)
+from surefoot.graph import Features, Rows, segment_sum
+from surefoot.prediction import Point
+from surefoot.settings import Settings
+
+
+class Scalar(Settings):
+    """Settings of the scalar head, and the head itself.
+
+    E = Σ_layers Σ_rows weight · (basis(values) · w + b)
+    """
+
+    energy: Literal["scalar"] = "scalar"
+    forces: Literal["gradient"] = Field("gradient", description="forces are −dE/dr")
+    hidden: int | None = Field(
+        None, ge=1, description="width of the hidden layer; half the features where not set"
+    )
+    activation: Activation = Field("shifted_softplus", description="of the hidden layer")
+
+    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+        """Fresh weights in float64, one small network per read-out layer."""
+        weights: Weights = {}
+        for index, width in enumerate(widths):
+            hidden = self.hidden or max(1, width // 2)
+            weights |= under(f"layer{index}.hidden", init_linear(generator, width, hidden))
+            weights |= under(f"layer{index}.out", init_linear(generator, hidden, 1))
+        return weights
+
+    def basis(
+        self, weights: Weights, rows: Rows, layer: int
+    ) -> Float[Tensor, "*members rows hidden"]:
+        """The values whose linear map is the energy: what a last-layer posterior works on."""
+        hidden = linear(rows.values, branch(weights, f"layer{layer}.hidden"))
+        return ACTIVATIONS[self.activation](hidden)
+
+    def __call__(self, weights: Weights, features: Features) -> Point:
+        """Energy of each graph in units of the baseline's scale, summed in float64."""
+        graph = features.geometry.graph
+        total = None
+        for layer, rows in enumerate(features.layers):
+            basis = self.basis(weights, rows, layer)
+            energies = linear(basis, branch(weights, f"layer{layer}.out")).double()
+            if rows.weight is not None:
+                energies = energies * rows.weight.unsqueeze(-1)
+            if rows.atom is not None:
+                energies = segment_sum(energies, rows.atom)
+            energy = segment_sum(energies, graph.atoms).squeeze(-1)
+            total = energy if total is None else total + energy
+        if total is None:
+            raise ValueError("the model gave no read-out layer.")
+        return Point(total)

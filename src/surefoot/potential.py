@@ -1,0 +1,108 @@
+"""Potential = model + head + baseline: weights and a graph in, an Output out.
+
+Forces and stress are derivatives of the energy with respect to edge vectors v:
+
+    F_i = Σ_{edges received by i} dE/dv − Σ_{edges sent by i} dE/dv
+    σ   = 1/V Σ_edges v ⊗ dE/dv          (tensile positive)
+
+so stacked members differentiate their own copy of the vectors, in one backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from surefoot.blocks.dense import Weights, branch, cast, stack, under
+from surefoot.blocks.reference import Baseline
+from surefoot.graph import Geometry, Graph, edge_vectors, segment_sum
+from surefoot.heads import Head
+from surefoot.models import Model
+from surefoot.prediction import Output, Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Potential:
+    """A model, a head and the fixed part of the energy; the weights are given with each call."""
+
+    model: Model
+    head: Head
+    baseline: Baseline
+
+    def init(self, seed: int, dtype: torch.dtype) -> Weights:
+        """Fresh weights of one member, made from a generator of this seed."""
+        generator = torch.Generator().manual_seed(seed)
+        weights = under("model", self.model.init(generator, len(self.baseline.elements)))
+        weights |= under("head", self.head.init(generator, self.model.widths))
+        return cast(weights, dtype)
+
+    def init_members(self, seed: int, members: int, dtype: torch.dtype) -> Weights:
+        """Fresh weights of several members, stacked; member m is `init(seed + m)`."""
+        return stack([self.init(seed + m, dtype) for m in range(members)])
+
+    def __call__(
+        self,
+        weights: Weights,
+        graph: Graph,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        differentiable: bool = False,
+    ) -> Output:
+        """What these weights say of the batch.
+
+        Args:
+            weights: one set, or stacked with a leading member axis.
+            graph: the batch.
+            forces: whether forces are wanted.
+            stress: whether stress is wanted; needs three periodic axes.
+            differentiable: whether derivatives of forces with respect to weights are wanted.
+        """
+        table = weights["model.embedding"]
+        vectors = edge_vectors(graph).to(table.dtype)
+        if table.dim() == 3:
+            vectors = vectors.expand(table.shape[0], -1, -1)
+        wanted = forces or stress
+        vectors = vectors.detach().requires_grad_(wanted)
+        species = self.baseline.species(graph.numbers)
+        with torch.set_grad_enabled(wanted or differentiable):
+            geometry = Geometry(
+                graph=graph,
+                species=species,
+                vectors=vectors,
+                lengths=torch.linalg.vector_norm(vectors, dim=-1),
+            )
+            features = self.model(branch(weights, "model"), geometry)
+            energy = self.head(branch(weights, "head"), features).affine(
+                self.baseline.scale, self.baseline.energy(graph, species)
+            )
+            slope = _slope(energy.mean, vectors, differentiable) if wanted else None
+        return Output(
+            energy=energy,
+            forces=Point(_forces(slope, graph)) if forces and slope is not None else None,
+            stress=Point(_stress(slope, vectors, graph)) if stress and slope is not None else None,
+            features=features,
+        )
+
+
+def _slope(energy: Tensor, vectors: Tensor, differentiable: bool) -> Tensor:
+    """dE/dv, (…, edges, 3); members do not see each other, so one sum serves all."""
+    if vectors.shape[-2] == 0:
+        return torch.zeros_like(vectors)
+    (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
+    return slope
+
+
+def _forces(slope: Tensor, graph: Graph) -> Tensor:
+    return segment_sum(slope, graph.receivers) - segment_sum(slope, graph.senders)
+
+
+def _stress(slope: Tensor, vectors: Tensor, graph: Graph) -> Tensor:
+    """Symmetric, (…, graphs, 3, 3) in eV/Å³; not a number where there is no volume."""
+    virial = vectors.detach().unsqueeze(-1) * slope.unsqueeze(-2)
+    by_atom = segment_sum(virial, graph.receivers, axis=-3)
+    by_graph = segment_sum(by_atom, graph.atoms, axis=-3)
+    volume = torch.where(graph.pbc.all(-1), graph.volume, torch.nan).to(slope.dtype)
+    return 0.5 * (by_graph + by_graph.mT) / volume[:, None, None]
