@@ -28,6 +28,7 @@ def accuracy(residuals: Float[np.ndarray, " points"]) -> Accuracy:
 
     Args:
         residuals: label − prediction, in any unit.
+
     Raises:
         ValueError: if there are no residuals or one is not finite.
     """
@@ -48,6 +49,7 @@ def accuracy_by_type(
     Args:
         residuals: label − prediction, in any unit.
         types: what divides the points, such as config_type or element: strings or integers.
+
     Raises:
         ValueError: as `accuracy`.
     """

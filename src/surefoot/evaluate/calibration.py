@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import erf, erfinv
 
+from surefoot.evaluate.intervals import check_level
 from surefoot.evaluate.scoring import check_std, standardize
 
 
@@ -26,6 +27,7 @@ def coverage(
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
         level: probability of the interval, between 0 and 1, both excluded.
+
     Raises:
         ValueError: as `standardize`, or if the level is not a probability.
     """
@@ -43,6 +45,7 @@ def calibration_curve(
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
         levels: probabilities, between 0 and 1, both excluded, in any order.
+
     Raises:
         ValueError: as `standardize`, or if a level is not a probability.
     """
@@ -57,11 +60,7 @@ def central_bound(level: float) -> float:
     Raises:
         ValueError: if the level is not between 0 and 1, both excluded.
     """
-    if not 0.0 < level < 1.0:
-        raise ValueError(
-            f"The level of an interval is {level}; a probability between 0 and 1, both excluded, "
-            f"is needed, such as 0.95."
-        )
+    check_level(level)
     return math.sqrt(2.0) * float(erfinv(level))
 
 
@@ -77,6 +76,7 @@ def miscalibration_area(
     Args:
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
+
     Raises:
         ValueError: as `standardize`.
     """
@@ -106,9 +106,7 @@ def miscalibration_area_by_counts(
     return area
 
 
-def spearman(
-    residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"]
-) -> float:
+def spearman(residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"]) -> float:
     """Rank correlation of |residual| with std: do larger error bars go with larger errors.
 
     The Pearson correlation of ranks; equal values share the mean of their ranks. NaN where it has
@@ -118,6 +116,7 @@ def spearman(
     Args:
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
+
     Raises:
         ValueError: as `standardize`.
     """
@@ -164,6 +163,7 @@ def sharpness(std: Float[np.ndarray, " points"]) -> float:
 
     Args:
         std: standard deviations, positive and finite, in any unit.
+
     Raises:
         ValueError: if a std is not positive and finite, or there is none.
     """

@@ -52,17 +52,17 @@ def block_bootstrap(
         generator: source of the draws.
         draws: number of draws.
         level: probability of the interval.
+
     Returns:
         Percentile interval; NaN with fewer than two groups.
+
     Raises:
         ValueError: if draws or level are out of range.
     """
     codes, count = _encode(groups)
     points = np.arange(len(codes))
-    values = [
-        statistic(np.repeat(points, times[codes])) for times in _draw(count, generator, draws)
-    ]
-    return _percentiles(np.array(values), level)
+    counts = _draw(count, generator, draws)
+    return _percentiles((statistic(np.repeat(points, times[codes])) for times in counts), level)
 
 
 def block_bootstrap_counts(
@@ -83,14 +83,16 @@ def block_bootstrap_counts(
         generator: source of the draws.
         draws: number of draws.
         level: probability of the interval.
+
     Returns:
         Percentile interval; NaN with fewer than two groups.
+
     Raises:
         ValueError: if draws or level are out of range.
     """
     codes, count = _encode(groups)
-    values = [statistic(times[codes]) for times in _draw(count, generator, draws)]
-    return _percentiles(np.array(values), level)
+    counts = _draw(count, generator, draws)
+    return _percentiles((statistic(times[codes]) for times in counts), level)
 
 
 def block_bootstrap_mean(
@@ -111,16 +113,31 @@ def block_bootstrap_mean(
         generator: source of the draws.
         draws: number of draws.
         level: probability of the interval.
+
     Returns:
         Percentile interval; NaN with fewer than two groups.
+
     Raises:
         ValueError: if draws or level are out of range.
     """
     codes, count = _encode(groups)
     sums = np.bincount(codes, weights=values, minlength=count)
     sizes = np.bincount(codes, minlength=count)
-    means = [(times @ sums) / (times @ sizes) for times in _draw(count, generator, draws)]
-    return _percentiles(np.array(means), level)
+    counts = _draw(count, generator, draws)
+    return _percentiles((float((times @ sums) / (times @ sizes)) for times in counts), level)
+
+
+def check_level(level: float) -> None:
+    """Refuse a level that is not a probability.
+
+    Raises:
+        ValueError: if it is not between 0 and 1, both excluded.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(
+            f"The level of an interval is {level}; a probability between 0 and 1, both excluded, "
+            f"is needed, such as 0.95."
+        )
 
 
 def _encode(groups: Shaped[np.ndarray, " points"]) -> tuple[Int[np.ndarray, " points"], int]:
@@ -139,12 +156,9 @@ def _draw(
         yield np.bincount(generator.integers(count, size=count), minlength=count)
 
 
-def _percentiles(values: Float[np.ndarray, " draws"], level: float) -> Interval:
-    if not 0.0 < level < 1.0:
-        raise ValueError(
-            f"The level of an interval is {level}; a probability between 0 and 1, both excluded, "
-            f"is needed, such as 0.95."
-        )
+def _percentiles(statistics: Iterator[float], level: float) -> Interval:
+    check_level(level)
+    values = np.array(list(statistics))
     if len(values) == 0:
         return Interval(math.nan, math.nan)
     low, high = np.quantile(values, [0.5 - 0.5 * level, 0.5 + 0.5 * level])

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import ndtr, stdtrit
 
 from surefoot.evaluate.scoring import standardize
@@ -82,6 +82,7 @@ def gaussian_factor(
     Args:
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
+
     Raises:
         ValueError: if a std is not positive and finite, a residual is not finite, or there is none.
     """
@@ -100,6 +101,7 @@ def fit_factor(
         members: prediction of each member, same unit; where a member has seen the point its value
             is not read and may be NaN.
         unseen: True where the member has not seen the point in training, its group included.
+
     Raises:
         ValueError: as `residuals_out_of_fold` and `fit_shared_error`.
     """
@@ -122,6 +124,7 @@ def residuals_out_of_fold(
         targets: labels, in any unit.
         members: prediction of each member, same unit; not read where seen.
         unseen: True where the member has not seen the point in training.
+
     Raises:
         ValueError: if a point has fewer than 2 unseen members, which give no spread.
     """
@@ -151,8 +154,10 @@ def fit_shared_error(out_of_fold: OutOfFold) -> float:
 
     Args:
         out_of_fold: residuals, spreads and counts of the unseen members.
+
     Returns:
         c ≥ 0; 0 where the residuals are no larger than the members' deviations explain.
+
     Raises:
         ValueError: if a spread is zero or not finite, or a residual is not finite.
     """
@@ -169,7 +174,7 @@ def fit_shared_error(out_of_fold: OutOfFold) -> float:
     high = 1.0
     while slope(high) > 0.0:  # ends at the largest square at the latest
         high *= 2.0
-    return float(brentq(slope, 0.0, high, rtol=1e-10))
+    return float(root_scalar(slope, bracket=(0.0, high)).root)
 
 
 def ensemble_factor(shared_error: float, members: int) -> float:
@@ -178,12 +183,16 @@ def ensemble_factor(shared_error: float, members: int) -> float:
     factor² = (c + 1/M) · (M − 1) / (M − 3)      M > 3
     factor  = √(c + 1/M) · t_{M−1}(0.8413…)      M = 2, 3
 
+    z is then not normal but a Student t with M − 1 degrees of freedom, scaled to variance 1: with
+    M = 8 the intervals of 50, 68, 90 and 95 % cover 55, 72, 91 and 95 %.
+
     With M ≤ 3 members the mean of 1 / s² does not exist and no factor has a finite mean log-score;
     the central interval of one standard deviation is then made to cover 68.27 %.
 
     Args:
         shared_error: c, not negative.
         members: number M of members, at least 2.
+
     Raises:
         ValueError: if c is negative or not finite, or there are fewer than 2 members.
     """

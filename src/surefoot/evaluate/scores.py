@@ -78,6 +78,7 @@ def score(
         groups: label of each point's group.
         generator: source of the draws.
         draws: number of bootstrap draws.
+
     Raises:
         ValueError: if a std is not positive and finite, a residual is not finite, or there is none.
     """

@@ -23,6 +23,7 @@ def standardize(
     Args:
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
+
     Raises:
         ValueError: if a std is not positive and finite, a residual is not finite, or there is none.
     """
@@ -44,6 +45,7 @@ def gaussian_nll(
     Args:
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
+
     Raises:
         ValueError: as `standardize`.
     """
@@ -61,6 +63,7 @@ def gaussian_crps(
     Args:
         residuals: label − prediction, in any unit.
         std: standard deviations in the same unit, positive and finite.
+
     Raises:
         ValueError: as `standardize`.
     Source: Gneiting et al. 2005, Mon. Weather Rev. 133, 1098, eq. 5.

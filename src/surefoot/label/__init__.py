@@ -1,0 +1,11 @@
+"""Labels for structures: energies and forces from a quantum-chemical code, never computed twice.
+
+Comes in: `Frame`s with charge and spin. Goes out: an extended XYZ file with `REF_energy` and
+`REF_forces`, and a journal beside it from which a killed run goes on. May import data, units and
+settings; knows no model and no potential.
+"""
+
+from surefoot.label.xtb import Xtb
+
+LABELERS: dict[str, type] = {"xtb": Xtb}
+"""Sources of labels by name; each is a `Labeler` whose fields are its settings."""

@@ -1,0 +1,198 @@
+"""Energies and forces that no level of theory gives: wrong energy units and placeholders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import vesin
+from jaxtyping import Float, Int
+
+from surefoot.data.findings import Finding, Severity, Suspect, gather
+from surefoot.data.read import Frame
+from surefoot.units import ENERGY_UNITS, HARTREE
+
+FINE_STRUCTURE = 1 / 137.036
+LEEWAY = 0.15  # of the expansion for light atoms
+RELATIVITY = 0.3  # times (Z α)²; Au gains 6 %, U 9 %, which is 0.2 (Z α)²
+BINDING = 10.0  # eV/atom, more than any structure is bound by
+HIGHEST = 20.0  # eV/atom above the reference
+LOOKS_LIKE = (0.95, 1.06)  # energies of molecules over the expansion
+FEWEST = 3
+
+
+def atomic_energies(numbers: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, " atoms"]:
+    """Total energies of neutral atoms with all electrons, without relativity, in eV.
+
+    E(Z) = −(0.768745 Z^(7/3) − ½ Z² + 0.2699 Z^(5/3)) Hartree, within 8 % for H and 1 % beyond Ne.
+
+    Source: Thomas-Fermi energy with the corrections of Scott and Schwinger.
+    """
+    z = np.asarray(numbers, float)
+    return -HARTREE * (0.768745 * z ** (7 / 3) - 0.5 * z**2 + 0.2699 * z ** (5 / 3))
+
+
+def check_energy_scale(frames: Sequence[Frame]) -> list[Finding]:
+    """Find energies below those of all electrons, or far above separated atoms."""
+    labelled = [frame for frame in frames if frame.energy is not None]
+    if not labelled:
+        return []
+    totals = np.array([atomic_energies(frame.atoms.numbers).sum() for frame in labelled])
+    energies = np.array([frame.energy for frame in labelled], float)
+    sizes = np.array([len(frame.atoms) for frame in labelled])
+    floors = np.array([_lowest(frame) for frame in labelled])
+    low = np.flatnonzero(energies < floors)
+    if len(low):
+        return _tell_low([labelled[i] for i in low], energies[low], totals[low], floors[low])
+    high = np.flatnonzero(energies > HIGHEST * sizes)
+    # One hot frame can be that high; a wrong unit lifts most frames.
+    if len(high) > len(labelled) / 2:
+        return _tell_high([labelled[i] for i in high])
+    return _tell_hartree(labelled, energies / totals)
+
+
+def _lowest(frame: Frame) -> float:
+    numbers = frame.atoms.numbers
+    room = 1 + LEEWAY + RELATIVITY * (numbers * FINE_STRUCTURE) ** 2
+    return float(np.sum(atomic_energies(numbers) * room) - BINDING * len(numbers))
+
+
+def _tell_low(
+    frames: Sequence[Frame],
+    energies: Float[np.ndarray, " frames"],
+    totals: Float[np.ndarray, " frames"],
+    floors: Float[np.ndarray, " frames"],
+) -> list[Finding]:
+    factor = float(np.median(energies / totals))
+    suspects = [
+        Suspect(
+            frame,
+            f"the energy is {energy:.6g} eV, {energy / total:.3g} times that of all electrons of "
+            f"these atoms, and nothing below {floor:.6g} eV is possible",
+            value=float(energy),
+            badness=float(energy / total),
+        )
+        for frame, energy, total, floor in zip(frames, energies, totals, floors, strict=True)
+    ]
+    return gather("energy-unit", Severity.ERROR, suspects, _name_unit(factor))
+
+
+def _tell_high(frames: Sequence[Frame]) -> list[Finding]:
+    suspects = [
+        Suspect(
+            frame,
+            f"the energy is {frame.energy:.6g} eV, which is {per_atom:.4g} eV/atom",
+            value=frame.energy,
+            badness=per_atom,
+        )
+        for frame in frames
+        for per_atom in [float(frame.energy or 0.0) / len(frame.atoms)]
+    ]
+    return gather(
+        "energy-unit",
+        Severity.ERROR,
+        suspects,
+        f"bound structures are below +{HIGHEST:g} eV/atom at every level of theory, so check the "
+        "sign and set `units: {energy: ...}` to the unit of the file",
+    )
+
+
+def _tell_hartree(frames: Sequence[Frame], factors: Float[np.ndarray, " frames"]) -> list[Finding]:
+    low, high = np.array(LOOKS_LIKE) / HARTREE
+    several = len({frame.atoms.get_chemical_formula() for frame in frames}) >= FEWEST
+    if not several or np.mean((factors > low) & (factors < high)) < 0.9:
+        return []
+    suspects = [
+        Suspect(frame, f"the energy is {frame.energy:.6g} eV", value=frame.energy)
+        for frame in frames
+    ]
+    return gather(
+        "energy-hartree",
+        Severity.WARNING,
+        suspects,
+        "that number is the energy of all electrons in Hartree, so set `units: {energy: Hartree}` "
+        "unless the file is in eV",
+    )
+
+
+def _name_unit(factor: float) -> str:
+    """The unit that would bring the energies to those of all electrons, and how to set it."""
+    fits = {
+        f"{unit} ({1 / size:.4g} per eV)": unit
+        for unit, size in ENERGY_UNITS.items()
+        if 0.9 < factor * size < 1.15
+    }
+    if fits:
+        name, unit = next(iter(fits.items()))
+        return f"if read as eV, the file is in {name}: set `units: {{energy: {unit}}}`"
+    others = ", ".join(unit for unit in ENERGY_UNITS if unit != "eV")
+    return f"the energy unit is wrong: set `units: {{energy: ...}}` to one of {others}"
+
+
+def check_placeholders(frames: Sequence[Frame]) -> list[Finding]:
+    """Find energies that are one number for different structures, and forces that are all zero."""
+    return _check_equal_energies(frames) + _check_zero_forces(frames)
+
+
+def _check_equal_energies(frames: Sequence[Frame]) -> list[Finding]:
+    groups: dict[str, dict[bytes, Frame]] = defaultdict(dict)
+    for frame in frames:
+        if frame.energy is not None and len(frame.atoms) > 1:
+            structure = np.round(frame.atoms.positions, 6).tobytes()
+            groups[frame.atoms.get_chemical_formula()][structure] = frame
+    several = [list(group.values()) for group in groups.values() if len(group) >= FEWEST]
+    if not several or any(len({frame.energy for frame in group}) > 1 for group in several):
+        return []
+    suspects = [
+        Suspect(
+            frame,
+            f"the energy is {frame.energy:g} eV in all different structures of one composition",
+            value=frame.energy,
+        )
+        for group in several
+        for frame in group
+    ]
+    return gather(
+        "energy-placeholder",
+        Severity.ERROR,
+        suspects,
+        "that is a placeholder, so ignore it with `keys: {energy: none}` or name the right key "
+        "with `keys: {energy: NAME}`",
+    )
+
+
+def _check_zero_forces(frames: Sequence[Frame]) -> list[Finding]:
+    labelled = [frame for frame in frames if frame.forces is not None and len(frame.atoms) > 1]
+    zero = [frame for frame in labelled if not np.any(frame.forces)]
+    if len(zero) <= len(labelled) / 2:
+        return []
+    # In a crystal symmetry can make every force exactly zero, and then the sum is zero as well.
+    suspects = [
+        Suspect(frame, "all forces are exactly zero", value=0.0)
+        for frame in zero
+        if not _is_symmetric(frame)
+    ]
+    if len(suspects) <= len(labelled) / 2:
+        return []
+    return gather(
+        "forces-placeholder",
+        Severity.ERROR,
+        suspects,
+        "that is a placeholder, so ignore it with `keys: {forces: none}` or name the right key "
+        "with `keys: {forces: NAME}`",
+    )
+
+
+def _is_symmetric(frame: Frame) -> bool:
+    """Whether a made-up pair force vanishes on every atom, as it must where symmetry rules."""
+    neighbours = vesin.NeighborList(cutoff=4.0, full_list=True)
+    atoms = frame.atoms
+    i, j, vectors, lengths = neighbours.compute(
+        atoms.positions, atoms.cell.array, atoms.pbc, "ijDd"
+    )
+    # Vanishes smoothly at the cutoff, so that a neighbour on its edge breaks no symmetry.
+    size = atoms.numbers[j] * (1 - lengths / 4.0) ** 3 / lengths
+    total = np.zeros((len(atoms), 3))
+    np.add.at(total, i, size[:, None] * vectors)
+    return bool(np.abs(total).max() < 1e-3 * max(1.0, float(size.max(initial=0.0))))

@@ -1,0 +1,126 @@
+"""What a potential takes from its training split once: reference energies, scale, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from surefoot.data.read import Frame
+
+ISOLATED = "IsolatedAtom"
+References = Literal["auto", "isolated", "least_squares"] | dict[str, float]
+RIDGE = 1e-8  # relative: only there to choose the shortest of many equal solutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Measured on the training split.
+
+    Attributes:
+        elements: atomic numbers, ascending.
+        energies: reference energy of each element in eV.
+        source: where the reference energies come from, in words.
+        scale: root mean square of force components in eV/Å, or of the energy per atom that is
+            left beyond the references in eV where there are no forces.
+    """
+
+    elements: tuple[int, ...]
+    energies: tuple[float, ...]
+    source: str
+    scale: float
+
+
+def measure(frames: Sequence[Frame], references: References) -> Statistics:
+    """References and scale of a training split.
+
+    Args:
+        frames: the training split, isolated atoms included.
+        references: a mapping symbol → eV; `isolated` (frames of `config_type=IsolatedAtom`);
+            `least_squares`; `auto` takes isolated atoms where every element has one, else least
+            squares.
+    Raises:
+        ValueError: if an element has no reference, with its symbol and the remedy.
+    """
+    elements = tuple(sorted({int(z) for frame in frames for z in frame.atoms.numbers}))
+    energies, source = reference_energies(frames, elements, references)
+    return Statistics(
+        elements=elements,
+        energies=tuple(energies[z] for z in elements),
+        source=source,
+        scale=_scale(frames, energies),
+    )
+
+
+def reference_energies(
+    frames: Sequence[Frame], elements: Sequence[int], references: References
+) -> tuple[dict[int, float], str]:
+    """Reference energy of each element in eV, and a sentence on where they come from."""
+    if isinstance(references, Mapping):
+        return _from_mapping(references, elements), "a mapping in the config"
+    if not any(frame.energy is not None for frame in frames):
+        return dict.fromkeys(elements, 0.0), "zero: the training data hold no energies"
+    isolated = {
+        int(frame.atoms.numbers[0]): frame.energy
+        for frame in frames
+        if len(frame.atoms) == 1 and frame.config_type == ISOLATED and frame.energy is not None
+    }
+    missing = [chemical_symbols[z] for z in elements if z not in isolated]
+    if references == "isolated" and missing:
+        raise ValueError(
+            f"references: isolated needs a frame with config_type={ISOLATED} and an energy for "
+            f"each element; {', '.join(missing)} has none. Add them, or set references to "
+            "least_squares or to a mapping such as {H: -13.6}."
+        )
+    if references == "isolated" or (references == "auto" and not missing):
+        return {z: isolated[z] for z in elements}, f"frames of config_type={ISOLATED}"
+    return _least_squares(frames, elements)
+
+
+def _from_mapping(references: Mapping[str, float], elements: Sequence[int]) -> dict[int, float]:
+    unknown = [symbol for symbol in references if symbol not in atomic_numbers]
+    if unknown:
+        raise ValueError(f"references: '{unknown[0]}' is not the symbol of an element.")
+    given = {atomic_numbers[symbol]: float(value) for symbol, value in references.items()}
+    missing = [chemical_symbols[z] for z in elements if z not in given]
+    if missing:
+        raise ValueError(
+            f"references: no energy for {', '.join(missing)}, which the training data hold."
+        )
+    return {z: given[z] for z in elements}
+
+
+def _least_squares(
+    frames: Sequence[Frame], elements: Sequence[int]
+) -> tuple[dict[int, float], str]:
+    """The smallest sum of (E − Σ n_Z E0(Z))² per atom squared; the shortest solution if many."""
+    labelled = [frame for frame in frames if frame.energy is not None]
+    counts = np.array([[np.sum(f.atoms.numbers == z) for z in elements] for f in labelled], float)
+    sizes = counts.sum(1)
+    design = counts / sizes[:, None]
+    target = np.array([frame.energy for frame in labelled], float) / sizes
+    solution, _, rank, _ = np.linalg.lstsq(design, target, rcond=RIDGE)
+    source = f"least squares over {len(labelled)} frames"
+    if rank < len(elements):
+        source += (
+            f" (their compositions fix {rank} of {len(elements)} combinations; the shortest "
+            "solution is taken)"
+        )
+    return dict(zip(elements, solution.tolist(), strict=True)), source
+
+
+def _scale(frames: Sequence[Frame], energies: Mapping[int, float]) -> float:
+    forces = [f.forces.ravel() for f in frames if f.forces is not None and len(f.atoms) > 1]
+    if forces:
+        rms = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    else:
+        left = [
+            (f.energy - sum(energies[int(z)] for z in f.atoms.numbers)) / len(f.atoms)
+            for f in frames
+            if f.energy is not None and len(f.atoms) > 1
+        ]
+        rms = float(np.std(left)) if left else 0.0
+    return rms if rms > 1e-6 else 1.0

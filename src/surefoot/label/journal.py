@@ -1,0 +1,100 @@
+"""Finished labels on disk, one JSON record a line, safe against being killed at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from ase import Atoms
+
+from surefoot.label.labeler import Labels
+
+
+def content_hash(atoms: Atoms, charge: int, spin: int, settings: dict[str, Any]) -> str:
+    """Hash of everything that decides the labels of a structure.
+
+    Covers numbers, positions, cell, periodicity, charge, spin and the labeler's settings; the
+    order of atoms counts, names and other info do not.
+
+    Args:
+        atoms: the structure.
+        charge: total charge in e.
+        spin: multiplicity 2S+1.
+        settings: `Labeler.settings()`.
+    """
+    digest = hashlib.sha256(json.dumps([settings, charge, spin], sort_keys=True).encode())
+    digest.update(np.asarray(atoms.numbers, "<i8").tobytes())
+    digest.update(np.asarray(atoms.pbc, "<i8").tobytes())
+    for values in (atoms.positions, np.array(atoms.cell)):
+        digest.update((np.asarray(values, "<f8") + 0.0).tobytes())  # + 0.0 turns −0 into 0
+    return digest.hexdigest()
+
+
+class Journal:
+    """Labels by content hash, appended to a file as they come and read back on the next run.
+
+    A record is written by one system call and synchronised to the disk, so a killed run can leave
+    at most one torn line at the end; it is cut off when the journal is opened again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier run left at `path`, if there was one, and open it for appending.
+
+        Raises:
+            ValueError: if a line other than the last is damaged.
+        """
+        self.path = path
+        self._labels: dict[str, Labels] = {}
+        if path.exists():
+            self._read()
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._labels
+
+    def __getitem__(self, key: str) -> Labels:
+        return self._labels[key]
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def append(self, key: str, labels: Labels) -> None:
+        """Keep the labels of one structure; they are on the disk when this returns."""
+        record = {"key": key, "energy": labels.energy, "forces": labels.forces.tolist()}
+        line = (json.dumps(record) + "\n").encode()
+        if os.write(self._file, line) != len(line):
+            raise OSError(f"{self.path}: could not be written to the end; is the disk full?")
+        os.fsync(self._file)
+        self._labels[key] = labels
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                labels = Labels(record["energy"], np.array(record["forces"], float).reshape(-1, 3))
+                self._labels[record["key"]] = labels
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path}, line {number}: this is no record of a finished label ({error}). "
+                    "Remove the line, or the file to label everything again."
+                ) from error
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))

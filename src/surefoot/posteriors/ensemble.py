@@ -1,0 +1,87 @@
+"""Deep ensemble: members that differ by their initial seed and by what they have not seen.
+
+Source: Lakshminarayanan et al. 2017. Differs: each member leaves out some folds of the training
+groups, so that error bars are calibrated on residuals of members that never saw the frame. The
+folds left out overlap from member to member (member m leaves out folds m, m+1, …), because
+members that leave out the same folds resemble each other more than they should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from pydantic import Field, model_validator
+
+from surefoot.blocks.dense import Weights
+from surefoot.data.splits import assign_folds
+from surefoot.settings import Settings
+
+
+class EnsembleSettings(Settings):
+    """How many members, and what each does not see."""
+
+    name: Literal["ensemble"] = "ensemble"
+    members: int = Field(8, ge=1, description="sets of weights, trained together; 1 has no spread")
+    left_out: int = Field(
+        2,
+        ge=0,
+        description="folds (of as many as members) a member does not see; 0 trains all on all, "
+        "then `data: {valid}` calibrates",
+    )
+
+    @model_validator(mode="after")
+    def _calibratable(self) -> EnsembleSettings:
+        if self.members > 1 and (self.left_out == 1 or self.left_out >= self.members):
+            raise ValueError(
+                f"left_out is {self.left_out} with {self.members} members; a fold needs at least "
+                "two members that have not seen it, and each member must see some: 0, or 2 up to "
+                "members − 1"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Members stacked along the first axis of every tensor."""
+
+    weights: Weights
+    name: str = "ensemble"
+
+    def draws(self, generator: torch.Generator, count: int | None) -> Weights:
+        """The members, or `count` of them chosen without replacement.
+
+        Raises:
+            ValueError: if there are fewer members.
+        """
+        members = next(iter(self.weights.values())).shape[0]
+        if count is None:
+            return self.weights
+        if not 1 <= count <= members:
+            raise ValueError(f"{count} draws of an ensemble of {members}; allowed are 1 to {members}.")
+        chosen = torch.randperm(members, generator=generator)[:count]
+        return {name: value[chosen] for name, value in self.weights.items()}
+
+    def tree(self) -> Weights:
+        """The stacked members."""
+        return self.weights
+
+
+def unseen_frames(
+    groups: Sequence[str], settings: EnsembleSettings, seed: int
+) -> Bool[np.ndarray, "members frames"]:
+    """Which member leaves out which frame of the training split.
+
+    Groups are dealt to as many folds as there are members; member m leaves out the folds
+    m, m+1, …, m+left_out−1 (modulo members).
+    """
+    members = settings.members
+    if settings.left_out == 0 or members == 1:
+        return np.zeros((members, len(groups)), bool)
+    folds = assign_folds(groups, members, seed)
+    distance = (folds[None, :] - np.arange(members)[:, None]) % members
+    return distance < settings.left_out

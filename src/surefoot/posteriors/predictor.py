@@ -1,0 +1,237 @@
+"""Predictor = potential + draws + calibration, in one file: what every use of a potential holds.
+
+Draws are taken once, when it is built, so that frames, images and steps share them and energy
+differences between them have honest error bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot.blocks.dense import Weights
+from surefoot.blocks.reference import Baseline
+from surefoot.graph import Graph
+from surefoot.heads import HEADS
+from surefoot.models import MODELS
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.posterior import Posterior, Single
+from surefoot.potential import Potential
+from surefoot.prediction import Moments, Output, Prediction, mix
+from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
+
+KIND = "predictor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Factors on every standard deviation, one per quantity, and where they come from.
+
+    Attributes:
+        energy, forces, stress: what the spread of the draws is multiplied by.
+        source: in words, for reports.
+    """
+
+    energy: float = 1.0
+    forces: float = 1.0
+    stress: float = 1.0
+    source: str = "not calibrated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A potential with its draws and calibration.
+
+    Attributes:
+        potential: model, head and baseline.
+        posterior: what is saved.
+        weights: the draws, stacked.
+        calibration: factors on the standard deviations.
+        provenance: how it was made: config, hashes, versions.
+    """
+
+    potential: Potential
+    posterior: Posterior
+    weights: Weights
+    calibration: Calibration
+    provenance: dict[str, Any]
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.potential.model.cutoff
+
+    @property
+    def draws(self) -> int:
+        """How many sets of weights a prediction mixes."""
+        return self.weights["model.embedding"].shape[0]
+
+    def __call__(
+        self, graph: Graph, *, forces: bool = True, stress: bool = False, members: bool = False
+    ) -> Prediction:
+        """The mixture of all draws for a batch, calibrated and detached.
+
+        Args:
+            graph: the batch.
+            forces: whether forces are wanted.
+            stress: whether stress is wanted.
+            members: whether the forces of each draw are kept too.
+        """
+        output = self.potential(self.weights, graph, forces=forces, stress=stress)
+        return _mix_output(output, self.calibration, members=members)
+
+    def save(self, path: Path) -> None:
+        """Write the predictor, whole or not at all."""
+        potential = self.potential
+        header = {
+            "model": potential.model.model_dump(),
+            "head": potential.head.model_dump(),
+            "baseline": asdict(potential.baseline),
+            "posterior": self.posterior.name,
+            "calibration": asdict(self.calibration),
+            "provenance": self.provenance,
+        }
+        write_tree(path, KIND, self.posterior.tree(), header)
+
+
+POSTERIORS = {"single": Single, "ensemble": Ensemble}
+"""Name in a file → posterior, made from its tree."""
+
+
+def build_predictor(
+    potential: Potential,
+    posterior: Posterior,
+    calibration: Calibration,
+    provenance: dict[str, Any],
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+) -> Predictor:
+    """Take the draws and put the parts together.
+
+    Args:
+        potential: model, head and baseline.
+        posterior: where the weights come from.
+        calibration: factors on the standard deviations.
+        provenance: how it was made.
+        draws: how many; the posterior's natural number where not set.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return Predictor(
+        potential=potential,
+        posterior=posterior,
+        weights=posterior.draws(generator, draws),
+        calibration=calibration,
+        provenance=provenance,
+    )
+
+
+def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Predictor:
+    """Read a saved predictor; nothing in the file is executed.
+
+    Args:
+        path: of the file.
+        dtype: precision to compute in; that of the file where not set.
+    Raises:
+        RefusedFile: if the file is missing, damaged, foreign or of another kind.
+    """
+    path = Path(path)
+    tree, header = read_tree(path, KIND)
+    try:
+        potential = Potential(
+            model=MODELS[header["model"]["name"]](**header["model"]),
+            head=HEADS[header["head"]["energy"]](**header["head"]),
+            baseline=_read_baseline(header["baseline"]),
+        )
+        posterior_type = POSTERIORS[header["posterior"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedFile(
+            f"{path}: made with parts this version of surefoot does not have ({error})."
+        ) from error
+    if dtype is not None:
+        tree = {name: value.to(dtype) for name, value in tree.items()}
+    return build_predictor(
+        potential,
+        posterior_type(tree),
+        Calibration(**header["calibration"]),
+        header["provenance"],
+    )
+
+
+def _read_baseline(header: dict[str, Any]) -> Baseline:
+    return Baseline(
+        elements=tuple(header["elements"]),
+        energies=tuple(header["energies"]),
+        scale=header["scale"],
+        neighbors=header["neighbors"],
+    )
+
+
+def _mix_output(output: Output, calibration: Calibration, *, members: bool) -> Prediction:
+    energy = mix(output.energy)
+    draws = output.energy.mean.detach()
+    forces = stress = forces_draws = None
+    if output.forces is not None:
+        forces = mix(output.forces, vector=True).scaled(calibration.forces)
+        forces_draws = output.forces.mean.detach() if members else None
+    if output.stress is not None:
+        stress = mix(output.stress).scaled(calibration.stress)
+    return Prediction(
+        energy=energy.scaled(calibration.energy),
+        forces=forces,
+        stress=stress,
+        energy_draws=draws,
+        forces_draws=forces_draws,
+        energy_factor=_factor(draws, energy.mean, calibration.energy),
+    )
+
+
+def _factor(draws: Tensor, mean: Tensor, factor: float) -> Tensor | None:
+    """z (graphs, draws) with z_a · z_b = factor² Σ_d (E_da − E_a)(E_db − E_b) / (draws − 1)."""
+    count = draws.shape[0]
+    if count < 2:
+        return None
+    return factor * ((draws - mean) / (count - 1) ** 0.5).T
+
+
+def recalibrated(predictor: Predictor, calibration: Calibration) -> Predictor:
+    """The same predictor with other factors."""
+    return replace(predictor, calibration=calibration)
+
+
+def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present, dim=axis) if present else None
+
+
+def join_predictions(parts: Sequence[Prediction]) -> Prediction:
+    """Predictions of consecutive batches as one."""
+    return Prediction(
+        energy=_join_moments([part.energy for part in parts]),
+        forces=_join_optional([part.forces for part in parts]),
+        stress=_join_optional([part.stress for part in parts]),
+        ood=_joined([part.ood for part in parts], 0),
+        energy_draws=_joined([part.energy_draws for part in parts], 1),
+        forces_draws=_joined([part.forces_draws for part in parts], 1),
+        energy_factor=_joined([part.energy_factor for part in parts], 0),
+    )
+
+
+def _join_optional(parts: Sequence[Moments | None]) -> Moments | None:
+    present = [part for part in parts if part is not None]
+    return _join_moments(present) if present else None
+
+
+def _join_moments(parts: Sequence[Moments]) -> Moments:
+    return Moments(
+        mean=torch.cat([part.mean for part in parts]),
+        aleatoric=_joined([part.aleatoric for part in parts], 0),
+        epistemic=_joined([part.epistemic for part in parts], 0),
+        residual=_joined([part.residual for part in parts], 0),
+    )

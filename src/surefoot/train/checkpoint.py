@@ -1,0 +1,135 @@
+"""Trees on disk: safetensors with a JSON header, written whole or not at all, never executed.
+
+One file holds both, so that weights and description can not part: the JSON text is the file's
+safetensors metadata under the key `surefoot`. The header carries a SHA-256 of the tensors, so a
+damaged file is refused rather than used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+Tree = dict[str, Tensor]
+METADATA = "surefoot"
+FORMAT = 1
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Header of format n → header of format n + 1, so that old files keep loading."""
+
+
+class RefusedFile(ValueError):
+    """A checkpoint or potential that can not be used, with the reason."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder and move it: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_tree(path: Path, kind: str, tree: Mapping[str, Tensor], header: dict[str, Any]) -> None:
+    """Save tensors and their description.
+
+    Args:
+        path: where to.
+        kind: what the file is, `checkpoint` or `predictor`.
+        tree: name → tensor.
+        header: anything JSON can hold.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tree.items()}
+    text = json.dumps(
+        {"format": FORMAT, "kind": kind, "digest": digest(tensors), **header}, allow_nan=False
+    )
+    write_atomically(path, save(tensors, metadata={METADATA: text}))
+
+
+def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
+    """Load tensors and their description.
+
+    Raises:
+        RefusedFile: if the file is missing, foreign, damaged, of another kind or too new.
+    """
+    if not path.is_file():
+        raise RefusedFile(f"{path}: there is no such file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tree = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RefusedFile(f"{path}: damaged or not a safetensors file ({error}).") from error
+    if METADATA not in metadata:
+        raise RefusedFile(f"{path}: a safetensors file, but not one that surefoot wrote.")
+    header = _upgrade(json.loads(metadata[METADATA]), path)
+    if header["kind"] != kind:
+        raise RefusedFile(f"{path}: this is a {header['kind']}; a {kind} is needed here.")
+    if header["digest"] != digest(tree):
+        raise RefusedFile(f"{path}: the tensors do not match their checksum; the file is damaged.")
+    return tree, header
+
+
+def _upgrade(header: dict[str, Any], path: Path) -> dict[str, Any]:
+    while header["format"] in UPGRADES:
+        header = UPGRADES[header["format"]](header)
+    if header["format"] != FORMAT:
+        raise RefusedFile(
+            f"{path}: written in format {header['format']}, this version of surefoot reads up to "
+            f"{FORMAT}; install a newer one."
+        )
+    return header
+
+
+def digest(tree: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(tree):
+        value = tree[name].detach().cpu().contiguous()
+        total.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on from a checkpoint of another run.
+
+    Raises:
+        RefusedFile: naming the first setting that differs, and both values.
+    """
+    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
+    for name in sorted(flat_found.keys() | flat_wanted.keys()):
+        before, now = flat_found.get(name, "nothing"), flat_wanted.get(name, "nothing")
+        if before != now:
+            raise RefusedFile(
+                f"{path}: this checkpoint belongs to another run: {name} was {before} and is now "
+                f"{now}. Resume with what it was, or start anew in another folder."
+            )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat

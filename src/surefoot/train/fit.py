@@ -1,0 +1,215 @@
+"""The only epoch loop of the package.
+
+Gradients come from the pure step; AdamW, clipping, the schedule and weight averages act outside,
+on the weight tree, elementwise or per member: a stack of members trains as its members would
+alone. The data order follows from seed and epoch, so a state is all a restart needs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from surefoot.blocks.dense import Weights
+from surefoot.data.batches import Batch, BatchLimits, join, order_of_epoch, plan_batches
+from surefoot.data.convert import Sample
+from surefoot.potential import Potential
+from surefoot.settings import Settings
+from surefoot.train.loss import LossSettings
+from surefoot.train.schedule import ScheduleSettings, observe, rate_share
+from surefoot.train.state import State
+from surefoot.train.step import clip_gradients, loss_gradients
+from surefoot.train.validate import judge
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class TrainSettings(Settings):
+    """How long, how fast and how exactly a potential is trained."""
+
+    epochs: int = Field(200, ge=1, description="passes over the training data")
+    batch: BatchLimits = BatchLimits()
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW decay of all matrices")
+    amsgrad: bool = Field(True, description="AMSGrad: second moments never fall")
+    schedule: ScheduleSettings = ScheduleSettings()
+    clip: float = Field(10.0, gt=0, description="largest gradient norm of a member")
+    average: float = Field(0.99, ge=0, lt=1, description="decay of the weight average per step")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many validations without gain"
+    )
+    precision: Literal["float32", "float64"] = "float32"
+    seed: int = Field(0, ge=0, description="of weights and data order")
+    threads: int | None = Field(None, ge=1, description="of torch; all where not set")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as torch names it."""
+        return {"float32": torch.float32, "float64": torch.float64}[self.precision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Which member learns from which sample and which judge it.
+
+    Attributes:
+        learn: (members, samples) weight in the member's loss; 0 leaves it out. (samples) for one
+            set of weights.
+        judge: the same shape, which samples validate the member.
+    """
+
+    learn: Float[Tensor, "*members samples"]
+    judge: Bool[Tensor, "*members samples"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is fitted to what: constant over a run."""
+
+    potential: Potential
+    loss: LossSettings
+    settings: TrainSettings
+    samples: Sequence[Sample]
+    roles: Roles
+
+
+Observer = Callable[[State], None]
+"""Called after every epoch, when the state is whole."""
+
+
+def fit(
+    task: Task,
+    state: State,
+    *,
+    observers: Sequence[Observer] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train until the epochs are done, patience ends or `stop` says so.
+
+    Args:
+        task: constant over the run.
+        state: where to begin; it is moved along.
+        observers: called with the state after every epoch.
+        stop: asked after every batch; the state then stands between two batches.
+    Returns:
+        Whether the run is finished, rather than stopped in between.
+    """
+    settings = task.settings
+    # A sample from which nobody learns is left out of the batches altogether.
+    learns = task.roles.learn.reshape(-1, len(task.samples)).sum(0) > 0
+    pool = torch.nonzero(learns).squeeze(1).numpy()
+    while state.epoch < settings.epochs and not _exhausted(state, settings):
+        order = pool[order_of_epoch(len(pool), settings.seed, state.epoch)]
+        batches = plan_batches(task.samples, order, settings.batch)
+        started = time.perf_counter()
+        for indices in batches[state.batch :]:
+            _advance(task, state, join(task.samples, indices), len(batches))
+            if stop():
+                return False
+        _close_epoch(task, state, len(batches), time.perf_counter() - started)
+        for observe_state in observers:
+            observe_state(state)
+        if stop():
+            return state.epoch >= settings.epochs
+    return True
+
+
+def _exhausted(state: State, settings: TrainSettings) -> bool:
+    return settings.patience is not None and state.plateau.stale >= settings.patience
+
+
+def _advance(task: Task, state: State, batch: Batch, batches: int) -> None:
+    """One optimiser step on one batch."""
+    settings = task.settings
+    importance = task.roles.learn[..., torch.as_tensor(batch.samples)]
+    terms, gradients = loss_gradients(
+        task.potential, task.loss, state.weights, batch.graph, batch.targets, importance
+    )
+    stacked = importance.dim() == 2
+    gradients = clip_gradients(gradients, settings.clip, stacked=stacked)
+    steps = settings.epochs * batches
+    share = rate_share(state.step, steps, state.plateau, settings.schedule)
+    _move_weights(state, gradients, settings, settings.learning_rate * share, stacked=stacked)
+    state.step += 1
+    state.batch += 1
+    for name, term in terms.items():
+        state.sums[name] = state.sums.get(name, torch.zeros_like(term)) + term
+
+
+def _move_weights(
+    state: State, gradients: Weights, settings: TrainSettings, rate: float, *, stacked: bool
+) -> None:
+    """AdamW with AMSGrad on the tree, then the running average."""
+    for decayed in (True, False):
+        names = [n for n, v in state.weights.items() if (v.dim() - stacked >= 2) is decayed]
+        values = [state.weights[name].detach() for name in names]
+        steps = [torch.tensor(float(state.step)) for _ in names]
+        adamw(
+            values,
+            [gradients[name] for name in names],
+            [state.moments["exp_avg"][name] for name in names],
+            [state.moments["exp_avg_sq"][name] for name in names],
+            [state.moments["max_exp_avg_sq"][name] for name in names],
+            steps,
+            amsgrad=settings.amsgrad,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate,
+            weight_decay=settings.weight_decay if decayed else 0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
+    # Early averages forget their random start: the decay grows to its set value.
+    decay = min(settings.average, (1 + state.step) / (10 + state.step))
+    names = list(state.weights)
+    torch._foreach_lerp_(
+        [state.averages[name] for name in names],
+        [state.weights[name].detach() for name in names],
+        1 - decay,
+    )
+
+
+def _close_epoch(task: Task, state: State, batches: int, seconds: float) -> None:
+    """Validate, keep the best, move the schedule, write the record of the epoch."""
+    settings = task.settings
+    losses = {name: float(total.mean()) / batches for name, total in state.sums.items()}
+    state.epoch += 1
+    state.batch = 0
+    state.sums = {}
+    record = {"epoch": float(state.epoch), "seconds": seconds}
+    record |= {f"train_{name}": value for name, value in losses.items()}
+    last = state.epoch == settings.epochs
+    if state.epoch % settings.validate_every == 0 or last:
+        verdict = judge(task.potential, task.loss, state.averages, task.samples, task.roles.judge)
+        if verdict is None:
+            state.best = {name: value.clone() for name, value in state.averages.items()}
+        else:
+            _keep_best(state, verdict.scores)
+            mean = float(verdict.scores.mean())
+            state.plateau = observe(state.plateau, mean, settings.schedule)
+            record |= {"valid_total": mean} | verdict.errors
+    if not all(math.isfinite(value) for value in record.values()):
+        raise FloatingPointError(
+            f"the loss is not a number after epoch {state.epoch}; lower `train: {{learning_rate}}` "
+            "or look at the data with `surefoot check`. The last whole checkpoint is kept."
+        )
+    state.history.append(record)
+
+
+def _keep_best(state: State, scores: Float[Tensor, "*members"]) -> None:
+    better = scores < state.best_scores
+    state.best_scores = torch.where(better, scores, state.best_scores)
+    for name, value in state.averages.items():
+        mask = better.reshape(better.shape + (1,) * (value.dim() - better.dim()))
+        state.best[name] = torch.where(mask, value, state.best[name])

@@ -1,0 +1,65 @@
+"""Learning rates over a run: warm-up, then constant, cosine or plateau."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import Field
+
+from surefoot.settings import Settings
+
+
+class ScheduleSettings(Settings):
+    """How the learning rate moves."""
+
+    name: Literal["constant", "cosine", "plateau"] = "cosine"
+    warmup_steps: int = Field(100, ge=0, description="steps in which the rate rises from zero")
+    final: float = Field(0.01, gt=0, le=1, description="last rate as a share of the first")
+    factor: float = Field(0.8, gt=0, lt=1, description="plateau: what the rate is multiplied by")
+    patience: int = Field(10, ge=1, description="plateau: validations without gain before that")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """What a plateau schedule remembers between validations.
+
+    Attributes:
+        share: the rate as a share of the first.
+        best: lowest validation loss so far.
+        stale: validations since then.
+    """
+
+    share: float = 1.0
+    best: float = math.inf
+    stale: int = 0
+
+
+def observe(plateau: Plateau, loss: float, settings: ScheduleSettings) -> Plateau:
+    """The memory after a validation: the share falls when there was no gain for long enough."""
+    if loss < plateau.best:
+        return replace(plateau, best=loss, stale=0)
+    stale = plateau.stale + 1
+    if settings.name == "plateau" and stale > settings.patience:
+        return replace(plateau, share=max(plateau.share * settings.factor, settings.final), stale=0)
+    return replace(plateau, stale=stale)
+
+
+def rate_share(step: int, steps: int, plateau: Plateau, settings: ScheduleSettings) -> float:
+    """The learning rate of a step as a share of the first.
+
+    Args:
+        step: number of the step from 0.
+        steps: how many there will be.
+        plateau: memory of the validations.
+        settings: the schedule.
+    """
+    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if settings.name == "cosine":
+        progress = min(1.0, step / max(1, steps))
+        wave = 0.5 * (1 + math.cos(math.pi * progress))
+        return warm * (settings.final + (1 - settings.final) * wave)
+    if settings.name == "plateau":
+        return warm * plateau.share
+    return warm

@@ -1,0 +1,109 @@
+"""Everything a run must remember, as one tree of tensors and one JSON header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot.blocks.dense import Weights, branch, under
+from surefoot.train.schedule import Plateau
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+@dataclass
+class State:
+    """A run between two steps.
+
+    Attributes:
+        weights: what the optimiser moves; leaves.
+        averages: running average of the weights: what is judged and kept.
+        best: the averages at each member's best validation.
+        best_scores: (members) validation loss of `best`.
+        moments: per kind of AdamW moment a tree like the weights.
+        step: optimiser steps taken.
+        epoch: epochs finished.
+        batch: batches of the running epoch that are done.
+        sums: (terms, members) sums of the running epoch's loss terms.
+        plateau: memory of the schedule.
+        history: one record per epoch, for the log.
+    """
+
+    weights: Weights
+    averages: Weights
+    best: Weights
+    best_scores: Tensor
+    moments: dict[str, Weights]
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    sums: Weights = field(default_factory=dict)
+    plateau: Plateau = field(default_factory=Plateau)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def tree(self) -> Weights:
+        """All tensors under dotted names."""
+        tree = under("weights", self.weights) | under("averages", self.averages)
+        tree |= under("best", self.best) | under("sums", self.sums)
+        for kind, moment in self.moments.items():
+            tree |= under(f"moments.{kind}", moment)
+        tree["best_scores"] = self.best_scores
+        return tree
+
+    def header(self) -> dict[str, Any]:
+        """All numbers that are not tensors."""
+        plateau = self.plateau
+        best = None if plateau.best == float("inf") else plateau.best
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "plateau": {"share": plateau.share, "best": best, "stale": plateau.stale},
+            "history": self.history,
+        }
+
+
+def fresh_state(weights: Weights) -> State:
+    """The state before the first step.
+
+    Args:
+        weights: of one set or of stacked members.
+    """
+    table = weights["model.embedding"]
+    members = table.shape[:1] if table.dim() == 3 else ()
+    return State(
+        weights=dict(weights),
+        averages=_copy(weights),
+        best=_copy(weights),
+        best_scores=torch.full(members, torch.inf, dtype=torch.float64),
+        moments={
+            kind: {name: torch.zeros_like(value) for name, value in weights.items()}
+            for kind in MOMENTS
+        },
+    )
+
+
+def restore_state(tree: Weights, header: dict[str, Any]) -> State:
+    """The state that `State.tree` and `State.header` describe."""
+    plateau = header["plateau"]
+    best = float("inf") if plateau["best"] is None else plateau["best"]
+    return State(
+        weights=branch(tree, "weights"),
+        averages=branch(tree, "averages"),
+        best=branch(tree, "best"),
+        best_scores=tree["best_scores"],
+        moments={kind: branch(tree, f"moments.{kind}") for kind in MOMENTS},
+        step=header["step"],
+        epoch=header["epoch"],
+        batch=header["batch"],
+        sums=branch(tree, "sums"),
+        plateau=Plateau(share=plateau["share"], best=best, stale=plateau["stale"]),
+        history=header["history"],
+    )
+
+
+def _copy(weights: Weights) -> Weights:
+    return {name: value.clone() for name, value in weights.items()}

@@ -1,0 +1,66 @@
+"""One training step as a pure function: (weights, batch) → (loss terms, gradient tree)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.blocks.dense import Weights
+from surefoot.graph import Graph, Targets
+from surefoot.potential import Potential
+from surefoot.train.loss import LossSettings, loss_terms, total_loss
+
+
+def loss_gradients(
+    potential: Potential,
+    settings: LossSettings,
+    weights: Weights,
+    graph: Graph,
+    targets: Targets,
+    importance: Float[Tensor, "*members graphs"],
+) -> tuple[dict[str, Tensor], Weights]:
+    """Loss terms and the gradient of the total loss, for one set of weights or many.
+
+    Members do not see each other, so the gradient of the sum of their losses is each member's own.
+    Optimiser, clipping and averages act outside, on the trees.
+
+    Returns:
+        name → term of each member, detached, `total` included; the gradient tree.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    output = potential(
+        leaves,
+        graph,
+        forces=settings.forces > 0,
+        stress=settings.stress > 0,
+        differentiable=True,
+    )
+    terms = loss_terms(output, graph, targets, settings, importance)
+    total = total_loss(terms, settings)
+    gradients = torch.autograd.grad(
+        total.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    detached = {name: term.detach() for name, term in terms.items()}
+    detached["total"] = total.detach()
+    return detached, dict(zip(leaves, gradients, strict=True))
+
+
+def clip_gradients(gradients: Weights, limit: float, *, stacked: bool) -> Weights:
+    """Scale the gradient of each member so that its norm stays below the limit.
+
+    Args:
+        gradients: the tree; with `stacked` the first axis of every leaf is the member.
+        limit: largest norm over all leaves of a member.
+        stacked: whether there is a member axis.
+    """
+    square = sum(
+        value.double().square().flatten(1 if stacked else 0).sum(-1)
+        for value in gradients.values()
+    )
+    norm = torch.as_tensor(square).sqrt()
+    factor = limit / torch.where(norm > limit, norm, limit)
+    return {
+        name: value * factor.to(value.dtype).reshape(factor.shape + (1,) * (value.dim() - factor.dim()))
+        for name, value in gradients.items()
+    }

@@ -1,0 +1,90 @@
+"""Validation: each member is judged by the samples it never learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from surefoot.blocks.dense import Weights
+from surefoot.data.batches import Batch, BatchLimits, join, plan_batches
+from surefoot.data.convert import Sample
+from surefoot.potential import Potential
+from surefoot.prediction import Output
+from surefoot.train.loss import LossSettings, loss_terms, total_loss
+
+JUDGING = BatchLimits(graphs=64, edges=200_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Validation of all members.
+
+    Attributes:
+        scores: (members) the training loss on what the member did not learn from.
+        errors: mean absolute errors over members, `valid_energy_mae` in eV/atom and
+            `valid_forces_mae` in eV/Å, where there are labels.
+    """
+
+    scores: Float[Tensor, "*members"]
+    errors: dict[str, float]
+
+
+def judge(
+    potential: Potential,
+    loss: LossSettings,
+    weights: Weights,
+    samples: Sequence[Sample],
+    judges: Bool[Tensor, "*members samples"],
+) -> Verdict | None:
+    """Validate every member on its own judges; None if any member has none.
+
+    Samples judged by the same members are evaluated with just these members' weights, so a fold
+    costs its share and no more.
+    """
+    single = judges.dim() == 1
+    table = judges[None] if single else judges
+    if not bool(table.any(1).all()):
+        return None
+    sums = torch.zeros(table.shape[0], dtype=torch.float64)
+    counts = torch.zeros(table.shape[0], dtype=torch.float64)
+    errors: dict[str, list[float]] = {"energy": [0.0, 0.0], "forces": [0.0, 0.0]}
+    patterns, inverse = np.unique(table.numpy().T, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        members = np.flatnonzero(pattern)
+        if len(members) == 0:
+            continue
+        part = weights if single else {name: value[members] for name, value in weights.items()}
+        for indices in plan_batches(samples, np.flatnonzero(inverse.ravel() == number), JUDGING):
+            batch = join(samples, indices)
+            output = potential(
+                part, batch.graph, forces=loss.forces > 0, stress=loss.stress > 0
+            )
+            shape = (len(indices),) if single else (len(members), len(indices))
+            importance = torch.ones(shape, dtype=torch.float64)
+            terms = loss_terms(output, batch.graph, batch.targets, loss, importance)
+            sums[members] += total_loss(terms, loss).detach().double() * len(indices)
+            counts[members] += len(indices)
+            _add_errors(errors, output, batch)
+    scores = sums / counts
+    means = {
+        f"valid_{name}_mae": total / count for name, (total, count) in errors.items() if count
+    }
+    return Verdict(scores=scores[0] if single else scores, errors=means)
+
+
+def _add_errors(errors: dict[str, list[float]], output: Output, batch: Batch) -> None:
+    targets, graph = batch.targets, batch.graph
+    energy = ((output.energy.mean.detach() - targets.energy) / graph.atom_counts).abs()
+    energy = energy[..., targets.has_energy]
+    errors["energy"][0] += float(energy.sum())
+    errors["energy"][1] += energy.numel()
+    if output.forces is not None:
+        counted = targets.has_forces[graph.graph_index] & ~targets.fixed
+        forces = (output.forces.mean.detach() - targets.forces).abs()[..., counted, :]
+        errors["forces"][0] += float(forces.sum())
+        errors["forces"][1] += forces.numel()
