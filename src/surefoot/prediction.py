@@ -14,7 +14,7 @@ Variances stay inside; standard deviations are what every surface shows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ Spread = Literal["none", "noise", "residual"]
 HUBER_WIDTH = 0.01  # eV/atom or eV/Å: where the Huber score turns from square to line
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """A prediction of one set of weights, element by element.
 

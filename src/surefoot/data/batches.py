@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,29 @@ def order_of_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+@dataclass
+class _Fill:
+    """How full the open batch is."""
+
+    graphs: int = 0
+    atoms: int = 0
+    edges: int = 0
+
+    def takes(self, graph: Graph, limits: BatchLimits) -> bool:
+        """Put the structure in, or say that it does not fit; an empty batch takes anything."""
+        atoms = self.atoms + graph.numbers.shape[0]
+        edges = self.edges + graph.edge_index.shape[1]
+        fits = (
+            self.graphs + 1 <= limits.graphs
+            and (limits.atoms is None or atoms <= limits.atoms)
+            and (limits.edges is None or edges <= limits.edges)
+        )
+        if fits or self.graphs == 0:
+            self.graphs, self.atoms, self.edges = self.graphs + 1, atoms, edges
+            return True
+        return False
+
+
 def plan_batches(
     samples: Sequence[Sample], order: np.ndarray, limits: BatchLimits
 ) -> list[np.ndarray]:
@@ -44,21 +67,28 @@ def plan_batches(
     smaller one.
     """
     batches: list[list[int]] = []
-    graphs = atoms = edges = 0
+    fill = _Fill()
     for index in order:
-        graph = samples[index].graph
-        size, links = graph.numbers.shape[0], graph.edge_index.shape[1]
-        full = (
-            graphs + 1 > limits.graphs
-            or (limits.atoms is not None and atoms + size > limits.atoms)
-            or (limits.edges is not None and edges + links > limits.edges)
-        )
-        if full or not batches:
+        if not batches or not fill.takes(samples[index].graph, limits):
+            fill = _Fill()
+            fill.takes(samples[index].graph, limits)
             batches.append([])
-            graphs = atoms = edges = 0
         batches[-1].append(int(index))
-        graphs, atoms, edges = graphs + 1, atoms + size, edges + links
     return [np.array(batch) for batch in batches]
+
+
+def batch_graphs(graphs: Iterable[Graph], limits: BatchLimits) -> Iterator[list[Graph]]:
+    """Consecutive graphs in batches within the limits, made as they are needed."""
+    batch: list[Graph] = []
+    fill = _Fill()
+    for graph in graphs:
+        if not fill.takes(graph, limits):
+            yield batch
+            batch, fill = [], _Fill()
+            fill.takes(graph, limits)
+        batch.append(graph)
+    if batch:
+        yield batch
 
 
 def join(samples: Sequence[Sample], indices: np.ndarray) -> Batch:

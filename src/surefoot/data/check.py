@@ -78,10 +78,10 @@ def check_labels(name: str, frames: Sequence[Frame]) -> list[Finding]:
         if not without:
             continue
         total = sum(label == "energy" or len(frame.atoms) > 1 for frame in frames)
-        rest = f"{total - len(without)} of {total} frames of split '{name}' have it"
-        text = f"{label} is not there, while {rest}"
+        having = f"{total - len(without)} of {total} frames of split '{name}' have one"
         if len(without) == total:
-            text = f"{label} is not there, nor in any other frame of split '{name}'"
+            having = f"no other frame of split '{name}' has one"
+        text = f"there is no {label} label, and {having}"
         findings += gather(
             f"missing-{label}",
             Severity.WARNING,

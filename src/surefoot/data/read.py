@@ -219,6 +219,7 @@ def _to_frame(
     forces = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
     stress = _find_stress(atoms, results, keys.stress)
     info = atoms.info
+    charge, spin = read_state(info)
     plain = atoms.copy()
     plain.calc = None
     return Frame(
@@ -226,8 +227,8 @@ def _to_frame(
         energy=None if energy is None else float(energy) * energy_unit,
         forces=None if forces is None else np.array(forces, float) * force_unit,
         stress=None if stress is None else stress * energy_unit / LENGTH_UNITS[units.length] ** 3,
-        charge=_whole(info, CHARGE_KEYS),
-        spin=_whole(info, SPIN_KEYS),
+        charge=charge,
+        spin=spin,
         group=str(info.get("group", default_group)),
         config_type=str(info.get("config_type", "Default")),
         file=file,
@@ -274,6 +275,15 @@ def _full_stress(value: Any) -> np.ndarray:
     if array.size == 9:
         return array.reshape(3, 3)
     raise ValueError(f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed")
+
+
+def read_state(info: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Total charge in e and multiplicity 2S+1 as `atoms.info` states them; None where it does not.
+
+    Raises:
+        ValueError: if one is not a whole number.
+    """
+    return _whole(info, CHARGE_KEYS), _whole(info, SPIN_KEYS)
 
 
 def _whole(info: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -18,7 +18,7 @@ LEEWAY = 0.15  # of the expansion for light atoms
 RELATIVITY = 0.3  # times (Z α)²; Au gains 6 %, U 9 %, which is 0.2 (Z α)²
 BINDING = 10.0  # eV/atom, more than any structure is bound by
 HIGHEST = 20.0  # eV/atom above the reference
-LOOKS_LIKE = (0.95, 1.06)  # energies of molecules over the expansion
+LOOKS_LIKE = (0.95, 1.06)  # median over molecules of energy over expansion; H₂ alone has 1.09
 FEWEST = 3
 
 
@@ -101,7 +101,7 @@ def _tell_high(frames: Sequence[Frame]) -> list[Finding]:
 def _tell_hartree(frames: Sequence[Frame], factors: Float[np.ndarray, " frames"]) -> list[Finding]:
     low, high = np.array(LOOKS_LIKE) / HARTREE
     several = len({frame.atoms.get_chemical_formula() for frame in frames}) >= FEWEST
-    if not several or np.mean((factors > low) & (factors < high)) < 0.9:
+    if not several or not low < float(np.median(factors)) < high:
         return []
     suspects = [
         Suspect(frame, f"the energy is {frame.energy:.6g} eV", value=frame.energy)
@@ -117,17 +117,19 @@ def _tell_hartree(frames: Sequence[Frame], factors: Float[np.ndarray, " frames"]
 
 
 def _name_unit(factor: float) -> str:
-    """The unit that would bring the energies to those of all electrons, and how to set it."""
-    fits = {
-        f"{unit} ({1 / size:.4g} per eV)": unit
-        for unit, size in ENERGY_UNITS.items()
-        if 0.9 < factor * size < 1.15
-    }
+    """The pair of units whose ratio would bring the energies to those of all electrons."""
+    fits = [
+        f"if read as {read}, the file is in {unit} (ratio {ratio:.4g}): set "
+        f"`units: {{energy: {unit}}}`"
+        for read, size in ENERGY_UNITS.items()
+        for unit in ENERGY_UNITS
+        for ratio in [size / ENERGY_UNITS[unit]]
+        if abs(np.log(factor / ratio)) < np.log(1.1)
+    ]
     if fits:
-        name, unit = next(iter(fits.items()))
-        return f"if read as eV, the file is in {name}: set `units: {{energy: {unit}}}`"
-    others = ", ".join(unit for unit in ENERGY_UNITS if unit != "eV")
-    return f"the energy unit is wrong: set `units: {{energy: ...}}` to one of {others}"
+        return ", or ".join(fits)
+    known = ", ".join(ENERGY_UNITS)
+    return f"the energy unit is wrong: set `units: {{energy: ...}}` to one of {known}"
 
 
 def check_placeholders(frames: Sequence[Frame]) -> list[Finding]:

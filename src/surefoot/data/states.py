@@ -66,8 +66,9 @@ def _check_possible(frames: Sequence[Frame]) -> list[Finding]:
         "impossible-spin",
         Severity.ERROR,
         suspects,
-        "spin is the multiplicity 2S+1 = unpaired electrons + 1, so an even electron count needs "
-        f"1, 3, 5 … and an odd one 2, 4, 6 …, so correct {CHARGE_KEYS[0]} or {SPIN_KEYS[0]} in info",
+        "spin is the multiplicity 2S+1 = unpaired electrons + 1, an even electron count needs "
+        f"1, 3, 5 … and an odd one 2, 4, 6 …, so correct {CHARGE_KEYS[0]} or {SPIN_KEYS[0]} in "
+        "info",
     )
 
 
@@ -117,8 +118,8 @@ def _check_unstated(frames: Sequence[Frame]) -> list[Finding]:
         molecule = len(frame.atoms) > 1 and not frame.atoms.pbc.any()
         if frame.spin is None and molecule and electrons % 2:
             text = (
-                f"{frame.atoms.get_chemical_formula()} has {electrons} electrons at charge {charge}, "
-                "an odd number"
+                f"{frame.atoms.get_chemical_formula()} has {electrons} electrons at charge "
+                f"{charge}, an odd number"
             )
             suspects.append(Suspect(frame, f"{text}, and no spin is stated"))
     return gather(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from ase import Atoms
@@ -41,7 +40,7 @@ class Placement(Settings):
     conformers: int = Field(default=10, gt=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _ordered(self) -> Placement:
         if self.longest < self.shortest:
             raise ValueError(f"longest ({self.longest}) is below shortest ({self.shortest})")
         return self

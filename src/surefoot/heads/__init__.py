@@ -5,7 +5,7 @@ Comes in: weights and `Features`. Goes out: a `Distribution` of the energy of ea
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -15,6 +15,7 @@ from surefoot.heads.scalar import Scalar
 from surefoot.prediction import Distribution
 
 
+@runtime_checkable
 class Head(Protocol):
     """What the rest of the house knows of a head."""
 

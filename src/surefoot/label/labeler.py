@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -27,6 +27,7 @@ class LabelingFailed(RuntimeError):
     """A calculation that gave no usable labels; the message is the reason."""
 
 
+@runtime_checkable
 class Labeler(Protocol):
     """A source of labels: its settings, and one function from structures to labels.
 

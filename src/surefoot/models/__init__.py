@@ -5,7 +5,7 @@ Comes in: weights and a `Geometry` (species and edge vectors, no positions). Goe
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,7 @@ from surefoot.graph import Features, Geometry
 from surefoot.models.schnet import Schnet
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the rest of the house knows of a model."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from surefoot.blocks.dense import Weights, stack
 
 
+@runtime_checkable
 class Posterior(Protocol):
     """Draws of weights, all of equal shape."""
 

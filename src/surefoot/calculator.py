@@ -1,0 +1,190 @@
+"""ASE: Atoms → Prediction → energy, forces, stress and their uncertainties.
+
+Result names follow DESIGN.md: `X_uncertainty` is the total standard deviation, `X_aleatoric` and
+`X_epistemic` its parts where they exist, `X_ensemble` the draws with the member axis first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from surefoot.data.batches import BatchLimits, batch_graphs
+from surefoot.data.convert import to_graph
+from surefoot.data.read import read_state
+from surefoot.graph import Graph, collate, split_atoms
+from surefoot.posteriors.predictor import Predictor
+from surefoot.prediction import Moments, Prediction
+
+Results = dict[str, Any]
+LIMITS = BatchLimits(graphs=64, edges=200_000)
+
+
+class SurefootCalculator(Calculator):
+    """ASE calculator with error bars.
+
+    Reads `charge` and `spin` (multiplicity) from `atoms.info` and notices when they change.
+
+    Args:
+        predictor: from `load_predictor`.
+        members: whether the draws are among the results, `energy_ensemble` and `forces_ensemble`.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, predictor: Predictor, *, members: bool = False) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.members = members
+        self._state: tuple[int | None, int | None] = (None, None)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """ASE's list of changes, plus changes of charge and spin."""
+        changes = super().check_state(atoms, tol=tol)
+        if read_state(atoms.info) != self._state and "info" not in changes:
+            changes.append("info")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill `results`; stress only where all three axes are periodic.
+
+        Raises:
+            UnknownElement: if the potential was not trained on an element.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        current = self.atoms
+        self._state = read_state(current.info)
+        self.predictor.potential.baseline.require(current.numbers, "the structure")
+        graph = to_graph(current, self.predictor.cutoff, *self._state)
+        stress = bool(current.pbc.all())
+        prediction = self.predictor(graph, stress=stress, members=self.members)
+        self.results = to_results(prediction, graph, members=self.members)[0]
+
+
+def predict_atoms(
+    predictor: Predictor,
+    structures: Sequence[Atoms],
+    *,
+    members: bool = False,
+    limits: BatchLimits = LIMITS,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Results]:
+    """Results of many structures in batches, in the order they came.
+
+    Args:
+        predictor: from `load_predictor`.
+        structures: of any size and composition; stress is given where all axes are periodic.
+        members: whether the draws are among the results.
+        limits: of a batch.
+        progress: called with the number of structures done since the last call.
+    """
+    for number, atoms in enumerate(structures):
+        predictor.potential.baseline.require(atoms.numbers, f"structure {number}")
+    results: list[Results] = []
+    graphs = (
+        to_graph(atoms, predictor.cutoff, *read_state(atoms.info)) for atoms in structures
+    )
+    for batch in batch_graphs(graphs, limits):
+        graph = collate(batch)
+        stress = bool(graph.pbc.all(-1).any())
+        prediction = predictor(graph, stress=stress, members=members)
+        results += to_results(prediction, graph, members=members)
+        progress(len(batch))
+    return results
+
+
+def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -> list[Results]:
+    """A batch of predictions as one dictionary of ASE results per structure.
+
+    Energies in eV, forces in eV/Å, stress in eV/Å³ in ASE's Voigt order; standard deviations in
+    the same units; `forces_uncertainty` (atoms, 3) is the root of the diagonal of each atom's
+    covariance, `forces_uncertainty_norm` (atoms) the root of its trace.
+    """
+    count = graph.charge.shape[0]
+    results: list[Results] = [{} for _ in range(count)]
+    _add(results, "energy", prediction.energy, lambda v: v.tolist(), torch.sqrt)
+    for result in results:
+        result["free_energy"] = result["energy"]
+    if prediction.forces is not None:
+        _add_forces(results, prediction, graph, members=members)
+    if prediction.stress is not None:
+        periodic = [
+            result for result, pbc in zip(results, graph.pbc.all(-1).tolist(), strict=True) if pbc
+        ]
+        chosen = graph.pbc.all(-1)
+        stress = prediction.stress
+        parts = {
+            name: None if (part := getattr(stress, name)) is None else part[chosen]
+            for name in ("mean", "aleatoric", "epistemic", "residual")
+        }
+        _add(periodic, "stress", Moments(**parts), _voigt, torch.sqrt)
+    if members and prediction.energy_draws is not None:
+        for number, result in enumerate(results):
+            result["energy_ensemble"] = prediction.energy_draws[:, number].numpy()
+    if prediction.ood is not None:
+        for result, value in zip(results, prediction.ood.tolist(), strict=True):
+            result["ood"] = value
+    return results
+
+
+def _add_forces(
+    results: list[Results], prediction: Prediction, graph: Graph, *, members: bool
+) -> None:
+    forces = prediction.forces
+    if forces is None:
+        return
+
+    def split(values: torch.Tensor) -> list[np.ndarray]:
+        return [part.numpy() for part in split_atoms(values, graph)]
+
+    _add(
+        results,
+        "forces",
+        forces,
+        split,
+        lambda covariance: covariance.diagonal(dim1=-2, dim2=-1).sqrt(),
+    )
+    if forces.total is not None:
+        trace = forces.total.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()
+        for result, norm in zip(results, split(trace), strict=True):
+            result["forces_uncertainty_norm"] = norm
+    if members and prediction.forces_draws is not None:
+        counts = graph.atom_counts.tolist()
+        for result, draws in zip(results, prediction.forces_draws.split(counts, 1), strict=True):
+            result["forces_ensemble"] = draws.numpy()
+
+
+def _add(
+    results: list[Results],
+    name: str,
+    moments: Moments,
+    split: Callable[[torch.Tensor], Sequence[Any]],
+    deviation: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """Mean and standard deviations of one quantity under the names of the design."""
+    columns = {
+        name: moments.mean,
+        f"{name}_uncertainty": None if moments.total is None else deviation(moments.total),
+        f"{name}_aleatoric": None if moments.aleatoric is None else deviation(moments.aleatoric),
+        f"{name}_epistemic": None if moments.epistemic is None else deviation(moments.epistemic),
+    }
+    for column, values in columns.items():
+        if values is None:
+            continue
+        for result, value in zip(results, split(values), strict=True):
+            result[column] = value
+
+
+def _voigt(values: torch.Tensor) -> list[np.ndarray]:
+    return [full_3x3_to_voigt_6_stress(value) for value in values.numpy()]

@@ -1,0 +1,60 @@
+"""Look for what would make training wrong: the data doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from surefoot.cli.options import EnergyKey, EnergyUnit, Files, ForcesKey, LengthUnit, StressKey
+
+if TYPE_CHECKING:
+    from surefoot.data.findings import Finding
+    from surefoot.data.read import Frame
+
+
+def run(
+    files: Files,
+    test: Annotated[
+        list[str] | None,
+        typer.Option("--test", help="A file that must not share frames with the others."),
+    ] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    energy_unit: EnergyUnit = "eV",
+    length_unit: LengthUnit = "Å",
+) -> None:
+    from surefoot.cli.options import read_keys, read_units
+    from surefoot.cli.screen import STATUS_REFUSED, say
+    from surefoot.data.read import describe_labels, read_frames
+
+    keys = read_keys(energy_key, forces_key, stress_key)
+    units = read_units(energy_unit, length_unit)
+    splits = {"train": read_frames(files, keys, units)}
+    if test:
+        splits["test"] = read_frames(test, keys, units)
+    for name, frames in splits.items():
+        say(f"{name if test else 'found'}: {len(frames)} frames; {describe_labels(frames)}")
+    if diagnose(splits):
+        raise typer.Exit(STATUS_REFUSED)
+
+
+def diagnose(
+    splits: Mapping[str, Sequence[Frame]], accept: Sequence[str] = ()
+) -> list[Finding]:
+    """Show all findings and return those with which training would be wrong."""
+    from surefoot.cli.screen import say
+    from surefoot.data.check import check_frames
+    from surefoot.data.findings import Severity
+
+    findings = check_frames(splits)
+    fatal = [f for f in findings if f.severity is Severity.ERROR and f.code not in accept]
+    for finding in findings:
+        accepted = " (accepted)" if finding.code in accept else ""
+        say(f"{finding.severity.value} [{finding.code}]{accepted} {finding.message}")
+    warnings = len(findings) - len(fatal)
+    verdict = "training would be wrong" if fatal else "nothing that forbids training"
+    say(f"checked: {len(fatal)} errors, {warnings} warnings; {verdict}")
+    return fatal

@@ -1,0 +1,161 @@
+"""One YAML file, validated before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError, field_validator
+
+from surefoot.cli.screen import UserError
+from surefoot.data.load import DataSettings
+from surefoot.heads import HEADS
+from surefoot.models import MODELS
+from surefoot.posteriors.ensemble import EnsembleSettings
+from surefoot.settings import Settings
+from surefoot.train.fit import TrainSettings
+from surefoot.train.loss import LossSettings
+
+# Pydantic checks instances against these; which class a section becomes is chosen by its name.
+AnyModel = functools.reduce(operator.or_, MODELS.values())
+AnyHead = functools.reduce(operator.or_, HEADS.values())
+
+
+class Config(Settings):
+    """Everything that decides a training run."""
+
+    data: DataSettings
+    model: AnyModel = MODELS["schnet"]()  # type: ignore[valid-type]
+    head: AnyHead = HEADS["scalar"]()  # type: ignore[valid-type]
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    posterior: EnsembleSettings = EnsembleSettings()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _choose_model(cls, section: Any) -> Any:
+        return _choose(section, MODELS, "name", "schnet")
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _choose_head(cls, section: Any) -> Any:
+        return _choose(section, HEADS, "energy", "scalar")
+
+
+def _choose(section: Any, classes: Mapping[str, type[Settings]], key: str, default: str) -> Any:
+    if not isinstance(section, Mapping):
+        return section
+    name = section.get(key, default)
+    if name not in classes:
+        raise ValueError(f"'{name}' is not known; there is {', '.join(classes)}")
+    return classes[name](**section)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and validate a config; overrides are `section.key=value`, the value in YAML.
+
+    Raises:
+        UserError: one sentence per mistake, with file and key, and the nearest valid keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: there is no such file; `surefoot template -o {path}` writes one."
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: can not be read as YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a config is a list of sections such as `data:`; see template.")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem, path) for problem in error.errors()]
+        raise UserError("\n".join(lines)) from error
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, found, value = override.partition("=")
+    if not found:
+        raise UserError(f"--set {override}: write section.key=value, for example train.epochs=50.")
+    *sections, key = name.split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--set {override}: '{section}' is a value, not a section.")
+    place[key] = yaml.safe_load(value)
+
+
+def _explain(problem: Any, path: Path) -> str:
+    location = [part for part in problem["loc"] if isinstance(part, str)]
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=3, cutoff=0.4) or valid
+        return f"{path}: there is no key '{name}'; near it there is {', '.join(near)}."
+    if problem["type"] == "missing":
+        return f"{path}: the key '{name}' is missing; it has no default."
+    reason = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {value!r})"
+    return f"{path}: {name}: {reason}{shown}."
+
+
+def _valid_keys(location: Sequence[str]) -> list[str]:
+    """The keys of the section at this place of a config."""
+    section: type[BaseModel] = Config
+    for part in location:
+        field = section.model_fields.get(part)
+        inner = None if field is None else settings_class(field.annotation)
+        if inner is None:
+            break
+        section = inner
+    return list(section.model_fields)
+
+
+def settings_class(annotation: Any) -> type[Settings] | None:
+    """The settings class an annotation names, or the first of several."""
+    candidates = getattr(annotation, "__args__", (annotation,))
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def write_template(train: Sequence[str]) -> str:
+    """A commented config with all keys at their defaults."""
+    lines = [
+        "# surefoot config. Every key is at its default and may be left out, except data: train.",
+        "# A mistyped key is an error that names the nearest valid ones.",
+    ]
+    for name, field in Config.model_fields.items():
+        inner = settings_class(field.annotation)
+        if inner is None:
+            continue
+        defaults = {"train": list(train)} if name == "data" else {}
+        lines += ["", f"{name}:", *_section(inner, defaults, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(settings: type[Settings], given: Mapping[str, Any], depth: int) -> list[str]:
+    indent = "  " * depth
+    lines = []
+    for name, field in settings.model_fields.items():
+        if field.description:
+            lines.append(f"{indent}# {field.description}")
+        inner = settings_class(field.annotation)
+        if inner is not None:
+            lines += [f"{indent}{name}:", *_section(inner, {}, depth + 1)]
+            continue
+        value = given.get(name, field.default)
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+        lines.append(f"{indent}{name}: {text.removesuffix('...' + chr(10)).strip()}")
+    return lines

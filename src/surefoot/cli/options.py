@@ -1,0 +1,68 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from surefoot.data.read import FileUnits, Keys
+
+Files = Annotated[list[str], typer.Argument(help="Files that ASE reads, or .npz of rMD17.")]
+PotentialFile = Annotated[Path, typer.Argument(help="A potential that `surefoot train` wrote.")]
+EnergyKey = Annotated[
+    str | None, typer.Option(help="Key of the energy in info; `none` ignores energies.")
+]
+ForcesKey = Annotated[
+    str | None, typer.Option(help="Key of the forces in arrays; `none` ignores forces.")
+]
+StressKey = Annotated[
+    str | None, typer.Option(help="Key of the stress in info; `none` ignores stress.")
+]
+EnergyUnit = Annotated[
+    str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/mol or kJ/mol.")
+]
+LengthUnit = Annotated[str, typer.Option(help="Å, Bohr or nm: the length in the forces.")]
+Precision = Annotated[
+    str | None, typer.Option(help="float32 or float64; as trained where not set.")
+]
+
+
+def read_keys(energy: str | None, forces: str | None, stress: str | None) -> Keys:
+    """The keys that options name."""
+    from surefoot.data.read import Keys
+
+    return Keys(energy=energy, forces=forces, stress=stress)
+
+
+def read_units(energy: str, length: str) -> FileUnits:
+    """The units that options name.
+
+    Raises:
+        UserError: if one is not known.
+    """
+    from surefoot.cli.screen import UserError
+    from surefoot.data.read import FileUnits
+    from surefoot.units import ENERGY_UNITS, LENGTH_UNITS
+
+    for name, value, known in (
+        ("--energy-unit", energy, ENERGY_UNITS),
+        ("--length-unit", length, LENGTH_UNITS),
+    ):
+        if value not in known:
+            raise UserError(f"{name} {value}: not known; there is {', '.join(known)}.")
+    return FileUnits.model_validate({"energy": energy, "length": length})
+
+
+def read_precision(precision: str | None):  # noqa: ANN201
+    """The torch type that an option names."""
+    import torch
+
+    from surefoot.cli.screen import UserError
+
+    types = {None: None, "float32": torch.float32, "float64": torch.float64}
+    if precision not in types:
+        raise UserError(f"--precision {precision}: float32 or float64 are allowed.")
+    return types[precision]

@@ -1,0 +1,100 @@
+"""Predict a file: extended XYZ with reference, prediction and error bars side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from surefoot.cli.options import (
+    EnergyKey,
+    EnergyUnit,
+    ForcesKey,
+    LengthUnit,
+    PotentialFile,
+    Precision,
+    StressKey,
+)
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from surefoot.data.read import Frame
+
+
+def run(
+    potential: PotentialFile,
+    file: Annotated[str, typer.Argument(help="Structures, any file that ASE reads.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ to write.")],
+    members: Annotated[
+        bool, typer.Option("--members", help="Write what each member says, too.")
+    ] = False,
+    precision: Precision = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    energy_unit: EnergyUnit = "eV",
+    length_unit: LengthUnit = "Å",
+) -> None:
+    from surefoot.calculator import predict_atoms
+    from surefoot.cli.options import read_keys, read_precision, read_units
+    from surefoot.cli.screen import progress_bar, say
+    from surefoot.data.read import read_frames
+    from surefoot.posteriors.predictor import load_predictor
+
+    predictor = load_predictor(potential, dtype=read_precision(precision))
+    frames = read_frames(
+        [file],
+        read_keys(energy_key, forces_key, stress_key),
+        read_units(energy_unit, length_unit),
+    )
+    for frame in frames:
+        predictor.potential.baseline.require(frame.atoms.numbers, frame.place)
+    with progress_bar("predicting", len(frames)) as bar:
+        results = predict_atoms(
+            predictor, [frame.atoms for frame in frames], members=members, progress=bar.advance
+        )
+    images = [side_by_side(frame, result) for frame, result in zip(frames, results, strict=True)]
+    write_images(output, images)
+    say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.source}")
+
+
+def side_by_side(frame: Frame, results: dict[str, Any]) -> Atoms:
+    """The structure with `REF_` labels and predictions in info and arrays.
+
+    ASE's writer drops calculator keys it does not know, so everything is written explicitly; only
+    energy, forces and stress travel as ASE's own.
+    """
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    atoms = frame.atoms.copy()
+    labels = {"REF_energy": frame.energy, "REF_forces": frame.forces}
+    if frame.stress is not None:
+        labels["REF_stress"] = full_3x3_to_voigt_6_stress(frame.stress)
+    own = {name: results[name] for name in ("energy", "forces", "stress") if name in results}
+    for name, value in {**labels, **results}.items():
+        if value is None or name in (*own, "free_energy"):
+            continue
+        if name == "forces_ensemble":  # member axis second, or it would not be one row per atom
+            atoms.arrays[name] = value.transpose(1, 0, 2).reshape(len(atoms), -1)
+        elif name.removeprefix("REF_").startswith("forces"):
+            atoms.arrays[name] = value
+        else:
+            atoms.info[name] = value
+    atoms.calc = SinglePointCalculator(atoms, **own)
+    return atoms
+
+
+def write_images(output: Path, images: list[Atoms]) -> None:
+    """Write extended XYZ whole or not at all."""
+    import io
+
+    import ase.io
+
+    from surefoot.train.checkpoint import write_atomically
+
+    text = io.StringIO()
+    ase.io.write(text, images, format="extxyz")
+    write_atomically(output, text.getvalue().encode())

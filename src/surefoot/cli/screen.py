@@ -1,0 +1,113 @@
+"""What a person sees: tables, progress, sentences on stderr; and exit statuses for scripts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+STATUS_REFUSED = 1  # the input is wrong
+STATUS_INTERRUPTED = 130  # Ctrl-C or SIGTERM; what was done is kept
+PLAIN_LOG_SECONDS = 10.0  # between lines of a log that no person watches
+
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class UserError(Exception):
+    """Something the user can mend; the message is the whole story."""
+
+
+def say(line: str) -> None:
+    """One line on stdout, as it is."""
+    out.print(line, markup=False)
+
+
+def complain(line: str) -> None:
+    """One line on stderr, as it is."""
+    err.print(line, markup=False)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; the first column is left, numbers are right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+class Bar:
+    """A progress bar with a changing note."""
+
+    def __init__(self, progress: Progress, task: TaskID, title: str) -> None:
+        self._progress, self._task, self._title = progress, task, title
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Move the bar on."""
+        self._progress.update(self._task, advance=count, note=note)
+
+    def move(self, done: int, note: str = "") -> None:
+        """Put the bar where it is."""
+        self._progress.update(self._task, completed=done, note=note)
+
+
+class Lines:
+    """The same without a terminal: a plain line now and then."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done, self._shown = title, total, 0, 0.0
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count on."""
+        self.move(self._done + count, note)
+
+    def move(self, done: int, note: str = "") -> None:
+        """Write a line if the last one is some time ago, or all is done."""
+        self._done = done
+        now = time.monotonic()
+        if done >= self._total or now - self._shown > PLAIN_LOG_SECONDS:
+            self._shown = now
+            complain(f"{self._title} {done}/{self._total} {note}".rstrip())
+
+
+@contextmanager
+def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar | Lines]:
+    """A bar on stderr where a person watches, plain lines elsewhere."""
+    if not err.is_terminal:
+        yield Lines(title, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err) as progress:
+        yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""), title)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether an error is about the user's input, so that its message is all there is to say.
+
+    Rooms raise ValueError (and what derives from it) at their borders with a whole sentence.
+    """
+    return isinstance(error, (UserError, ValueError, FloatingPointError)) or (
+        type(error).__name__ == "LabelingFailed"
+    )

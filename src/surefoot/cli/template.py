@@ -1,0 +1,39 @@
+"""Write a commented config with every key at its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    train: Annotated[
+        list[str] | None, typer.Argument(help="Files to train on, written into the config.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to; stdout where not set.")
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
+    ] = False,
+) -> None:
+    import json
+
+    from surefoot.cli.config import Config, write_template
+    from surefoot.cli.screen import UserError, complain
+
+    text = (
+        json.dumps(Config.model_json_schema(), indent=2) + "\n"
+        if schema
+        else write_template(train or ["train.xyz"])
+    )
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    if output.exists():
+        raise UserError(f"{output}: is there already; remove it or choose another name.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text)
+    complain(f"wrote {output}")

@@ -1,0 +1,230 @@
+"""Train an ensemble, calibrate its error bars, and leave one potential file."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from surefoot.cli.config import Config
+    from surefoot.data.load import Splits
+    from surefoot.evaluate.recalibrate import Factor
+    from surefoot.posteriors.predictor import Calibration
+    from surefoot.posteriors.training import Plan
+    from surefoot.train.state import State
+
+CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A config; see `surefoot template`.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for potential, log and checkpoint.")
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override the file, e.g. --set train.epochs=50."),
+    ] = None,
+) -> None:
+    import torch
+
+    from surefoot.cli.check import diagnose
+    from surefoot.cli.config import load_config
+    from surefoot.cli.screen import STATUS_INTERRUPTED, STATUS_REFUSED, complain, say
+    from surefoot.data.load import load_splits
+    from surefoot.data.read import describe_labels
+    from surefoot.posteriors.training import finish, save_checkpoint
+    from surefoot.train.fit import fit
+
+    settings = load_config(config, overrides or ())
+    torch.set_num_threads(settings.train.threads or torch.get_num_threads())
+    checkpoint = output / "last.safetensors"
+    _refuse_mixing(checkpoint, resume)
+    splits = load_splits(settings.data, settings.train.seed)
+    for name, frames in splits.by_name().items():
+        say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
+    if diagnose(splits.by_name(), settings.data.accept):
+        raise typer.Exit(STATUS_REFUSED)
+    plan = _plan(settings, splits)
+    state = _begin(plan, checkpoint, resume)
+    keeper = Keeper(plan, state, checkpoint)
+    with interruption() as asked, epoch_bar(settings.train.epochs, state) as show:
+        finished = fit(
+            plan.task,
+            state,
+            observers=[keeper.close_epoch, show],
+            stop=lambda: keeper.look() or bool(asked),
+        )
+    if not finished:
+        save_checkpoint(checkpoint, plan, state)
+        complain(f"stopped in epoch {state.epoch + 1}; {checkpoint} is whole, --resume goes on.")
+        raise typer.Exit(STATUS_INTERRUPTED)
+    keeper.save()
+    predictor, factors = finish(plan, state)
+    predictor.save(output / "potential.safetensors")
+    show_calibration(predictor.calibration, factors)
+    say(f"wrote {output / 'potential.safetensors'} and {output / 'log.csv'}")
+
+
+def _refuse_mixing(checkpoint: Path, resume: bool) -> None:
+    from surefoot.cli.screen import UserError
+
+    if checkpoint.exists() and not resume:
+        raise UserError(
+            f"{checkpoint}: a run is there already; add --resume to go on with it, or choose "
+            "another folder."
+        )
+    if resume and not checkpoint.exists():
+        raise UserError(f"{checkpoint}: there is no checkpoint to resume from.")
+
+
+def _plan(settings: Config, splits: Splits) -> Plan:
+    """Everything but the weights, and a few lines about it on the screen."""
+    from surefoot.cli.screen import say
+    from surefoot.data.load import hash_files
+    from surefoot.posteriors.training import Parts, plan_training
+
+    data = settings.data
+    valid = data.valid if isinstance(data.valid, list) else []
+    parts = Parts(
+        model=settings.model,
+        head=settings.head,
+        loss=settings.loss,
+        train=settings.train,
+        posterior=settings.posterior,
+    )
+    plan = plan_training(
+        splits,
+        parts,
+        data.references,
+        {"config": settings.model_dump(), "files": hash_files([*data.train, *valid])},
+    )
+    statistics = plan.statistics
+    from ase.data import chemical_symbols
+
+    energies = ", ".join(
+        f"{chemical_symbols[z]} {energy:.3f}"
+        for z, energy in zip(statistics.elements, statistics.energies, strict=True)
+    )
+    say(f"reference energies in eV from {statistics.source}: {energies}")
+    members, frames = plan.unseen.shape
+    seen = float((~plan.unseen).sum(1).mean())
+    say(
+        f"{members} members of {_parameter_count(plan)} parameters; each learns from "
+        f"{seen:.0f} of {frames} frames; scale {statistics.scale:.3f}, "
+        f"{plan.task.potential.baseline.neighbors:.1f} neighbours per atom"
+    )
+    return plan
+
+
+def _parameter_count(plan: Plan) -> int:
+    import torch
+
+    weights = plan.task.potential.init(0, torch.float32)
+    return sum(value.numel() for value in weights.values())
+
+
+def _begin(plan: Plan, checkpoint: Path, resume: bool) -> State:
+    from surefoot.cli.screen import say
+    from surefoot.posteriors.training import load_checkpoint, start
+
+    if not resume:
+        return start(plan)
+    state = load_checkpoint(checkpoint, plan)
+    say(f"resumed after {state.epoch} epochs and {state.batch} batches ({state.step} steps)")
+    return state
+
+
+class Keeper:
+    """Keeps the run safe: a checkpoint now and then, the log and the best weights with it."""
+
+    def __init__(self, plan: Plan, state: State, checkpoint: Path) -> None:
+        self._plan, self._state, self._checkpoint = plan, state, checkpoint
+        self._saved = time.monotonic()
+
+    def save(self) -> None:
+        """Checkpoint, best weights and log."""
+        from surefoot.posteriors.training import save_checkpoint, to_predictor, write_log
+
+        folder = self._checkpoint.parent
+        save_checkpoint(self._checkpoint, self._plan, self._state)
+        if self._state.history:
+            to_predictor(self._plan, self._state).save(folder / "best.safetensors")
+            write_log(folder / "log.csv", self._state.history)
+        self._saved = time.monotonic()
+
+    def look(self) -> bool:
+        """Between two batches: save if the last time is long ago; never asks to stop."""
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self.save()
+        return False
+
+    def close_epoch(self, state: State) -> None:
+        """After the first epoch a checkpoint is there, whatever comes."""
+        if state.epoch == 1:
+            self.save()
+
+
+@contextmanager
+def interruption() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM fill the list; a second Ctrl-C ends the program at once."""
+    asked: list[int] = []
+
+    def answer(number: int, frame: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def epoch_bar(epochs: int, state: State) -> Iterator[Any]:
+    """An observer that shows epochs and validation errors."""
+    from surefoot.cli.screen import progress_bar
+
+    with progress_bar("training", epochs, state.epoch) as bar:
+        note = ""
+
+        def show(state: State) -> None:
+            nonlocal note
+            record = state.history[-1]
+            if "valid_energy_mae" in record:
+                note = f"unseen: E {1000 * record['valid_energy_mae']:.2f} meV/atom"
+            if "valid_forces_mae" in record:
+                note += f", F {1000 * record['valid_forces_mae']:.1f} meV/Å"
+            bar.move(state.epoch, note or f"loss {record['train_total']:.3g}")
+
+        yield show
+
+
+def show_calibration(calibration: Calibration, factors: dict[str, Factor]) -> None:
+    """The factors on the error bars and what they rest on."""
+    from surefoot.cli.screen import say, show_table
+
+    if not factors:
+        say(f"error bars {calibration.source}")
+        return
+    rows = [
+        [name, f"{factor.value:.2f}", f"{factor.shared_error:.2f}", str(factor.points)]
+        for name, factor in factors.items()
+    ]
+    show_table(
+        f"Calibration from {calibration.source}",
+        ["quantity", "factor on σ", "shared error / spread", "points"],
+        rows,
+    )

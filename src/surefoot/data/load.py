@@ -1,0 +1,88 @@
+"""The `data` section of a config: which files train, judge and test, and how they are split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from surefoot.data.read import FileUnits, Frame, Keys, read_frames
+from surefoot.data.splits import split_groups, split_random
+from surefoot.data.statistics import ISOLATED, References
+from surefoot.settings import Settings
+
+
+class DataSettings(Settings):
+    """Files, where their labels stand, and how they are split."""
+
+    train: list[str] = Field(min_length=1, description="files to learn from, any that ASE reads")
+    valid: float | list[str] = Field(
+        0.0,
+        description="a share of the training data that nobody learns from, or files; it judges and "
+        "calibrates. 0 where the ensemble leaves out folds",
+    )
+    test: list[str] = Field(
+        [], description="files for the final error table; checked for frames that are in train"
+    )
+    split: Literal["group", "random"] = Field(
+        "group", description="how a share is drawn: whole groups (`group` in info), or frames"
+    )
+    keys: Keys = Field(Keys(), description="where labels stand; `none` ignores one")
+    units: FileUnits = Field(FileUnits(), description="units of the labels in all these files")
+    references: References = Field(
+        "auto",
+        description="energies of free atoms: auto, isolated, least_squares or {H: -13.6, …} in eV",
+    )
+    accept: list[str] = Field(
+        [], description="codes of findings of the data doctor that you have judged to be harmless"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Frames by their role; reference atoms are kept apart, nobody trains on them.
+
+    Attributes:
+        train, valid, test: structures.
+        isolated: reference atoms found in the training files.
+    """
+
+    train: list[Frame]
+    valid: list[Frame]
+    test: list[Frame]
+    isolated: list[Frame]
+
+    def by_name(self) -> dict[str, Sequence[Frame]]:
+        """The splits the doctor looks at."""
+        named = {"train": self.train + self.isolated, "valid": self.valid, "test": self.test}
+        return {name: frames for name, frames in named.items() if frames}
+
+
+def load_splits(settings: DataSettings, seed: int) -> Splits:
+    """Read all files of a config and split them.
+
+    Raises:
+        UnreadableFile, ValueError: with file and reason.
+    """
+    read = read_frames(settings.train, settings.keys, settings.units)
+    isolated = [f for f in read if f.config_type == ISOLATED and len(f.atoms) == 1]
+    train = [f for f in read if not (f.config_type == ISOLATED and len(f.atoms) == 1)]
+    valid: list[Frame] = []
+    if isinstance(settings.valid, list):
+        valid = read_frames(settings.valid, settings.keys, settings.units) if settings.valid else []
+    elif settings.valid > 0:
+        if settings.valid >= 1:
+            raise ValueError(f"data: {{valid: {settings.valid}}} is a share; it must be below 1.")
+        splitter = split_groups if settings.split == "group" else split_random
+        train, valid = splitter(train, settings.valid, seed)
+    test = read_frames(settings.test, settings.keys, settings.units) if settings.test else []
+    return Splits(train=train, valid=valid, test=test, isolated=isolated)
+
+
+def hash_files(paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file, by the name of the file."""
+    return {Path(path).name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}

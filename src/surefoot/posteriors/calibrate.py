@@ -1,0 +1,134 @@
+"""One factor per quantity that makes the spread of the draws true, from frames they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from surefoot.data.batches import BatchLimits, join, plan_batches
+from surefoot.data.convert import Sample
+from surefoot.evaluate.recalibrate import Factor, fit_factor
+from surefoot.graph import Targets, collate_targets
+from surefoot.posteriors.predictor import Calibration, Predictor, join_predictions
+from surefoot.prediction import Prediction
+
+LIMITS = BatchLimits(graphs=64, edges=200_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Predictions beside labels, frame by frame in the order of the samples.
+
+    Attributes:
+        prediction: of all draws.
+        targets: labels and masks.
+        sizes: (graphs) atoms of each structure.
+    """
+
+    prediction: Prediction
+    targets: Targets
+    sizes: np.ndarray
+
+    @property
+    def graph_of_atom(self) -> np.ndarray:
+        """(atoms) number of each atom's structure."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+
+def predict_samples(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    *,
+    members: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Judged:
+    """Predictions and labels of all samples, in their order.
+
+    Args:
+        predictor: what predicts.
+        samples: what is predicted.
+        members: whether the forces of each draw are kept.
+        progress: called with the number of samples done since the last call.
+    """
+    parts = []
+    for indices in plan_batches(samples, np.arange(len(samples)), LIMITS):
+        batch = join(samples, indices)
+        stress = bool(batch.graph.pbc.all(-1).any())
+        parts.append(predictor(batch.graph, stress=stress, members=members))
+        progress(len(indices))
+    return Judged(
+        prediction=join_predictions(parts),
+        targets=collate_targets([sample.targets for sample in samples]),
+        sizes=np.array([sample.graph.numbers.shape[0] for sample in samples]),
+    )
+
+
+def calibrate(
+    predictor: Predictor, samples: Sequence[Sample], unseen: Bool[np.ndarray, "members samples"]
+) -> tuple[Calibration, dict[str, Factor]]:
+    """Factors from residuals of members that have not seen the frame.
+
+    Args:
+        predictor: an ensemble, not calibrated.
+        samples: training and validation frames.
+        unseen: which member never learnt from which sample.
+    Returns:
+        The calibration, and per quantity how it was found; quantities without labels keep 1.
+    """
+    usable = unseen.sum(0) >= 2
+    if predictor.draws < 2 or not usable.any():
+        return Calibration(source="not calibrated: no frame is unseen by two members"), {}
+    judged = predict_samples(predictor, samples, members=True)
+    factors = {}
+    for name, (target, draws, seen_by) in _quantities(judged, unseen).items():
+        chosen = (seen_by.sum(0) >= 2) & _spreads(draws, seen_by)
+        if chosen.any():
+            factors[name] = fit_factor(target[chosen], draws[:, chosen], seen_by[:, chosen])
+    frames = int(usable.sum())
+    source = f"{frames} frames, each judged by members that had not seen it"
+    values = {name: factor.value for name, factor in factors.items()}
+    return Calibration(source=source, **values), factors
+
+
+def _quantities(
+    judged: Judged, unseen: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Label, draws (members, points) and unseen (members, points) of each labelled quantity."""
+    prediction, targets = judged.prediction, judged.targets
+    quantities = {}
+    labelled = targets.has_energy.numpy()
+    if labelled.any() and prediction.energy_draws is not None:
+        draws = prediction.energy_draws.numpy()
+        quantities["energy"] = (
+            targets.energy.numpy()[labelled],
+            draws[:, labelled],
+            unseen[:, labelled],
+        )
+    atoms = counted_atoms(judged)
+    if atoms.any() and prediction.forces_draws is not None:
+        draws = prediction.forces_draws.double().numpy()[:, atoms]
+        by_atom = unseen[:, judged.graph_of_atom[atoms]]
+        quantities["forces"] = (
+            targets.forces.numpy()[atoms].reshape(-1),
+            draws.reshape(draws.shape[0], -1),
+            np.repeat(by_atom, 3, axis=1),
+        )
+    return quantities
+
+
+def counted_atoms(judged: Judged) -> Bool[np.ndarray, " atoms"]:
+    """Atoms whose forces are labelled and not fixed."""
+    labelled = judged.targets.has_forces.numpy()[judged.graph_of_atom]
+    return labelled & ~judged.targets.fixed.numpy()
+
+
+def _spreads(draws: Float[np.ndarray, "members points"], unseen: np.ndarray) -> np.ndarray:
+    """Points on which the unseen members differ; symmetry makes some force components equal."""
+    masked = np.where(unseen, draws, np.nan)
+    low = np.min(np.where(unseen, draws, np.inf), axis=0)
+    high = np.max(np.where(unseen, draws, -np.inf), axis=0)
+    scale = np.nanmax(np.abs(masked), initial=0.0)
+    return high - low > 1e-9 * max(scale, 1e-30)

@@ -1,0 +1,233 @@
+"""A training run from splits to a calibrated Predictor: who sees what, who judges, what is kept.
+
+Everything the verb `train` does, without its screen; `examples/01_train.py` is the short version.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from surefoot import __version__
+from surefoot.blocks.reference import Baseline
+from surefoot.data.convert import number_groups, to_samples
+from surefoot.data.load import Splits
+from surefoot.data.statistics import References, Statistics, measure
+from surefoot.evaluate.recalibrate import Factor
+from surefoot.heads import Head
+from surefoot.models import Model
+from surefoot.posteriors.calibrate import calibrate
+from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
+from surefoot.posteriors.posterior import Posterior, Single
+from surefoot.posteriors.predictor import (
+    Calibration,
+    Predictor,
+    build_predictor,
+    recalibrated,
+)
+from surefoot.potential import Potential
+from surefoot.train.checkpoint import read_tree, refuse_difference, write_atomically, write_tree
+from surefoot.train.fit import Roles, Task, TrainSettings
+from surefoot.train.loss import LossSettings
+from surefoot.train.state import State, fresh_state, restore_state
+
+KIND = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run combines: one of each, from a config or made by hand."""
+
+    model: Model
+    head: Head
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    posterior: EnsembleSettings = EnsembleSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that has not begun: everything but the weights.
+
+    Attributes:
+        parts: model, head, loss, settings, posterior.
+        task: what `fit` needs.
+        statistics: measured on the training split.
+        unseen: (members, samples) which member never learns from which sample.
+        provenance: config, hashes and versions, kept in every file of the run.
+    """
+
+    parts: Parts
+    task: Task
+    statistics: Statistics
+    unseen: Bool[np.ndarray, "members samples"]
+    provenance: dict[str, Any]
+
+
+def plan_training(
+    splits: Splits,
+    parts: Parts,
+    references: References = "auto",
+    provenance: dict[str, Any] | None = None,
+) -> Plan:
+    """Measure the training split, make graphs, and decide who learns from what.
+
+    Args:
+        splits: frames by role.
+        parts: what is combined.
+        references: where the energies of free atoms come from.
+        provenance: what the files of the run say of their origin.
+    Raises:
+        ValueError: if there is nothing to learn from, or too few groups for the folds.
+    """
+    _require_labels(splits, parts.loss)
+    statistics = measure(splits.train + splits.isolated, references)
+    groups = number_groups(splits.train + splits.valid)
+    samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
+    atoms = sum(sample.graph.numbers.shape[0] for sample in samples)
+    edges = sum(sample.graph.edge_index.shape[1] for sample in samples)
+    potential = Potential(
+        model=parts.model,
+        head=parts.head,
+        baseline=Baseline(
+            elements=statistics.elements,
+            energies=statistics.energies,
+            scale=statistics.scale,
+            neighbors=edges / atoms,
+        ),
+    )
+    unseen = unseen_frames(
+        [frame.group for frame in splits.train], parts.posterior, parts.train.seed
+    )
+    aside = np.ones((parts.posterior.members, len(splits.valid)), bool)
+    unseen = np.concatenate([unseen, aside], axis=1)
+    task = Task(
+        potential=potential,
+        loss=parts.loss,
+        settings=parts.train,
+        samples=samples,
+        roles=_roles(unseen),
+    )
+    return Plan(
+        parts=parts,
+        task=task,
+        statistics=statistics,
+        unseen=unseen,
+        provenance={**(provenance or {}), "versions": _versions()},
+    )
+
+
+def _roles(unseen: Bool[np.ndarray, "members samples"]) -> Roles:
+    judge = torch.tensor(unseen)
+    learn = (~judge).double()
+    return Roles(learn=learn, judge=judge) if len(unseen) > 1 else Roles(
+        learn=learn[0], judge=judge[0]
+    )
+
+
+def _require_labels(splits: Splits, loss: LossSettings) -> None:
+    if not splits.train:
+        raise ValueError("the training split has no structures besides isolated atoms.")
+    for name in ("energy", "forces", "stress"):
+        labelled = any(getattr(frame, name) is not None for frame in splits.train)
+        if getattr(loss, name) > 0 and not labelled:
+            raise ValueError(
+                f"loss: {{{name}: {getattr(loss, name)}}} asks for {name}, but no training frame "
+                f"has it; set it to 0, or name the key with `data: {{keys: {{{name}: …}}}}`."
+            )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "numpy", "ase", "vesin")
+    return {
+        "surefoot": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def start(plan: Plan) -> State:
+    """The state before the first step; member m begins from seed + m."""
+    settings = plan.parts.train
+    potential = plan.task.potential
+    if plan.parts.posterior.members == 1:
+        return fresh_state(potential.init(settings.seed, settings.dtype))
+    members = plan.parts.posterior.members
+    return fresh_state(potential.init_members(settings.seed, members, settings.dtype))
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What must be the same for a resumed run to equal the uninterrupted one."""
+    parts = plan.parts
+    train = parts.train.model_dump(exclude={"epochs"})
+    if parts.train.schedule.name == "cosine":  # the only schedule that looks at the end
+        train["epochs"] = parts.train.epochs
+    return {
+        "model": parts.model.model_dump(),  # type: ignore[attr-defined]
+        "head": parts.head.model_dump(),  # type: ignore[attr-defined]
+        "loss": parts.loss.model_dump(),
+        "train": train,
+        "posterior": parts.posterior.model_dump(),
+        "files": plan.provenance.get("files", {}),
+        "data": plan.provenance.get("config", {}).get("data", {}),
+        "versions": plan.provenance["versions"],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
+    """Write everything a restart needs, whole or not at all."""
+    header = {"identity": _identity(plan), "state": state.header()}
+    write_tree(path, KIND, state.tree(), header)
+
+
+def load_checkpoint(path: Path, plan: Plan) -> State:
+    """The state a run stopped in.
+
+    Raises:
+        RefusedFile: if the file is damaged, foreign, or of a run that differs in anything that
+            would change the weights.
+    """
+    tree, header = read_tree(path, KIND)
+    refuse_difference(header["identity"], _identity(plan), path)
+    return restore_state(tree, header["state"])
+
+
+def to_predictor(plan: Plan, state: State) -> Predictor:
+    """The best weights so far as a Predictor, not calibrated."""
+    single = plan.parts.posterior.members == 1
+    posterior: Posterior = Single(state.best) if single else Ensemble(state.best)
+    provenance = {
+        **plan.provenance,
+        "references": plan.statistics.source,
+        "epochs": state.epoch,
+        "threads": torch.get_num_threads(),
+    }
+    return build_predictor(plan.task.potential, posterior, Calibration(), provenance)
+
+
+def finish(plan: Plan, state: State) -> tuple[Predictor, dict[str, Factor]]:
+    """The calibrated Predictor of a finished run, and how each factor was found."""
+    predictor = to_predictor(plan, state)
+    calibration, factors = calibrate(predictor, plan.task.samples, plan.unseen)
+    return recalibrated(predictor, calibration), factors
+
+
+def write_log(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """The records of all epochs as CSV: losses, errors in eV/atom and eV/Å, seconds."""
+    columns = list(dict.fromkeys(name for record in history for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(path, text.getvalue().encode())

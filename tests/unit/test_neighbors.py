@@ -1,0 +1,179 @@
+import itertools
+import resource
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from surefoot.blocks.reference import Baseline
+from surefoot.graph import build_graph
+from surefoot.heads.scalar import Scalar
+from surefoot.models.schnet import Schnet
+from surefoot.neighbors import find_neighbors
+from surefoot.potential import Potential
+
+CUTOFF = 4.0
+SKEWED = np.array([[3.1, 0.0, 0.0], [1.4, 2.9, 0.0], [-0.9, 0.7, 3.3]])
+NOWHERE = np.zeros((3, 3))
+
+
+def lattice_sum(positions, cell, pbc, cutoff) -> set[tuple[int, ...]]:
+    """Every pair by brute force, over more images than the cutoff can reach."""
+    reach = [0, 0, 0]
+    if pbc.any():
+        # The height of a cell over a face is 1 / |row of its inverse|, here among periodic axes.
+        inverse = np.linalg.pinv(cell[pbc])
+        spread = np.ptp(positions, axis=0)
+        for column, axis in enumerate(np.flatnonzero(pbc)):
+            distance = cutoff + np.linalg.norm(spread)
+            reach[axis] = int(np.ceil(distance * np.linalg.norm(inverse[:, column])))
+    found = set()
+    for shift in itertools.product(*(range(-n, n + 1) for n in reach)):
+        vectors = positions[None, :] + np.array(shift) @ cell - positions[:, None]
+        distances = np.linalg.norm(vectors, axis=-1)
+        for i, j in np.argwhere(distances < cutoff):
+            if i != j or any(shift):
+                found.add((int(i), int(j), *shift))
+    return found
+
+
+def as_set(edge_index, edge_shift) -> set[tuple[int, ...]]:
+    rows = np.concatenate([edge_index, edge_shift.T]).T
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    return {tuple(row) for row in rows.tolist()}
+
+
+@pytest.mark.parametrize("pbc", list(itertools.product([False, True], repeat=3)))
+@pytest.mark.parametrize("outside", [False, True])
+def test_pairs_of_a_skewed_cell_below_the_cutoff(pbc, outside, rng) -> None:
+    """All eight choices of periodic axes; with `outside` atoms stand cells away from the cell."""
+    positions = rng.uniform(0, 1, (5, 3)) @ SKEWED
+    if outside:
+        positions += rng.integers(-2, 3, (5, 3)) @ SKEWED
+    periodic = np.array(pbc)
+    found = find_neighbors(positions, SKEWED, periodic, CUTOFF)
+    assert as_set(*found) == lattice_sum(positions, SKEWED, periodic, CUTOFF)
+
+
+def test_pairs_of_molecules(rng) -> None:
+    positions = rng.uniform(-5, 5, (40, 3))
+    found = find_neighbors(positions, NOWHERE, np.zeros(3, bool), CUTOFF)
+    pairs = as_set(*found)
+    assert pairs == lattice_sum(positions, NOWHERE, np.zeros(3, bool), CUTOFF)
+    assert 40 < len(pairs) < 40 * 39
+
+
+@pytest.mark.parametrize("cutoff", [1.0, 12.0])
+def test_cutoffs_much_smaller_and_larger_than_the_cell(cutoff, rng) -> None:
+    positions = rng.uniform(0, 1, (3, 3)) @ SKEWED
+    periodic = np.ones(3, bool)
+    found = find_neighbors(positions, SKEWED, periodic, cutoff)
+    assert as_set(*found) == lattice_sum(positions, SKEWED, periodic, cutoff)
+
+
+def test_vectors_of_axes_that_are_not_periodic_do_not_matter(rng) -> None:
+    """A slab's third vector may be zero, short, or parallel to the surface."""
+    positions = rng.uniform(0, 1, (6, 3)) @ np.diag([3.0, 3.0, 9.0])
+    periodic = np.array([True, True, False])
+    expected = None
+    for third in ([0.0, 0.0, 0.0], [0.0, 0.0, 0.1], [3.0, 3.0, 0.0], [5.0, 0.0, 20.0]):
+        cell = np.array([[3.0, 0.0, 0.0], [1.0, 3.0, 0.0], third])
+        pairs = as_set(*find_neighbors(positions, cell, periodic, CUTOFF))
+        expected = expected or pairs
+        assert pairs == expected
+    assert expected == lattice_sum(positions, cell, periodic, CUTOFF)
+
+
+def test_one_atom_sees_its_images() -> None:
+    cell = np.diag([2.0, 2.0, 2.0])
+    edge_index, edge_shift = find_neighbors(np.zeros((1, 3)), cell, np.ones(3, bool), 2.1)
+    assert np.array_equal(edge_index, np.zeros((2, 6)))
+    lengths = np.linalg.norm(edge_shift @ cell, axis=1)
+    assert np.allclose(lengths, 2.0)
+
+
+def test_both_directions_and_order(rng) -> None:
+    positions = rng.uniform(0, 1, (5, 3)) @ SKEWED
+    edge_index, edge_shift = find_neighbors(positions, SKEWED, np.ones(3, bool), CUTOFF)
+    assert (np.diff(edge_index[0]) >= 0).all()
+    pairs = as_set(edge_index, edge_shift)
+    assert {(j, i, -a, -b, -c) for i, j, a, b, c in pairs} == pairs
+
+
+def test_same_order_in_every_call(rng) -> None:
+    positions = rng.uniform(0, 20, (300, 3))
+    cell, periodic = 20 * np.eye(3), np.ones(3, bool)
+    first = find_neighbors(positions, cell, periodic, CUTOFF)
+    second = find_neighbors(positions, cell, periodic, CUTOFF)
+    assert np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1], second[1])
+
+
+def test_no_atoms_no_edges() -> None:
+    edge_index, edge_shift = find_neighbors(np.zeros((0, 3)), NOWHERE, np.zeros(3, bool), CUTOFF)
+    assert edge_index.shape == (2, 0)
+    assert edge_shift.shape == (0, 3)
+
+
+def test_input_is_not_changed(rng) -> None:
+    positions = rng.uniform(0, 30, (4, 3))
+    cell, periodic = np.diag([3.0, 3.0, 0.0]), np.array([True, True, False])
+    copies = positions.copy(), cell.copy(), periodic.copy()
+    find_neighbors(positions, cell, periodic, CUTOFF)
+    for now, before in zip((positions, cell, periodic), copies, strict=True):
+        assert np.array_equal(now, before)
+
+
+@pytest.mark.parametrize("cutoff", [0.0, -1.0, float("nan")])
+def test_cutoff_must_be_positive(cutoff) -> None:
+    with pytest.raises(ValueError, match="cutoff is .* must be positive"):
+        find_neighbors(np.zeros((1, 3)), NOWHERE, np.zeros(3, bool), cutoff)
+
+
+def test_periodic_axis_needs_a_vector() -> None:
+    with pytest.raises(ValueError, match="axis 2 is periodic but its cell vector is zero"):
+        find_neighbors(np.zeros((1, 3)), np.diag([3.0, 3.0, 0.0]), np.ones(3, bool), CUTOFF)
+
+
+def test_periodic_vectors_must_be_independent() -> None:
+    cell = np.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [3.0, 3.0, 0.0]])
+    with pytest.raises(ValueError, match="linearly dependent"):
+        find_neighbors(np.zeros((1, 3)), cell, np.ones(3, bool), CUTOFF)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pbc", "seconds"),
+    [((False, False, False), 15), ((True, True, True), 15), ((True, True, False), 15)],
+)
+def test_a_hundred_thousand_atoms(pbc, seconds, rng) -> None:
+    """Neighbours, graph, energy and forces of one large structure; seconds are a loose bound."""
+    count = 100_000
+    edge = (count / 0.1) ** (1 / 3)
+    positions = rng.uniform(0, edge, (count, 3))
+    periodic = np.array(pbc)
+    started = time.perf_counter()
+    edge_index, edge_shift = find_neighbors(positions, edge * np.eye(3), periodic, 4.0)
+    graph = build_graph(
+        positions=torch.tensor(positions),
+        numbers=torch.ones(count, dtype=torch.int64),
+        cell=edge * torch.eye(3, dtype=torch.float64),
+        pbc=torch.tensor(periodic),
+        edge_index=torch.tensor(edge_index),
+        edge_shift=torch.tensor(edge_shift),
+    )
+    assert time.perf_counter() - started < seconds
+    density = 0.1 * 4 / 3 * np.pi * 4.0**3
+    assert edge_index.shape[1] == pytest.approx(count * density, rel=0.1)
+    if not all(pbc):
+        return
+    potential = Potential(
+        model=Schnet(name="schnet", cutoff=4.0, features=8, interactions=1, gaussians=8),
+        head=Scalar(),
+        baseline=Baseline(elements=(1,), energies=(-1.0,), scale=1.0, neighbors=26.8),
+    )
+    output = potential(potential.init(0, torch.float32), graph)
+    assert output.forces is not None
+    assert bool(output.forces.mean.isfinite().all())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 1024**2  # KiB
