@@ -36,7 +36,12 @@ class SurefootCalculator(Calculator):
         members: whether the draws are among the results, `energy_ensemble` and `forces_ensemble`.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties: ClassVar[list[str]] = [  # pyright: ignore[reportIncompatibleVariableOverride]
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+    ]
 
     def __init__(self, predictor: Predictor, *, members: bool = False) -> None:
         super().__init__()
@@ -63,6 +68,8 @@ class SurefootCalculator(Calculator):
             UnknownElement: if the potential was not trained on an element.
         """
         super().calculate(atoms, list(properties), list(system_changes))
+        if self.atoms is None:
+            raise ValueError("the calculator has no structure; set `atoms.calc` or pass one.")
         current = self.atoms
         self._state = read_state(current.info)
         self.predictor.potential.baseline.require(current.numbers, "the structure")
@@ -78,7 +85,7 @@ def predict_atoms(
     *,
     members: bool = False,
     limits: BatchLimits = LIMITS,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[Results]:
     """Results of many structures in batches, in the order they came.
 
@@ -92,9 +99,7 @@ def predict_atoms(
     for number, atoms in enumerate(structures):
         predictor.potential.baseline.require(atoms.numbers, f"structure {number}")
     results: list[Results] = []
-    graphs = (
-        to_graph(atoms, predictor.cutoff, *read_state(atoms.info)) for atoms in structures
-    )
+    graphs = (to_graph(atoms, predictor.cutoff, *read_state(atoms.info)) for atoms in structures)
     for batch in batch_graphs(graphs, limits):
         graph = collate(batch)
         stress = bool(graph.pbc.all(-1).any())
@@ -122,13 +127,8 @@ def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -
         periodic = [
             result for result, pbc in zip(results, graph.pbc.all(-1).tolist(), strict=True) if pbc
         ]
-        chosen = graph.pbc.all(-1)
-        stress = prediction.stress
-        parts = {
-            name: None if (part := getattr(stress, name)) is None else part[chosen]
-            for name in ("mean", "aleatoric", "epistemic", "residual")
-        }
-        _add(periodic, "stress", Moments(**parts), _voigt, torch.sqrt)
+        stress = prediction.stress.select(graph.pbc.all(-1))
+        _add(periodic, "stress", stress, _voigt, torch.sqrt)
     if members and prediction.energy_draws is not None:
         for number, result in enumerate(results):
             result["energy_ensemble"] = prediction.energy_draws[:, number].numpy()

@@ -55,6 +55,9 @@ class Graph:
         receiver_offsets: (atoms + 1) where the edges of each receiver begin.
         sender_order: (edges) sorts the edges by sender.
         sender_offsets: (atoms + 1) where the edges of each sender begin in that order.
+        pair_index: (edges) the pair of each edge; an edge and its reverse are one pair, and what
+            depends on the distance alone is computed once for both.
+        pair_edges: (2, pairs) the two edges of each pair.
         graph_index: (atoms) graph of each atom, sorted.
         graph_offsets: (graphs + 1) where the atoms of each graph begin.
         charge: (graphs) total charge in e; 0 where nobody stated it.
@@ -70,6 +73,8 @@ class Graph:
     receiver_offsets: Int[Tensor, " bounds"]
     sender_order: Int[Tensor, " edges"]
     sender_offsets: Int[Tensor, " bounds"]
+    pair_index: Int[Tensor, " edges"]
+    pair_edges: Int[Tensor, "2 pairs"]
     graph_index: Int[Tensor, " atoms"]
     graph_offsets: Int[Tensor, " graph_bounds"]
     charge: Int[Tensor, " graphs"]
@@ -139,13 +144,13 @@ class Geometry:
         graph: for its segments.
         species: (atoms) index of each atom's element in the potential's table.
         vectors: (…, edges, 3) Å in the precision of the model.
-        lengths: (…, edges) Å.
+        lengths: (…, pairs) Å; an edge and its reverse are equally long.
     """
 
     graph: Graph
     species: Int[Tensor, " atoms"]
     vectors: Float[Tensor, "*members edges 3"]
-    lengths: Float[Tensor, "*members edges"]
+    lengths: Float[Tensor, "*members pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +182,12 @@ class _Gather(torch.autograd.Function):
     """Item values to rows; its derivative is `_SegmentSum`, whose derivative is this."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, segments: Segments, axis: int) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, values: Tensor, segments: Segments, axis: int) -> Tensor:
         ctx.segments, ctx.axis = segments, axis
         return values.index_select(axis, segments.index)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: D102
+    def backward(ctx: Any, *grads: Any) -> Any:
         return segment_sum(grads[0], ctx.segments, ctx.axis), None, None
 
 
@@ -190,7 +195,7 @@ class _SegmentSum(torch.autograd.Function):
     """Sum of rows by item."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, segments: Segments, axis: int) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, rows: Tensor, segments: Segments, axis: int) -> Tensor:
         ctx.segments, ctx.axis = segments, axis
         index = segments.index
         if segments.order is not None:
@@ -201,8 +206,40 @@ class _SegmentSum(torch.autograd.Function):
         return rows.new_zeros(shape).index_add_(axis, index, rows)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: D102
+    def backward(ctx: Any, *grads: Any) -> Any:
         return gather(grads[0], ctx.segments, ctx.axis), None, None
+
+
+class _ToEdges(torch.autograd.Function):
+    """Pair values to both edges of the pair; its derivative is `_ToPairs` and back again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, graph: Graph) -> Tensor:
+        ctx.graph = graph
+        return values.index_select(-2, graph.pair_index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _ToPairs.apply(grads[0], ctx.graph), None
+
+
+class _ToPairs(torch.autograd.Function):
+    """Sum of both edges of each pair."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, graph: Graph) -> Tensor:
+        ctx.graph = graph
+        first, second = graph.pair_edges
+        return values.index_select(-2, first).add_(values.index_select(-2, second))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _ToEdges.apply(grads[0], ctx.graph), None
+
+
+def pairs_to_edges(values: Tensor, graph: Graph) -> Tensor:
+    """The value of each edge's pair: (…, pairs, channels) → (…, edges, channels)."""
+    return _ToEdges.apply(values, graph)  # type: ignore[no-any-return]
 
 
 def gather(values: Tensor, segments: Segments, axis: int = -2) -> Tensor:
@@ -244,12 +281,17 @@ def build_graph(
         numbers: (atoms).
         cell: (3, 3) Å, rows are vectors.
         pbc: (3).
-        edge_index: (2, edges), row 0 receiver, row 1 sender, in any order.
+        edge_index: (2, edges), row 0 receiver, row 1 sender; the second half of the edges are the
+            first half reversed, as `find_neighbors` gives them.
         edge_shift: (edges, 3).
         charge: in e.
         spin: multiplicity 2S+1, or `UNSTATED`.
     """
     atoms = positions.shape[0]
+    pairs = edge_index.shape[1] // 2
+    reverse = edge_index[:, pairs:].flip(0), -edge_shift[pairs:]
+    if not (torch.equal(edge_index[:, :pairs], reverse[0]) and torch.equal(edge_shift[:pairs], reverse[1])):
+        raise ValueError("the second half of the edges must be the first half reversed.")
     order = torch.argsort(edge_index[0], stable=True)
     edge_index, edge_shift = edge_index[:, order], edge_shift[order]
     return Graph(
@@ -262,6 +304,8 @@ def build_graph(
         receiver_offsets=_offsets(edge_index[0], atoms),
         sender_order=torch.argsort(edge_index[1], stable=True),
         sender_offsets=_offsets(edge_index[1], atoms),
+        pair_index=order % max(pairs, 1),
+        pair_edges=torch.argsort(order).reshape(2, pairs),
         graph_index=torch.zeros_like(numbers),
         graph_offsets=torch.tensor([0, atoms]),
         charge=torch.tensor([charge]),
@@ -279,6 +323,8 @@ _SHIFTED_BY = {
     "edge_index": "atoms",
     "graph_index": "graphs",
     "sender_order": "edges",
+    "pair_index": "pairs",
+    "pair_edges": "edges",
     "receiver_offsets": "edges",
     "sender_offsets": "edges",
     "graph_offsets": "atoms",
@@ -297,7 +343,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
             parts = _shift(parts, [_size(graph, unit) for graph in graphs])
         if field.name.endswith("_offsets"):
             parts = [parts[0], *(part[1:] for part in parts[1:])]
-        joined[field.name] = torch.cat(parts, dim=1 if field.name == "edge_index" else 0)
+        joined[field.name] = torch.cat(parts, dim=1 if parts[0].dim() == 2 and unit else 0)
     return Graph(**joined)
 
 
@@ -314,6 +360,7 @@ def _size(graph: Graph, unit: str) -> int:
     sizes = {
         "atoms": graph.numbers.shape[0],
         "edges": graph.edge_index.shape[1],
+        "pairs": graph.pair_edges.shape[1],
         "graphs": graph.charge.shape[0],
     }
     return sizes[unit]

@@ -18,7 +18,7 @@ def find_neighbors(
     pbc: Bool[np.ndarray, " 3"],
     cutoff: float,
 ) -> tuple[Int[np.ndarray, "2 edges"], Int[np.ndarray, "edges 3"]]:
-    """All neighbours within the cutoff, sorted by receiver.
+    """All neighbours within the cutoff, each pair in both directions.
 
     Args:
         positions: (atoms, 3) Å.
@@ -26,7 +26,8 @@ def find_neighbors(
         pbc: (3) which axes are periodic.
         cutoff: Å.
     Returns:
-        edge_index (2, edges): row 0 receivers, row 1 senders; edge_shift (edges, 3).
+        edge_index (2, edges): row 0 receivers, row 1 senders; edge_shift (edges, 3). The second
+        half of the edges are the first half reversed, in the same order.
     Raises:
         ValueError: if a periodic axis has no cell vector, or the cutoff is not positive.
     """
@@ -36,15 +37,16 @@ def find_neighbors(
         return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int64)
     box = _complete_cell(cell, pbc)
     # One thread: the order of the edges, and with it every sum, is the same in every run.
-    calculator = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
-    receivers, senders, shifts = calculator.compute(
+    calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, sorted=True, n_threads=1)
+    first, second, shifts = calculator.compute(
         points=np.ascontiguousarray(positions, np.float64),
         box=box,
         periodic=np.asarray(pbc, bool),
         quantities="ijS",
     )
-    edge_index = np.stack([receivers, senders]).astype(np.int64)
-    return edge_index, shifts.astype(np.int64)
+    pairs = np.stack([first, second]).astype(np.int64)
+    shifts = shifts.astype(np.int64)
+    return np.concatenate([pairs, pairs[::-1]], axis=1), np.concatenate([shifts, -shifts])
 
 
 def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

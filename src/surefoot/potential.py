@@ -72,7 +72,9 @@ class Potential:
                 graph=graph,
                 species=species,
                 vectors=vectors,
-                lengths=torch.linalg.vector_norm(vectors, dim=-1),
+                lengths=torch.linalg.vector_norm(
+                    vectors.index_select(-2, graph.pair_edges[0]), dim=-1
+                ),
             )
             features = self.model(branch(weights, "model"), geometry)
             energy = self.head(branch(weights, "head"), features).affine(
@@ -104,5 +106,8 @@ def _stress(slope: Tensor, vectors: Tensor, graph: Graph) -> Tensor:
     virial = vectors.detach().unsqueeze(-1) * slope.unsqueeze(-2)
     by_atom = segment_sum(virial, graph.receivers, axis=-3)
     by_graph = segment_sum(by_atom, graph.atoms, axis=-3)
-    volume = torch.where(graph.pbc.all(-1), graph.volume, torch.nan).to(slope.dtype)
-    return 0.5 * (by_graph + by_graph.mT) / volume[:, None, None]
+    # Masked after a division by one: a division by nan would spoil every gradient it meets.
+    periodic = graph.pbc.all(-1)
+    volume = torch.where(periodic, graph.volume, 1.0).to(slope.dtype)
+    stress = 0.5 * (by_graph + by_graph.mT) / volume[:, None, None]
+    return torch.where(periodic[:, None, None], stress, torch.nan)

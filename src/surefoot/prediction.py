@@ -35,7 +35,10 @@ class Distribution(Protocol):
     weights) or `residual` (out-of-sample error of the posterior mean, already total).
     """
 
-    spread: Spread
+    @property
+    def spread(self) -> Spread:
+        """What `variance` is."""
+        ...
 
     @property
     def mean(self) -> Tensor:
@@ -80,7 +83,7 @@ class Point:
         """Zero: a point claims nothing about its error."""
         return torch.zeros_like(self.mean)
 
-    def log_prob(self, target: Tensor) -> Tensor:
+    def log_prob(self, target: Tensor) -> Tensor:  # noqa: ARG002
         """A point has no density.
 
         Raises:
@@ -110,9 +113,10 @@ class Point:
 
 def _huber(difference: Tensor) -> Tensor:
     zero = torch.zeros_like(difference)
-    return torch.nn.functional.huber_loss(
-        difference, zero, reduction="none", delta=HUBER_WIDTH
-    ) / HUBER_WIDTH
+    return (
+        torch.nn.functional.huber_loss(difference, zero, reduction="none", delta=HUBER_WIDTH)
+        / HUBER_WIDTH
+    )
 
 
 def _norm(difference: Tensor) -> Tensor:
@@ -162,6 +166,14 @@ class Moments:
             return self.residual
         parts = [part for part in (self.aleatoric, self.epistemic) if part is not None]
         return sum(parts[1:], parts[0]) if parts else None
+
+    def select(self, rows: Tensor) -> Moments:
+        """Some of the rows."""
+        parts = {
+            name: None if (part := getattr(self, name)) is None else part[rows]
+            for name in ("aleatoric", "epistemic", "residual")
+        }
+        return Moments(mean=self.mean[rows], **parts)
 
     def scaled(self, factor: float) -> Moments:
         """The same mean with every standard deviation multiplied by `factor`."""

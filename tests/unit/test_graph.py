@@ -16,6 +16,7 @@ from surefoot.graph import (
     edge_vectors,
     gather,
     move,
+    pairs_to_edges,
     segment_sum,
     split_atoms,
 )
@@ -119,18 +120,51 @@ def test_collate_equals_rebuilding(small_structures) -> None:
     """Joined segment orders are what sorting the joined edges afresh would give."""
     graphs = [to_graph(atoms, 4.0) for atoms in small_structures.values()]
     joined = collate(graphs)
+    # Edges in the order in which they came: first all first edges of pairs, then all second ones.
+    order = joined.pair_edges.flatten()
     rebuilt = build_graph(
         positions=joined.positions,
         numbers=joined.numbers,
         cell=torch.zeros(3, 3),
         pbc=torch.zeros(3, dtype=torch.bool),
-        edge_index=joined.edge_index,
-        edge_shift=joined.edge_shift,
+        edge_index=joined.edge_index[:, order],
+        edge_shift=joined.edge_shift[order],
     )
     for name in ("edge_index", "edge_shift", "receiver_offsets", "sender_order", "sender_offsets"):
         assert torch.equal(getattr(joined, name), getattr(rebuilt, name)), name
+    for name in ("pair_index", "pair_edges"):  # pairs count through, graph by graph
+        assert torch.equal(getattr(joined, name), getattr(rebuilt, name)), name
     assert torch.equal(joined.cell, torch.cat([graph.cell for graph in graphs]))
     assert torch.equal(joined.pbc, torch.cat([graph.pbc for graph in graphs]))
+
+
+def test_an_edge_and_its_reverse_are_one_pair(small_structures) -> None:
+    graph = collate([to_graph(atoms, 4.0) for atoms in small_structures.values()])
+    first, second = graph.pair_edges
+    edges = torch.arange(graph.edge_index.shape[1])
+    assert torch.equal(torch.cat([first, second]).sort().values, edges)
+    assert torch.equal(graph.pair_index[first], torch.arange(len(first)))
+    assert torch.equal(graph.pair_index[second], torch.arange(len(first)))
+    assert torch.equal(graph.edge_index[:, first], graph.edge_index[:, second].flip(0))
+    assert torch.equal(graph.edge_shift[first], -graph.edge_shift[second])
+    vectors = edge_vectors(graph)
+    torch.testing.assert_close(vectors[first], -vectors[second], rtol=0, atol=1e-12)
+
+
+@with_and_without_members
+def test_pairs_to_edges_and_its_derivatives(members, small_structures, generator) -> None:
+    graph = collate([to_graph(small_structures[name], 2.0) for name in ("ethanol", "far_atoms")])
+    count = graph.pair_edges.shape[1]
+    values = torch.randn((*members, count, 2), generator=generator, dtype=torch.float64)
+    found = pairs_to_edges(values, graph)
+    assert torch.equal(found, values[..., graph.pair_index, :])
+    values.requires_grad_()
+
+    def curved(x: torch.Tensor) -> torch.Tensor:
+        return pairs_to_edges(x.sin(), graph).square()
+
+    assert gradcheck(curved, values)
+    assert gradgradcheck(curved, values)
 
 
 def test_collate_is_associative(small_structures) -> None:
@@ -140,16 +174,17 @@ def test_collate_is_associative(small_structures) -> None:
     )
 
 
-def test_edges_in_any_order_are_sorted(small_structures, generator) -> None:
+def test_pairs_in_any_order_are_sorted(small_structures, generator) -> None:
     graph = to_graph(small_structures["skewed_cell"], 4.0)
-    shuffled = torch.randperm(graph.edge_index.shape[1], generator=generator)
+    shuffled = torch.randperm(graph.pair_edges.shape[1], generator=generator)
+    order = graph.pair_edges[:, shuffled].flatten()
     again = build_graph(
         positions=graph.positions,
         numbers=graph.numbers,
         cell=graph.cell[0],
         pbc=graph.pbc[0],
-        edge_index=graph.edge_index[:, shuffled],
-        edge_shift=graph.edge_shift[shuffled],
+        edge_index=graph.edge_index[:, order],
+        edge_shift=graph.edge_shift[order],
         charge=-1,
         spin=2,
     )
@@ -159,6 +194,27 @@ def test_edges_in_any_order_are_sorted(small_structures, generator) -> None:
     assert (again.charge.tolist(), again.spin.tolist()) == ([-1], [2])
     lengths = [edge_vectors(g).norm(dim=-1).sort().values for g in (graph, again)]
     assert torch.equal(*lengths)
+
+
+@pytest.mark.parametrize("broken", ["not reversed", "odd", "shift"])
+def test_edges_without_their_reverse_are_refused(broken) -> None:
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    edge_shift = torch.tensor([[0, 0, 1], [0, 0, -1]])
+    if broken == "not reversed":
+        edge_index = edge_index[:, [0, 0]]
+    if broken == "odd":
+        edge_index, edge_shift = edge_index[:, :1], edge_shift[:1]
+    if broken == "shift":
+        edge_shift = edge_shift.abs()
+    with pytest.raises(ValueError, match="first half reversed"):
+        build_graph(
+            positions=torch.zeros(2, 3),
+            numbers=torch.tensor([1, 8]),
+            cell=torch.eye(3),
+            pbc=torch.ones(3, dtype=torch.bool),
+            edge_index=edge_index,
+            edge_shift=edge_shift,
+        )
 
 
 def test_edge_vectors_point_from_receiver_to_sender() -> None:

@@ -50,7 +50,7 @@ def init_table(
 
 
 def linear(x: Float[Tensor, "*members rows inputs"], weights: Weights) -> Tensor:
-    """x W + b, for one set of weights or for a leading axis of members."""
+    """Linear map x W + b, for one set of weights or for a leading axis of members."""
     product = x @ weights["weight"]
     bias = weights.get("bias")
     return product if bias is None else product + bias.unsqueeze(-2)

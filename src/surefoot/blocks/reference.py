@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +38,13 @@ class Baseline:
         table[list(self.elements)] = torch.arange(len(self.elements), device=numbers.device)
         return table[numbers]
 
-    def require(self, numbers: Sequence[int], place: str) -> None:
+    def require(self, numbers: Iterable[int], place: str) -> None:
         """Refuse elements that are not in the table.
 
         Raises:
             UnknownElement: naming the element, the place and what is known.
         """
-        unknown = sorted(set(map(int, numbers)) - set(self.elements))
+        unknown = sorted({int(number) for number in numbers} - set(self.elements))
         if unknown:
             raise UnknownElement(
                 f"{place}: atomic number {unknown[0]} is not among the elements this potential "

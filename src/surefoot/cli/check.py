@@ -41,9 +41,7 @@ def run(
         raise typer.Exit(STATUS_REFUSED)
 
 
-def diagnose(
-    splits: Mapping[str, Sequence[Frame]], accept: Sequence[str] = ()
-) -> list[Finding]:
+def diagnose(splits: Mapping[str, Sequence[Frame]], accept: Sequence[str] = ()) -> list[Finding]:
     """Show all findings and return those with which training would be wrong."""
     from surefoot.cli.screen import say
     from surefoot.data.check import check_frames

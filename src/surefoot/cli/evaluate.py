@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from surefoot.cli.options import (
 
 if TYPE_CHECKING:
     from surefoot.evaluate.quantities import Quantity
-    from surefoot.evaluate.scores import Scores
+    from surefoot.posteriors.predictor import Calibration
 
 
 def run(
@@ -65,3 +66,89 @@ def run(
     if output is not None:
         write_atomically(output, (json.dumps(report, indent=2) + "\n").encode())
         say(f"wrote {output}")
+
+
+def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:
+    """The error table, one row per config_type and one for all; the same figures as JSON."""
+    from dataclasses import asdict
+
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.accuracy import accuracy, accuracy_by_type
+
+    figures: dict[str, Any] = {}
+    cells: dict[str, list[str]] = {}
+    columns = ["config_type"]
+    for quantity in quantities:
+        columns += [f"{quantity.name} MAE", f"RMSE ({quantity.unit})"]
+    for number, quantity in enumerate(quantities):
+        table = accuracy_by_type(quantity.residuals, quantity.types)
+        table["all"] = accuracy(quantity.residuals)
+        figures[quantity.name] = {
+            "unit": quantity.unit,
+            **{name: asdict(errors) for name, errors in table.items()},
+        }
+        for name, errors in table.items():
+            row = cells.setdefault(name, ["–"] * 2 * len(quantities))
+            row[2 * number : 2 * number + 2] = [f"{errors.mae:.2f}", f"{errors.rmse:.2f}"]
+    cells["all"] = cells.pop("all")
+    show_table("Errors", columns, [[name, *row] for name, row in cells.items()])
+    return figures
+
+
+def show_scores(quantities: list[Quantity], calibration: Calibration, seed: int) -> dict[str, Any]:
+    """Whether the error bars hold, before and after the factor, with bootstrap intervals."""
+    import numpy as np
+
+    from surefoot.cli.screen import say, show_table
+    from surefoot.evaluate.scores import score, to_rows
+
+    figures: dict[str, Any] = {}
+    for quantity in quantities:
+        usable = quantity.scorable
+        if quantity.std is None or not usable.any():
+            say(f"{quantity.name}: no error bars to score")
+            continue
+        columns = {}
+        for name, std in (
+            ("before", quantity.std[usable] / quantity.factor),
+            ("after", quantity.std[usable]),
+        ):
+            generator = np.random.default_rng(seed)
+            columns[name] = to_rows(
+                score(quantity.residuals[usable], std, quantity.groups[usable], generator)
+            )
+        figures[quantity.name] = {
+            "unit": quantity.unit,
+            "factor": quantity.factor,
+            "points": int(usable.sum()),
+            **{
+                name: {
+                    row: [_finite(e.value), _finite(e.interval.low), _finite(e.interval.high)]
+                    for row, e in rows.items()
+                }
+                for name, rows in columns.items()
+            },
+        }
+        rows = [
+            [row, *(_show(columns[name][row]) for name in ("before", "after"))]
+            for row in columns["after"]
+        ]
+        show_table(
+            f"Error bars of {quantity.name} in {quantity.unit}, factor {quantity.factor:.2f} "
+            f"from {calibration.source}; [95 % block bootstrap]",
+            ["score", "before the factor", "after"],
+            rows,
+        )
+    return figures
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: a figure that does not exist is null."""
+    return value if math.isfinite(value) else None
+
+
+def _show(estimate: Any) -> str:
+    value, interval = estimate.value, estimate.interval
+    if not math.isfinite(interval.low):
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

@@ -21,9 +21,7 @@ ForcesKey = Annotated[
 StressKey = Annotated[
     str | None, typer.Option(help="Key of the stress in info; `none` ignores stress.")
 ]
-EnergyUnit = Annotated[
-    str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/mol or kJ/mol.")
-]
+EnergyUnit = Annotated[str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/mol or kJ/mol.")]
 LengthUnit = Annotated[str, typer.Option(help="Å, Bohr or nm: the length in the forces.")]
 Precision = Annotated[
     str | None, typer.Option(help="float32 or float64; as trained where not set.")
@@ -56,7 +54,7 @@ def read_units(energy: str, length: str) -> FileUnits:
     return FileUnits.model_validate({"energy": energy, "length": length})
 
 
-def read_precision(precision: str | None):  # noqa: ANN201
+def read_precision(precision: str | None):
     """The torch type that an option names."""
     import torch
 

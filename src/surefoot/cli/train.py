@@ -179,7 +179,7 @@ def interruption() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM fill the list; a second Ctrl-C ends the program at once."""
     asked: list[int] = []
 
-    def answer(number: int, frame: Any) -> None:
+    def answer(number: int, _frame: Any) -> None:
         asked.append(number)
         if len(asked) > 1:
             raise KeyboardInterrupt

@@ -16,9 +16,11 @@ from surefoot.settings import Settings
 class BatchLimits(Settings):
     """How large a batch may grow; it closes at whichever limit comes first."""
 
-    graphs: int = Field(16, ge=1, description="structures in a batch")
-    atoms: int | None = Field(None, ge=1, description="atoms in a batch")
-    edges: int | None = Field(400_000, ge=1, description="edges in a batch: this bounds memory")
+    graphs: int = Field(default=16, ge=1, description="structures in a batch")
+    atoms: int | None = Field(default=None, ge=1, description="atoms in a batch")
+    edges: int | None = Field(
+        default=400_000, ge=1, description="edges in a batch: this bounds memory"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

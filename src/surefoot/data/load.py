@@ -21,24 +21,29 @@ class DataSettings(Settings):
 
     train: list[str] = Field(min_length=1, description="files to learn from, any that ASE reads")
     valid: float | list[str] = Field(
-        0.0,
+        default=0.0,
         description="a share of the training data that nobody learns from, or files; it judges and "
         "calibrates. 0 where the ensemble leaves out folds",
     )
     test: list[str] = Field(
-        [], description="files for the final error table; checked for frames that are in train"
+        default=[],
+        description="files for the final error table; checked for frames that are in train",
     )
     split: Literal["group", "random"] = Field(
-        "group", description="how a share is drawn: whole groups (`group` in info), or frames"
+        default="group",
+        description="how a share is drawn: whole groups (`group` in info), or frames",
     )
-    keys: Keys = Field(Keys(), description="where labels stand; `none` ignores one")
-    units: FileUnits = Field(FileUnits(), description="units of the labels in all these files")
+    keys: Keys = Field(default=Keys(), description="where labels stand; `none` ignores one")
+    units: FileUnits = Field(
+        default=FileUnits(), description="units of the labels in all these files"
+    )
     references: References = Field(
-        "auto",
+        default="auto",
         description="energies of free atoms: auto, isolated, least_squares or {H: -13.6, …} in eV",
     )
     accept: list[str] = Field(
-        [], description="codes of findings of the data doctor that you have judged to be harmless"
+        default=[],
+        description="codes of findings of the data doctor that you have judged to be harmless",
     )
 
 

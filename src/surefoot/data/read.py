@@ -183,8 +183,10 @@ def read_npz(path: Path) -> list[Atoms]:
     with np.load(path, allow_pickle=False) as arrays:
         numbers = _first(arrays, "nuclear_charges", "z")
         positions = _first(arrays, "coords", "R")
-        energies = _first(arrays, "energies", "E", needed=False)
-        forces = _first(arrays, "forces", "F", needed=False)
+        energies = _first(arrays, "energies", "E")
+        forces = _first(arrays, "forces", "F")
+    if numbers is None or positions is None:
+        raise ValueError("needs nuclear_charges (or z) and coords (or R)")
     images = []
     for index, coordinates in enumerate(positions):
         atoms = Atoms(numbers.astype(int), positions=coordinates)
@@ -200,13 +202,8 @@ READERS: dict[str, Callable[[Path], list[Atoms]]] = {".npz": read_npz}
 """Formats that ASE does not read, by suffix; everything else goes to ASE."""
 
 
-def _first(arrays: Any, *names: str, needed: bool = True) -> np.ndarray | None:
-    for name in names:
-        if name in arrays:
-            return arrays[name]
-    if needed:
-        raise ValueError(f"none of the arrays {', '.join(names)} is in the file")
-    return None
+def _first(arrays: Any, *names: str) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)
 
 
 def _to_frame(
@@ -274,7 +271,9 @@ def _full_stress(value: Any) -> np.ndarray:
         return voigt_6_to_full_3x3_stress(array)
     if array.size == 9:
         return array.reshape(3, 3)
-    raise ValueError(f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed")
+    raise ValueError(
+        f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed"
+    )
 
 
 def read_state(info: dict[str, Any]) -> tuple[int | None, int | None]:

@@ -86,4 +86,3 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> Int[np.ndarray
         fold_of[str(names[position])] = fold
         sizes[fold] += counts[position]
     return np.array([fold_of[str(group)] for group in groups])
-

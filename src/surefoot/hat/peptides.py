@@ -90,7 +90,7 @@ def embed(smiles: str, count: int, seed: int) -> list[Atoms]:
     Raises:
         ValueError: if fewer than `count` structures come out.
     """
-    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers  # noqa: PLC0415 (optional, loads slowly)
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     molecule = hydrogenated(smiles)
     settings = rdDistGeom.ETKDGv3()
@@ -107,6 +107,6 @@ def embed(smiles: str, count: int, seed: int) -> list[Atoms]:
 
 def hydrogenated(smiles: str) -> Any:
     """The RDKit molecule of a SMILES with its hydrogens, behind the heavy atoms."""
-    from rdkit import Chem  # noqa: PLC0415 (optional, loads slowly)
+    from rdkit import Chem
 
     return Chem.AddHs(Chem.MolFromSmiles(smiles))

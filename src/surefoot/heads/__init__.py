@@ -5,7 +5,7 @@ Comes in: weights and `Features`. Goes out: a `Distribution` of the energy of ea
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -19,8 +19,19 @@ from surefoot.prediction import Distribution
 class Head(Protocol):
     """What the rest of the house knows of a head."""
 
-    energy: str
-    forces: str
+    @property
+    def energy(self) -> str:
+        """As a config spells it."""
+        ...
+
+    @property
+    def forces(self) -> str:
+        """Where the forces come from."""
+        ...
+
+    def model_dump(self) -> dict[str, Any]:
+        """The settings, for the saved file."""
+        ...
 
     def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
         """Fresh weights in float64 for read-out layers of these widths."""

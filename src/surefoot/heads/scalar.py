@@ -30,11 +30,11 @@ class Scalar(Settings):
     """
 
     energy: Literal["scalar"] = "scalar"
-    forces: Literal["gradient"] = Field("gradient", description="forces are −dE/dr")
+    forces: Literal["gradient"] = Field(default="gradient", description="forces are −dE/dr")
     hidden: int | None = Field(
-        None, ge=1, description="width of the hidden layer; half the features where not set"
+        default=None, ge=1, description="width of the hidden layer; half the features where not set"
     )
-    activation: Activation = Field("shifted_softplus", description="of the hidden layer")
+    activation: Activation = Field(default="shifted_softplus", description="of the hidden layer")
 
     def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
         """Fresh weights in float64, one small network per read-out layer."""

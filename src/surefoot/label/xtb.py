@@ -66,8 +66,8 @@ class Xtb(Settings):
         return self._singlepoint(atoms, charge, spin)
 
     def _singlepoint(self, atoms: Atoms, charge: int, spin: int) -> Labels:
-        from tblite.exceptions import TBLiteRuntimeError  # noqa: PLC0415 (optional, loads slowly)
-        from tblite.interface import Calculator  # noqa: PLC0415
+        from tblite.exceptions import TBLiteRuntimeError
+        from tblite.interface import Calculator
 
         try:
             calculator = Calculator(

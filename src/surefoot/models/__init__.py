@@ -5,7 +5,7 @@ Comes in: weights and a `Geometry` (species and edge vectors, no positions). Goe
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -18,8 +18,15 @@ from surefoot.models.schnet import Schnet
 class Model(Protocol):
     """What the rest of the house knows of a model."""
 
-    name: str
-    cutoff: float
+    @property
+    def name(self) -> str:
+        """As a config spells it."""
+        ...
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        ...
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -28,6 +35,10 @@ class Model(Protocol):
 
     def init(self, generator: torch.Generator, species: int) -> Weights:
         """Fresh weights in float64; `embedding` (species, channels) is among them."""
+        ...
+
+    def model_dump(self) -> dict[str, Any]:
+        """The settings, for the saved file."""
         ...
 
     def __call__(self, weights: Weights, geometry: Geometry) -> Features:

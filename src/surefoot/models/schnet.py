@@ -4,9 +4,10 @@ Paper: Schütt, Sauceda, Kindermans, Tkatchenko, Müller, J. Chem. Phys. 148, 24
 Faithful: embedding, Gaussian expansion, filter networks, interaction blocks and shifted softplus;
     with the same weights the numbers are those of SchNetPack 2.1.1 to rounding.
 Differs: filters go to zero at the cutoff by a smooth factor (as in SchNetPack, not in the paper);
-    the read-out is the head's, not the model's; SiLU may be chosen, it costs a third of the
+    the read-out is the head's, not the model's; filters are computed once for an edge and its
+    reverse; SiLU may be chosen, it costs a third of the
     shifted softplus.
-Cost: interactions × (edges × features × (basis + features) + 3 × atoms × features²).
+Cost: interactions × (½ edges × features × (basis + features) + 3 × atoms × features²).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.blocks.radial import CUTOFFS, Gaussians, expand
-from surefoot.graph import Features, Geometry, Rows, gather, segment_sum
+from surefoot.graph import Features, Geometry, Rows, gather, pairs_to_edges, segment_sum
 from surefoot.settings import Settings
 
 
@@ -36,14 +37,20 @@ class Schnet(Settings):
     """Settings of SchNet, and the model itself: a pure function of weights and geometry."""
 
     name: Literal["schnet"] = "schnet"
-    cutoff: float = Field(5.0, gt=0, description="Å; atoms farther apart do not see each other")
-    features: int = Field(128, ge=1, description="channels of each atom")
-    interactions: int = Field(6, ge=1, description="interaction blocks, each with its own weights")
-    gaussians: int = Field(50, ge=2, description="radial basis functions between 0 and the cutoff")
-    cutoff_function: Literal["cosine", "polynomial"] = Field(
-        "cosine", description="cosine as in SchNetPack; polynomial has one more derivative"
+    cutoff: float = Field(
+        default=5.0, gt=0, description="Å; atoms farther apart do not see each other"
     )
-    activation: Activation = Field("shifted_softplus", description="the paper's, or silu")
+    features: int = Field(default=128, ge=1, description="channels of each atom")
+    interactions: int = Field(
+        default=6, ge=1, description="interaction blocks, each with its own weights"
+    )
+    gaussians: int = Field(
+        default=50, ge=2, description="radial basis functions between 0 and the cutoff"
+    )
+    cutoff_function: Literal["cosine", "polynomial"] = Field(
+        default="cosine", description="cosine as in SchNetPack; polynomial has one more derivative"
+    )
+    activation: Activation = Field(default="shifted_softplus", description="the paper's, or silu")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -84,7 +91,8 @@ class Schnet(Settings):
             layer = branch(weights, f"interaction{block}")
             hidden = activate(linear(basis, branch(layer, "filter1")))
             filters = linear(hidden, branch(layer, "filter2")) * envelope
-            messages = gather(linear(atoms, branch(layer, "input")), graph.senders) * filters
+            sent = gather(linear(atoms, branch(layer, "input")), graph.senders)
+            messages = sent * pairs_to_edges(filters, graph)
             summed = segment_sum(messages, graph.receivers)
             update = activate(linear(summed, branch(layer, "output1")))
             atoms = atoms + linear(update, branch(layer, "output2"))

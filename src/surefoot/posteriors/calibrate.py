@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from surefoot.data.batches import BatchLimits, join, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.evaluate.recalibrate import Factor, fit_factor
-from surefoot.graph import Targets, collate_targets
-from surefoot.posteriors.predictor import Calibration, Predictor, join_predictions
-from surefoot.prediction import Prediction
-
-LIMITS = BatchLimits(graphs=64, edges=200_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """Predictions beside labels, frame by frame in the order of the samples.
-
-    Attributes:
-        prediction: of all draws.
-        targets: labels and masks.
-        sizes: (graphs) atoms of each structure.
-    """
-
-    prediction: Prediction
-    targets: Targets
-    sizes: np.ndarray
-
-    @property
-    def graph_of_atom(self) -> np.ndarray:
-        """(atoms) number of each atom's structure."""
-        return np.repeat(np.arange(len(self.sizes)), self.sizes)
-
-
-def predict_samples(
-    predictor: Predictor,
-    samples: Sequence[Sample],
-    *,
-    members: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Judged:
-    """Predictions and labels of all samples, in their order.
-
-    Args:
-        predictor: what predicts.
-        samples: what is predicted.
-        members: whether the forces of each draw are kept.
-        progress: called with the number of samples done since the last call.
-    """
-    parts = []
-    for indices in plan_batches(samples, np.arange(len(samples)), LIMITS):
-        batch = join(samples, indices)
-        stress = bool(batch.graph.pbc.all(-1).any())
-        parts.append(predictor(batch.graph, stress=stress, members=members))
-        progress(len(indices))
-    return Judged(
-        prediction=join_predictions(parts),
-        targets=collate_targets([sample.targets for sample in samples]),
-        sizes=np.array([sample.graph.numbers.shape[0] for sample in samples]),
-    )
+from surefoot.posteriors.judge import Judged, predict_samples
+from surefoot.posteriors.predictor import Calibration, Predictor
 
 
 def calibrate(
@@ -107,7 +54,7 @@ def _quantities(
             draws[:, labelled],
             unseen[:, labelled],
         )
-    atoms = counted_atoms(judged)
+    atoms = judged.counted_atoms
     if atoms.any() and prediction.forces_draws is not None:
         draws = prediction.forces_draws.double().numpy()[:, atoms]
         by_atom = unseen[:, judged.graph_of_atom[atoms]]
@@ -117,12 +64,6 @@ def _quantities(
             np.repeat(by_atom, 3, axis=1),
         )
     return quantities
-
-
-def counted_atoms(judged: Judged) -> Bool[np.ndarray, " atoms"]:
-    """Atoms whose forces are labelled and not fixed."""
-    labelled = judged.targets.has_forces.numpy()[judged.graph_of_atom]
-    return labelled & ~judged.targets.fixed.numpy()
 
 
 def _spreads(draws: Float[np.ndarray, "members points"], unseen: np.ndarray) -> np.ndarray:

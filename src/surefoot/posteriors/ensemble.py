@@ -26,9 +26,11 @@ class EnsembleSettings(Settings):
     """How many members, and what each does not see."""
 
     name: Literal["ensemble"] = "ensemble"
-    members: int = Field(8, ge=1, description="sets of weights, trained together; 1 has no spread")
+    members: int = Field(
+        default=8, ge=1, description="sets of weights, trained together; 1 has no spread"
+    )
     left_out: int = Field(
-        2,
+        default=2,
         ge=0,
         description="folds (of as many as members) a member does not see; 0 trains all on all, "
         "then `data: {valid}` calibrates",
@@ -62,7 +64,9 @@ class Ensemble:
         if count is None:
             return self.weights
         if not 1 <= count <= members:
-            raise ValueError(f"{count} draws of an ensemble of {members}; allowed are 1 to {members}.")
+            raise ValueError(
+                f"{count} draws of an ensemble of {members}; allowed are 1 to {members}."
+            )
         chosen = torch.randperm(members, generator=generator)[:count]
         return {name: value[chosen] for name, value in self.weights.items()}
 

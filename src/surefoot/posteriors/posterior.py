@@ -13,7 +13,10 @@ from surefoot.blocks.dense import Weights, stack
 class Posterior(Protocol):
     """Draws of weights, all of equal shape."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As a file spells it."""
+        ...
 
     def draws(self, generator: torch.Generator, count: int | None) -> Weights:
         """Weight trees stacked along a leading axis of draws; None takes the natural number."""

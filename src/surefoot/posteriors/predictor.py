@@ -193,7 +193,7 @@ def _mix_output(output: Output, calibration: Calibration, *, members: bool) -> P
 
 
 def _factor(draws: Tensor, mean: Tensor, factor: float) -> Tensor | None:
-    """z (graphs, draws) with z_a · z_b = factor² Σ_d (E_da − E_a)(E_db − E_b) / (draws − 1)."""
+    """The z (graphs, draws) with z_a · z_b = factor² Σ_d (E_da − E_a)(E_db − E_b) / (draws − 1)."""
     count = draws.shape[0]
     if count < 2:
         return None

@@ -130,8 +130,10 @@ def plan_training(
 def _roles(unseen: Bool[np.ndarray, "members samples"]) -> Roles:
     judge = torch.tensor(unseen)
     learn = (~judge).double()
-    return Roles(learn=learn, judge=judge) if len(unseen) > 1 else Roles(
-        learn=learn[0], judge=judge[0]
+    return (
+        Roles(learn=learn, judge=judge)
+        if len(unseen) > 1
+        else Roles(learn=learn[0], judge=judge[0])
     )
 
 
@@ -173,8 +175,8 @@ def _identity(plan: Plan) -> dict[str, Any]:
     if parts.train.schedule.name == "cosine":  # the only schedule that looks at the end
         train["epochs"] = parts.train.epochs
     return {
-        "model": parts.model.model_dump(),  # type: ignore[attr-defined]
-        "head": parts.head.model_dump(),  # type: ignore[attr-defined]
+        "model": parts.model.model_dump(),
+        "head": parts.head.model_dump(),
         "loss": parts.loss.model_dump(),
         "train": train,
         "posterior": parts.posterior.model_dump(),

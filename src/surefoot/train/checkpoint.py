@@ -1,8 +1,8 @@
 """Trees on disk: safetensors with a JSON header, written whole or not at all, never executed.
 
 One file holds both, so that weights and description can not part: the JSON text is the file's
-safetensors metadata under the key `surefoot`. The header carries a SHA-256 of the tensors, so a
-damaged file is refused rather than used.
+safetensors metadata under the key `surefoot`. It carries a SHA-256 of itself and the tensors, so a
+damaged file is refused rather than used; this checksum is the same in all formats.
 """
 
 from __future__ import annotations
@@ -58,10 +58,9 @@ def write_tree(path: Path, kind: str, tree: Mapping[str, Tensor], header: dict[s
         header: anything JSON can hold.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tree.items()}
-    text = json.dumps(
-        {"format": FORMAT, "kind": kind, "digest": digest(tensors), **header}, allow_nan=False
-    )
-    write_atomically(path, save(tensors, metadata={METADATA: text}))
+    whole = {"format": FORMAT, "kind": kind, **header}
+    whole["digest"] = digest(tensors, json.dumps(whole, allow_nan=False))
+    write_atomically(path, save(tensors, metadata={METADATA: json.dumps(whole)}))
 
 
 def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
@@ -80,12 +79,22 @@ def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
         raise RefusedFile(f"{path}: damaged or not a safetensors file ({error}).") from error
     if METADATA not in metadata:
         raise RefusedFile(f"{path}: a safetensors file, but not one that surefoot wrote.")
-    header = _upgrade(json.loads(metadata[METADATA]), path)
+    header = _upgrade(_read_header(metadata[METADATA], tree, path), path)
     if header["kind"] != kind:
         raise RefusedFile(f"{path}: this is a {header['kind']}; a {kind} is needed here.")
-    if header["digest"] != digest(tree):
-        raise RefusedFile(f"{path}: the tensors do not match their checksum; the file is damaged.")
     return tree, header
+
+
+def _read_header(text: str, tree: Tree, path: Path) -> dict[str, Any]:
+    """The description without its checksum, which must fit."""
+    try:
+        header = json.loads(text)
+        stated = header.pop("digest")
+    except (ValueError, KeyError) as error:
+        raise RefusedFile(f"{path}: the description can not be read; damaged.") from error
+    if stated != digest(tree, json.dumps(header)):
+        raise RefusedFile(f"{path}: the content does not match its checksum; the file is damaged.")
+    return header
 
 
 def _upgrade(header: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -99,9 +108,9 @@ def _upgrade(header: dict[str, Any], path: Path) -> dict[str, Any]:
     return header
 
 
-def digest(tree: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    total = hashlib.sha256()
+def digest(tree: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 over a text and over the names, types, shapes and bytes of tensors."""
+    total = hashlib.sha256(text.encode())
     for name in sorted(tree):
         value = tree[name].detach().cpu().contiguous()
         total.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())

@@ -37,21 +37,23 @@ EPSILON = 1e-8
 class TrainSettings(Settings):
     """How long, how fast and how exactly a potential is trained."""
 
-    epochs: int = Field(200, ge=1, description="passes over the training data")
+    epochs: int = Field(default=200, ge=1, description="passes over the training data")
     batch: BatchLimits = BatchLimits()
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW decay of all matrices")
-    amsgrad: bool = Field(True, description="AMSGrad: second moments never fall")
+    learning_rate: float = Field(default=1e-3, gt=0, description="highest learning rate")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW decay of all matrices")
+    amsgrad: bool = Field(default=True, description="AMSGrad: second moments never fall")
     schedule: ScheduleSettings = ScheduleSettings()
-    clip: float = Field(10.0, gt=0, description="largest gradient norm of a member")
-    average: float = Field(0.99, ge=0, lt=1, description="decay of the weight average per step")
-    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    clip: float = Field(default=10.0, gt=0, description="largest gradient norm of a member")
+    average: float = Field(
+        default=0.99, ge=0, lt=1, description="decay of the weight average per step"
+    )
+    validate_every: int = Field(default=1, ge=1, description="epochs between validations")
     patience: int | None = Field(
-        None, ge=1, description="stop after so many validations without gain"
+        default=None, ge=1, description="stop after so many validations without gain"
     )
     precision: Literal["float32", "float64"] = "float32"
-    seed: int = Field(0, ge=0, description="of weights and data order")
-    threads: int | None = Field(None, ge=1, description="of torch; all where not set")
+    seed: int = Field(default=0, ge=0, description="of weights and data order")
+    threads: int | None = Field(default=None, ge=1, description="of torch; all where not set")
 
     @property
     def dtype(self) -> torch.dtype:

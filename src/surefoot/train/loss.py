@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from surefoot.graph import Graph, Targets
@@ -23,15 +23,27 @@ class LossSettings(Settings):
     eV/Å³.
     """
 
-    energy: float = Field(1.0, ge=0, description="weight of the energy per atom")
-    forces: float = Field(1.0, ge=0, description="weight of the forces")
-    stress: float = Field(0.0, ge=0, description="weight of the stress")
+    energy: float = Field(default=1.0, ge=0, description="weight of the energy per atom")
+    forces: float = Field(default=1.0, ge=0, description="weight of the forces")
+    stress: float = Field(default=0.0, ge=0, description="weight of the stress")
     energy_rule: Literal["squared", "absolute", "huber"] = "squared"
     forces_rule: Literal["squared", "absolute", "huber", "norm"] = "squared"
     stress_rule: Literal["squared", "absolute", "huber"] = "squared"
     energy_power: float = Field(
-        1.0, ge=0, le=1, description="p: 1 divides the energy error by the atoms, 0 leaves it whole"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="p: 1 divides the energy error by the atoms, 0 leaves it whole",
     )
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> LossSettings:
+        if self.energy == self.forces == self.stress == 0:
+            raise ValueError(
+                "the weights of energy, forces and stress are all 0, so nothing would be learned; "
+                "set at least one"
+            )
+        return self
 
 
 def loss_terms(

@@ -15,10 +15,16 @@ class ScheduleSettings(Settings):
     """How the learning rate moves."""
 
     name: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup_steps: int = Field(100, ge=0, description="steps in which the rate rises from zero")
-    final: float = Field(0.01, gt=0, le=1, description="last rate as a share of the first")
-    factor: float = Field(0.8, gt=0, lt=1, description="plateau: what the rate is multiplied by")
-    patience: int = Field(10, ge=1, description="plateau: validations without gain before that")
+    warmup_steps: int = Field(
+        default=100, ge=0, description="steps in which the rate rises from zero"
+    )
+    final: float = Field(default=0.01, gt=0, le=1, description="last rate as a share of the first")
+    factor: float = Field(
+        default=0.8, gt=0, lt=1, description="plateau: what the rate is multiplied by"
+    )
+    patience: int = Field(
+        default=10, ge=1, description="plateau: validations without gain before that"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +34,25 @@ class Plateau:
     Attributes:
         share: the rate as a share of the first.
         best: lowest validation loss so far.
-        stale: validations since then.
+        stale: validations since then; early stopping reads it.
+        waited: validations since then or since the share last fell.
     """
 
     share: float = 1.0
     best: float = math.inf
     stale: int = 0
+    waited: int = 0
 
 
 def observe(plateau: Plateau, loss: float, settings: ScheduleSettings) -> Plateau:
     """The memory after a validation: the share falls when there was no gain for long enough."""
     if loss < plateau.best:
-        return replace(plateau, best=loss, stale=0)
-    stale = plateau.stale + 1
-    if settings.name == "plateau" and stale > settings.patience:
-        return replace(plateau, share=max(plateau.share * settings.factor, settings.final), stale=0)
-    return replace(plateau, stale=stale)
+        return replace(plateau, best=loss, stale=0, waited=0)
+    plateau = replace(plateau, stale=plateau.stale + 1, waited=plateau.waited + 1)
+    if settings.name == "plateau" and plateau.waited > settings.patience:
+        share = max(plateau.share * settings.factor, settings.final)
+        return replace(plateau, share=share, waited=0)
+    return plateau
 
 
 def rate_share(step: int, steps: int, plateau: Plateau, settings: ScheduleSettings) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class State:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
-            "plateau": {"share": plateau.share, "best": best, "stale": plateau.stale},
+            "plateau": asdict(plateau) | {"best": best},
             "history": self.history,
         }
 
@@ -75,7 +75,7 @@ def fresh_state(weights: Weights) -> State:
     table = weights["model.embedding"]
     members = table.shape[:1] if table.dim() == 3 else ()
     return State(
-        weights=dict(weights),
+        weights=_copy(weights),
         averages=_copy(weights),
         best=_copy(weights),
         best_scores=torch.full(members, torch.inf, dtype=torch.float64),
@@ -100,7 +100,7 @@ def restore_state(tree: Weights, header: dict[str, Any]) -> State:
         epoch=header["epoch"],
         batch=header["batch"],
         sums=branch(tree, "sums"),
-        plateau=Plateau(share=plateau["share"], best=best, stale=plateau["stale"]),
+        plateau=Plateau(**plateau | {"best": best}),
         history=header["history"],
     )
 

@@ -54,13 +54,16 @@ def clip_gradients(gradients: Weights, limit: float, *, stacked: bool) -> Weight
         limit: largest norm over all leaves of a member.
         stacked: whether there is a member axis.
     """
+    # By name, not in the order of the tree: a tree from a file has another order, and a restart
+    # must round as the uninterrupted run does.
     square = sum(
-        value.double().square().flatten(1 if stacked else 0).sum(-1)
-        for value in gradients.values()
+        gradients[name].double().square().flatten(1 if stacked else 0).sum(-1)
+        for name in sorted(gradients)
     )
     norm = torch.as_tensor(square).sqrt()
-    factor = limit / torch.where(norm > limit, norm, limit)
+    factor = torch.where(norm > limit, limit / norm, 1.0)
     return {
-        name: value * factor.to(value.dtype).reshape(factor.shape + (1,) * (value.dim() - factor.dim()))
+        name: value
+        * factor.to(value.dtype).reshape(factor.shape + (1,) * (value.dim() - factor.dim()))
         for name, value in gradients.items()
     }

@@ -61,9 +61,7 @@ def judge(
         part = weights if single else {name: value[members] for name, value in weights.items()}
         for indices in plan_batches(samples, np.flatnonzero(inverse.ravel() == number), JUDGING):
             batch = join(samples, indices)
-            output = potential(
-                part, batch.graph, forces=loss.forces > 0, stress=loss.stress > 0
-            )
+            output = potential(part, batch.graph, forces=loss.forces > 0, stress=loss.stress > 0)
             shape = (len(indices),) if single else (len(members), len(indices))
             importance = torch.ones(shape, dtype=torch.float64)
             terms = loss_terms(output, batch.graph, batch.targets, loss, importance)
@@ -71,9 +69,7 @@ def judge(
             counts[members] += len(indices)
             _add_errors(errors, output, batch)
     scores = sums / counts
-    means = {
-        f"valid_{name}_mae": total / count for name, (total, count) in errors.items() if count
-    }
+    means = {f"valid_{name}_mae": total / count for name, (total, count) in errors.items() if count}
     return Verdict(scores=scores[0] if single else scores, errors=means)
 
 

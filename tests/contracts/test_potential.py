@@ -1,0 +1,398 @@
+"""Laws that every model with every head obeys; a new one needs a line in the tables below."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+
+from surefoot.blocks.dense import Weights, cast, stack
+from surefoot.blocks.reference import Baseline
+from surefoot.data.convert import to_graph
+from surefoot.graph import Graph, collate, split_atoms
+from surefoot.heads import HEADS, Head
+from surefoot.heads.scalar import Scalar
+from surefoot.models import MODELS, Model
+from surefoot.models.schnet import Schnet
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.posterior import Single
+from surefoot.posteriors.predictor import Calibration, build_predictor, load_predictor
+from surefoot.potential import Potential
+
+CUTOFF = 4.0
+SMALL_MODELS: dict[str, Model] = {
+    "schnet": Schnet(name="schnet", cutoff=CUTOFF, features=8, interactions=2, gaussians=8),
+    "schnet polynomial": Schnet(
+        name="schnet",
+        cutoff=CUTOFF,
+        features=7,
+        interactions=3,
+        gaussians=9,
+        cutoff_function="polynomial",
+        activation="silu",
+    ),
+}
+SMALL_HEADS: dict[str, Head] = {"scalar": Scalar()}
+EQUIVARIANCE = {"schnet": 1e-12}
+"""Allowed change under rotation and inversion, relative to the largest value of its kind."""
+
+BASELINE = Baseline(elements=(1, 6, 8), energies=(-1.3, -3.7, -2.2), scale=1.7, neighbors=12.0)
+NAMES = ("ethanol", "water_cluster", "skewed_cell", "slab", "atom", "far_atoms")
+PERIODIC = ("skewed_cell", "slab")
+
+every_structure = pytest.mark.parametrize("name", NAMES)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A potential with weights, in float64."""
+
+    potential: Potential
+    weights: Weights
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Energies, forces and stress as numpy arrays."""
+
+    energy: Float[np.ndarray, " graphs"]
+    forces: Float[np.ndarray, "atoms 3"]
+    stress: Float[np.ndarray, "graphs 3 3"]
+
+
+def random_weights(potential: Potential, seed: int) -> Weights:
+    """Fresh weights, and biases that are not zero."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    weights = potential.init(seed, torch.float64)
+    return {
+        name: value + 0.2 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in weights.items()
+    }
+
+
+@pytest.fixture(
+    params=[(model, head) for model in SMALL_MODELS for head in SMALL_HEADS],
+    ids=lambda names: "+".join(names),
+)
+def case(request: pytest.FixtureRequest) -> Case:
+    model, head = SMALL_MODELS[request.param[0]], SMALL_HEADS[request.param[1]]
+    potential = Potential(model=model, head=head, baseline=BASELINE)
+    return Case(potential, random_weights(potential, 1), EQUIVARIANCE[model.name])
+
+
+def ask(case: Case, structures: Atoms | Sequence[Atoms]) -> Answer:
+    """What the potential says of structures, joined in one batch."""
+    listed = [structures] if isinstance(structures, Atoms) else structures
+    graph = collate([to_graph(atoms, CUTOFF) for atoms in listed])
+    output = case.potential(case.weights, graph, stress=True)
+    assert output.forces is not None
+    assert output.stress is not None
+    return Answer(
+        output.energy.mean.detach().numpy(),
+        output.forces.mean.detach().numpy(),
+        output.stress.mean.detach().numpy(),
+    )
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    """Equal to a tolerance relative to the largest value; a missing value stays one."""
+    missing = np.isnan(expected)
+    assert np.array_equal(np.isnan(found), missing)
+    if not missing.all():
+        scale = max(1.0, float(np.abs(expected[~missing]).max()))
+        assert np.abs(found - expected)[~missing].max() < tolerance * scale
+
+
+def test_every_model_and_head_is_under_test() -> None:
+    assert {model.name for model in SMALL_MODELS.values()} == set(MODELS)
+    assert {head.energy for head in SMALL_HEADS.values()} == set(HEADS)
+
+
+def test_the_structures_are_worth_asking(case, small_structures) -> None:
+    """Forces are far from zero, so that the laws below can fail."""
+    for name in ("ethanol", "water_cluster", "skewed_cell", "slab"):
+        assert np.abs(ask(case, small_structures[name]).forces).max() > 1e-2
+    assert np.abs(ask(case, small_structures["skewed_cell"]).stress).max() > 1e-3
+
+
+@every_structure
+def test_translation(case, name, small_structures) -> None:
+    atoms = small_structures[name]
+    before = ask(case, atoms)
+    atoms.positions += (0.37, -11.0, 5.3)
+    after = ask(case, atoms)
+    assert_close(after.energy, before.energy, 1e-12)
+    assert_close(after.forces, before.forces, 1e-11)
+    assert np.abs(after.forces.sum(0)).max() < 1e-11
+
+
+def turned(atoms: Atoms, matrix: np.ndarray) -> Atoms:
+    """Positions and cell under an orthogonal matrix."""
+    copy = atoms.copy()
+    copy.set_cell(atoms.cell.array @ matrix.T)
+    copy.positions = atoms.positions @ matrix.T
+    return copy
+
+
+@every_structure
+@pytest.mark.parametrize("sign", [1, -1], ids=["rotation", "rotation and inversion"])
+def test_rotation_and_inversion(case, name, sign, small_structures, rng) -> None:
+    atoms = small_structures[name]
+    matrix = sign * Rotation.random(random_state=rng).as_matrix()
+    before, after = ask(case, atoms), ask(case, turned(atoms, matrix))
+    assert_close(after.energy, before.energy, case.tolerance)
+    assert_close(after.forces, before.forces @ matrix.T, case.tolerance)
+    assert_close(after.stress, matrix @ before.stress @ matrix.T, case.tolerance)
+
+
+@every_structure
+def test_permutation(case, name, small_structures, rng) -> None:
+    atoms = small_structures[name]
+    order = rng.permutation(len(atoms))
+    before, after = ask(case, atoms), ask(case, atoms[order])
+    assert_close(after.energy, before.energy, 1e-12)
+    assert_close(after.forces, before.forces[order], 1e-12)
+    assert_close(after.stress, before.stress, 1e-12)
+
+
+def test_batch_equals_singles(case, small_structures) -> None:
+    structures = list(small_structures.values())
+    graph = collate([to_graph(atoms, CUTOFF) for atoms in structures])
+    together = ask(case, structures)
+    forces = split_atoms(torch.as_tensor(together.forces), graph)
+    for index, atoms in enumerate(structures):
+        alone = ask(case, atoms)
+        assert_close(together.energy[index : index + 1], alone.energy, 1e-12)
+        assert_close(forces[index].numpy(), alone.forces, 1e-12)
+        assert_close(together.stress[index : index + 1], alone.stress, 1e-12)
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+def test_atom_moved_by_cell_vectors(case, name, small_structures) -> None:
+    atoms = small_structures[name]
+    before = ask(case, atoms)
+    atoms.positions[1] += atoms.cell.array[0] - 3 * atoms.cell.array[1]
+    atoms.positions[2] -= atoms.cell.array[1]
+    after = ask(case, atoms)
+    assert_close(after.energy, before.energy, 1e-12)
+    assert_close(after.forces, before.forces, 1e-11)
+    assert_close(after.stress, before.stress, 1e-11)
+
+
+@pytest.mark.parametrize(("name", "repeats"), [("skewed_cell", (2, 1, 3)), ("slab", (2, 2, 1))])
+def test_supercell(case, name, repeats, small_structures) -> None:
+    atoms = small_structures[name]
+    copies = int(np.prod(repeats))
+    small, large = ask(case, atoms), ask(case, atoms.repeat(repeats))
+    assert_close(large.energy / copies, small.energy, 1e-12)
+    assert_close(large.forces, np.tile(small.forces, (copies, 1)), 1e-11)
+    assert_close(large.stress, small.stress, 1e-11)
+
+
+@pytest.mark.parametrize("name", ["ethanol", "water_cluster", "skewed_cell", "slab"])
+def test_forces_are_minus_the_slope_of_the_energy(case, name, small_structures) -> None:
+    atoms, step = small_structures[name], 1e-5
+    moved = []
+    for index in np.ndindex(len(atoms), 3):
+        for sign in (1, -1):
+            copy = atoms.copy()
+            copy.positions[index] += sign * step
+            moved.append(copy)
+    energies = ask(case, moved).energy.reshape(len(atoms), 3, 2)
+    expected = -(energies[..., 0] - energies[..., 1]) / (2 * step)
+    assert_close(ask(case, atoms).forces, expected, 1e-8)
+
+
+def test_stress_is_the_slope_of_the_energy_over_strain(case, small_structures) -> None:
+    """Positive where the cell pulls together: the energy rises when it is stretched."""
+    atoms, step = small_structures["skewed_cell"], 1e-5
+    moved = []
+    for index in np.ndindex(3, 3):
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[index] += sign * step
+            moved.append(turned(atoms, strain))
+    energies = ask(case, moved).energy.reshape(3, 3, 2)
+    expected = (energies[..., 0] - energies[..., 1]) / (2 * step) / atoms.get_volume()
+    found = ask(case, atoms).stress[0]
+    assert_close(found, expected, 1e-8)
+    assert np.array_equal(found, found.T)
+
+
+@every_structure
+def test_stress_needs_three_periodic_axes(case, name, small_structures) -> None:
+    stress = ask(case, small_structures[name]).stress
+    assert np.isnan(stress).all() == (name != "skewed_cell")
+
+
+def test_smooth_at_the_cutoff(case) -> None:
+    """A third atom goes out of sight of the first: energy and forces do not jump."""
+
+    def trimer(distance: float) -> Atoms:
+        return Atoms("COH", positions=[[0, 0, 0], [-1.2, 0.3, 0], [distance, 0, 0]])
+
+    inside, outside = (ask(case, trimer(CUTOFF + gap)) for gap in (-1e-6, 1e-6))
+    assert_close(inside.energy, outside.energy, 1e-10)
+    assert_close(inside.forces, outside.forces, 1e-5)
+    assert np.abs(outside.forces[2]).max() == 0.0
+    nearer = ask(case, trimer(CUTOFF - 0.5))
+    assert np.abs(nearer.forces[2]).max() > 1e-5  # the pair is felt at all
+
+
+def test_one_atom(case, small_structures) -> None:
+    answer = ask(case, small_structures["atom"])
+    assert np.isfinite(answer.energy).all()
+    assert np.array_equal(answer.forces, np.zeros((1, 3)))
+
+
+def test_no_edges(case, small_structures) -> None:
+    """Atoms that see nobody are the sum of atoms alone, without forces."""
+    atoms = small_structures["far_atoms"]
+    assert to_graph(atoms, CUTOFF).edge_index.shape == (2, 0)
+    answer = ask(case, atoms)
+    alone = ask(case, [atoms[[index]] for index in range(len(atoms))])
+    assert_close(answer.energy, alone.energy.sum(keepdims=True), 1e-12)
+    assert np.array_equal(answer.forces, np.zeros((3, 3)))
+
+
+def test_far_fragments_are_additive(case, small_structures) -> None:
+    first, second = small_structures["ethanol"], small_structures["water_cluster"]
+    second.positions += (60.0, 0.0, 0.0)
+    together = ask(case, first + second)
+    apart = ask(case, [first, second])
+    assert_close(together.energy, apart.energy.sum(keepdims=True), 1e-12)
+    assert_close(together.forces, apart.forces, 1e-12)
+
+
+@every_structure
+def test_energy_is_reference_energies_plus_scale_times_head(case, name, small_structures) -> None:
+    atoms = small_structures[name]
+    references = {1: -13.6, 6: 7.5, 8: 0.25}
+    bare = Baseline(elements=(1, 6, 8), energies=(0.0, 0.0, 0.0), scale=1.0, neighbors=12.0)
+    changed = replace(bare, energies=tuple(references.values()), scale=2.5)
+    plain, scaled = (
+        ask(replace(case, potential=replace(case.potential, baseline=baseline)), atoms)
+        for baseline in (bare, changed)
+    )
+    expected = 2.5 * plain.energy + sum(references[number] for number in atoms.numbers)
+    assert_close(scaled.energy, expected, 1e-13)
+    assert_close(scaled.forces, 2.5 * plain.forces, 1e-12)
+    assert_close(scaled.stress, 2.5 * plain.stress, 1e-12)
+
+
+def joined(small_structures: dict[str, Atoms]) -> Graph:
+    return collate([to_graph(atoms, CUTOFF) for atoms in small_structures.values()])
+
+
+def test_input_and_weights_are_not_changed(case, small_structures) -> None:
+    graph = joined(small_structures)
+    fields_before = {f.name: getattr(graph, f.name).clone() for f in fields(Graph)}
+    weights_before = {name: value.clone() for name, value in case.weights.items()}
+    case.potential(case.weights, graph, stress=True, differentiable=True)
+    assert all(torch.equal(getattr(graph, name), value) for name, value in fields_before.items())
+    assert all(torch.equal(case.weights[name], value) for name, value in weights_before.items())
+    assert not any(value.requires_grad for value in case.weights.values())
+    assert not graph.positions.requires_grad
+
+
+def test_what_is_not_asked_for_is_not_there(case, small_structures) -> None:
+    graph = joined(small_structures)
+    full = case.potential(case.weights, graph, stress=True)
+    bare = case.potential(case.weights, graph, forces=False)
+    assert bare.forces is None
+    assert bare.stress is None
+    assert not bare.energy.mean.requires_grad
+    torch.testing.assert_close(bare.energy.mean, full.energy.mean, rtol=1e-13, atol=0)
+    only_stress = case.potential(case.weights, graph, forces=False, stress=True)
+    assert only_stress.forces is None
+    assert only_stress.stress is not None
+
+
+def test_differentiable_forces_have_the_same_values(case, small_structures) -> None:
+    graph = joined(small_structures)
+    plain = case.potential(case.weights, graph).forces
+    leaves = {name: value.clone().requires_grad_() for name, value in case.weights.items()}
+    tracked = case.potential(leaves, graph, differentiable=True).forces
+    assert plain is not None
+    assert tracked is not None
+    assert not plain.mean.requires_grad
+    assert tracked.mean.requires_grad
+    torch.testing.assert_close(tracked.mean.detach(), plain.mean, rtol=1e-12, atol=1e-13)
+
+
+def test_only_seeds_decide(case, small_structures) -> None:
+    before = torch.get_rng_state()
+    first, second = (case.potential.init(3, torch.float64) for _ in range(2))
+    other = case.potential.init(4, torch.float64)
+    case.potential(first, joined(small_structures))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["model.embedding"], other["model.embedding"])
+
+
+def test_member_m_begins_from_seed_plus_m(case) -> None:
+    members = case.potential.init_members(3, 3, torch.float32)
+    for index in range(3):
+        alone = case.potential.init(3 + index, torch.float32)
+        assert all(torch.equal(members[name][index], alone[name]) for name in alone)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("names", [NAMES, ("far_atoms",)], ids=["all", "no edges"])
+def test_member_axis_equals_a_loop(case, dtype, tolerance, names, small_structures) -> None:
+    graph = joined({name: small_structures[name] for name in names})
+    members = [cast(random_weights(case.potential, seed), dtype) for seed in range(4)]
+    together = case.potential(stack(members), graph, stress=True)
+    energies = []
+    for index, weights in enumerate(members):
+        alone = case.potential(weights, graph, stress=True)
+        energies.append(alone.energy.mean.detach().numpy())
+        for quantity in ("energy", "forces", "stress"):
+            stacked, single = getattr(together, quantity).mean, getattr(alone, quantity).mean
+            assert stacked.shape == (4, *single.shape)
+            assert_close(
+                stacked[index].detach().double().numpy(), single.detach().numpy(), tolerance
+            )
+    assert np.std(energies, axis=0).min() > 1e-3
+
+
+def test_float32_is_close_to_float64(case, small_structures) -> None:
+    graph = joined(small_structures)
+    exact = case.potential(case.weights, graph, stress=True)
+    rough = case.potential(cast(case.weights, torch.float32), graph, stress=True)
+    assert rough.energy.mean.dtype == torch.float64  # summed in float64
+    for quantity in ("energy", "forces", "stress"):
+        found, expected = getattr(rough, quantity).mean, getattr(exact, quantity).mean
+        assert_close(found.detach().double().numpy(), expected.detach().numpy(), 5e-6)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_saved_and_loaded_is_identical(case, members, small_structures, tmp_path) -> None:
+    trees = [random_weights(case.potential, seed) for seed in range(members)]
+    posterior = Single(trees[0]) if members == 1 else Ensemble(stack(trees))
+    predictor = build_predictor(case.potential, posterior, Calibration(), {"seed": 3})
+    path = tmp_path / "model.surefoot"
+    predictor.save(path)
+    loaded = load_predictor(path)
+    assert loaded.potential == case.potential
+    graph = joined(small_structures)
+    before, after = predictor(graph, stress=True), loaded(graph, stress=True)
+    for quantity in ("energy", "forces", "stress"):
+        one, other = getattr(before, quantity), getattr(after, quantity)
+        assert torch.equal(one.mean.nan_to_num(), other.mean.nan_to_num())
+        if members > 1:
+            assert torch.equal(one.epistemic.nan_to_num(), other.epistemic.nan_to_num())
+
+
+def test_type_of_a_law_can_fail(case, small_structures) -> None:
+    """The comparison itself notices a wrong number and a missing one."""
+    answer = ask(case, small_structures["ethanol"])
+    checks: list[Callable[[np.ndarray], np.ndarray]] = [lambda x: x + 1e-3, lambda x: x * np.nan]
+    for change in checks:
+        with pytest.raises(AssertionError):
+            assert_close(change(answer.forces), answer.forces, 1e-6)

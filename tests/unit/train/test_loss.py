@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from surefoot.data.convert import Sample
+from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets
+from surefoot.prediction import HUBER_WIDTH, Output, Point
+from surefoot.train.loss import LossSettings, loss_terms, total_loss
+
+SETTINGS = LossSettings(energy=2.0, forces=3.0, stress=5.0)
+
+
+def batch_of(samples: list[Sample]) -> tuple[Graph, Targets]:
+    return collate([s.graph for s in samples]), collate_targets([s.targets for s in samples])
+
+
+def output_of(graph: Graph, generator: torch.Generator, members: tuple[int, ...] = ()) -> Output:
+    """Random energies, forces and stress; no features are needed for a loss."""
+    atoms, graphs = graph.numbers.shape[0], graph.charge.shape[0]
+    edges = graph.edge_index.shape[1]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn((*members, *shape), generator=generator, dtype=torch.float64)
+
+    geometry = Geometry(
+        graph=graph, species=graph.numbers, vectors=torch.zeros(edges, 3), lengths=torch.ones(edges)
+    )
+    return Output(
+        energy=Point(normal(graphs)),
+        forces=Point(normal(atoms, 3)),
+        stress=Point(normal(graphs, 3, 3)),
+        features=Features(layers=(), geometry=geometry),
+    )
+
+
+@pytest.fixture
+def batch(make_samples) -> tuple[Graph, Targets]:
+    graph, targets = batch_of(make_samples(names=("ethanol", "skewed_cell", "water_cluster")))
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.5], dtype=torch.float64)
+    fixed = torch.zeros_like(targets.fixed)
+    fixed[[0, 5, 20]] = True
+    return graph, replace(
+        targets,
+        weight=weight,
+        fixed=fixed,
+        has_energy=torch.tensor([True, True, False, True, True, True]),
+        has_forces=torch.tensor([True, False, True, True, True, True]),
+        has_stress=torch.tensor([False, True, False, False, True, False]),
+    )
+
+
+RULES = {
+    "squared": lambda d: d**2,
+    "absolute": abs,
+    "huber": lambda d: min(d**2 / (2 * HUBER_WIDTH), abs(d) - HUBER_WIDTH / 2)
+    if abs(d) > HUBER_WIDTH
+    else d**2 / (2 * HUBER_WIDTH),
+}
+
+
+def energy_by_hand(output, graph, targets, importance, rule, power) -> float:
+    total = count = 0.0
+    for g, size in enumerate(graph.atom_counts.tolist()):
+        if targets.has_energy[g]:
+            share = float(importance[g] * targets.weight[g])
+            difference = float(output.energy.mean[g] - targets.energy[g]) / size**power
+            total += share * RULES[rule](difference)
+            count += share
+    return total / count
+
+
+def forces_by_hand(output, graph, targets, importance, rule) -> float:
+    total = count = 0.0
+    for atom, g in enumerate(graph.graph_index.tolist()):
+        if targets.has_forces[g] and not targets.fixed[atom]:
+            share = float(importance[g] * targets.weight[g])
+            difference = (output.forces.mean[atom] - targets.forces[atom]).tolist()
+            if rule == "norm":
+                total += share * sum(d**2 for d in difference) ** 0.5
+                count += share
+            else:
+                total += share * sum(RULES[rule](d) for d in difference)
+                count += 3 * share
+    return total / count
+
+
+def stress_by_hand(output, targets, importance) -> float:
+    total = count = 0.0
+    for g in torch.nonzero(targets.has_stress).flatten().tolist():
+        share = float(importance[g] * targets.weight[g])
+        difference = output.stress.mean[g] - targets.stress[g]
+        total += share * float(difference.square().sum())
+        count += 9 * share
+    return total / count
+
+
+IMPORTANCE = torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 0.7], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rule", ["squared", "absolute", "huber"])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_energy_term_by_hand(rule, power, batch, generator) -> None:
+    graph, targets = batch
+    settings = LossSettings(energy_rule=rule, energy_power=power)
+    output = output_of(graph, generator)
+    found = loss_terms(output, graph, targets, settings, IMPORTANCE)["energy"]
+    expected = energy_by_hand(output, graph, targets, IMPORTANCE, rule, power)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["squared", "absolute", "huber", "norm"])
+def test_forces_term_by_hand(rule, batch, generator) -> None:
+    graph, targets = batch
+    output = output_of(graph, generator)
+    settings = LossSettings(forces_rule=rule)
+    found = loss_terms(output, graph, targets, settings, IMPORTANCE)["forces"]
+    expected = forces_by_hand(output, graph, targets, IMPORTANCE, rule)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_stress_term_and_total_by_hand(batch, generator) -> None:
+    graph, targets = batch
+    output = output_of(graph, generator)
+    terms = loss_terms(output, graph, targets, SETTINGS, IMPORTANCE)
+    expected = stress_by_hand(output, targets, IMPORTANCE)
+    assert float(terms["stress"]) == pytest.approx(expected, rel=1e-12)
+    total = 2 * terms["energy"] + 3 * terms["forces"] + 5 * terms["stress"]
+    assert float(total_loss(terms, SETTINGS)) == pytest.approx(float(total), rel=1e-14)
+
+
+def test_members_have_their_own_importance(batch, generator) -> None:
+    graph, targets = batch
+    output = output_of(graph, generator, members=(2,))
+    importance = torch.stack([IMPORTANCE, IMPORTANCE.flip(0)])
+    together = loss_terms(output, graph, targets, SETTINGS, importance)
+    assert output.forces is not None
+    assert output.stress is not None
+    for member in range(2):
+        alone = replace(
+            output,
+            energy=Point(output.energy.mean[member]),
+            forces=Point(output.forces.mean[member]),
+            stress=Point(output.stress.mean[member]),
+        )
+        terms = loss_terms(alone, graph, targets, SETTINGS, importance[member])
+        for name, term in terms.items():
+            assert float(together[name][member]) == pytest.approx(float(term), rel=1e-14)
+
+
+def test_what_is_not_labelled_does_not_count(batch, generator) -> None:
+    graph, targets = batch
+    output = output_of(graph, generator)
+    before = loss_terms(output, graph, targets, SETTINGS, IMPORTANCE)
+    atom_labelled = targets.has_forces[graph.graph_index] & ~targets.fixed
+    changed = replace(
+        targets,
+        energy=torch.where(targets.has_energy, targets.energy, 1e6),
+        forces=torch.where(atom_labelled[:, None], targets.forces, 1e6),
+        stress=torch.where(targets.has_stress[:, None, None], targets.stress, 1e6),
+    )
+    after = loss_terms(output, graph, changed, SETTINGS, IMPORTANCE)
+    for name, term in before.items():
+        assert float(after[name]) == pytest.approx(float(term), rel=1e-14)
+
+
+def test_no_label_at_all_gives_zero(batch, generator) -> None:
+    graph, targets = batch
+    nothing = torch.zeros(6, dtype=torch.bool)
+    bare = replace(targets, has_energy=nothing, has_forces=nothing, has_stress=nothing)
+    terms = loss_terms(output_of(graph, generator), graph, bare, SETTINGS, IMPORTANCE)
+    assert [float(term) for term in terms.values()] == [0.0, 0.0, 0.0]
+
+
+def test_weight_zero_leaves_a_term_out(batch, generator) -> None:
+    graph, targets = batch
+    settings = LossSettings(energy=0.0)
+    terms = loss_terms(output_of(graph, generator), graph, targets, settings, IMPORTANCE)
+    assert set(terms) == {"forces"}
+
+
+def test_some_weight_must_be_positive() -> None:
+    with pytest.raises(ValidationError, match="nothing would be learned"):
+        LossSettings(energy=0.0, forces=0.0, stress=0.0)
