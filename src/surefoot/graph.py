@@ -290,7 +290,10 @@ def build_graph(
     atoms = positions.shape[0]
     pairs = edge_index.shape[1] // 2
     reverse = edge_index[:, pairs:].flip(0), -edge_shift[pairs:]
-    if not (torch.equal(edge_index[:, :pairs], reverse[0]) and torch.equal(edge_shift[:pairs], reverse[1])):
+    if not (
+        torch.equal(edge_index[:, :pairs], reverse[0])
+        and torch.equal(edge_shift[:pairs], reverse[1])
+    ):
         raise ValueError("the second half of the edges must be the first half reversed.")
     order = torch.argsort(edge_index[0], stable=True)
     edge_index, edge_shift = edge_index[:, order], edge_shift[order]

@@ -77,7 +77,7 @@ def random_weights(potential: Potential, seed: int) -> Weights:
 
 @pytest.fixture(
     params=[(model, head) for model in SMALL_MODELS for head in SMALL_HEADS],
-    ids=lambda names: "+".join(names),
+    ids="+".join,
 )
 def case(request: pytest.FixtureRequest) -> Case:
     model, head = SMALL_MODELS[request.param[0]], SMALL_HEADS[request.param[1]]
@@ -389,7 +389,7 @@ def test_saved_and_loaded_is_identical(case, members, small_structures, tmp_path
             assert torch.equal(one.epistemic.nan_to_num(), other.epistemic.nan_to_num())
 
 
-def test_type_of_a_law_can_fail(case, small_structures) -> None:
+def test_the_comparison_can_fail(case, small_structures) -> None:
     """The comparison itself notices a wrong number and a missing one."""
     answer = ask(case, small_structures["ethanol"])
     checks: list[Callable[[np.ndarray], np.ndarray]] = [lambda x: x + 1e-3, lambda x: x * np.nan]

@@ -16,7 +16,7 @@ from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
 
 ORACLES = Path(__file__).parent / "oracles"
-TOLERANCE = 1e-11  # relative to the largest value; measured 2e-15 to 2e-13
+TOLERANCE = 1e-11  # relative to the largest value; measured up to 2e-15, for the energy 5e-14
 LAYERS = {
     "filter_network.0": "filter1",
     "filter_network.1": "filter2",
@@ -108,7 +108,7 @@ def test_every_weight_has_its_place(case) -> None:
     assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in theirs.items()}
 
 
-def test_energy_forces_and_stress(case, record_property) -> None:
+def test_energy_forces_and_stress(case) -> None:
     graph = to_graph(case.atoms, float(case["cutoff"]))
     assert graph.edge_index.shape[1] == int(case["pairs"])
     periodic = "stress" in case.values
@@ -121,8 +121,6 @@ def test_energy_forces_and_stress(case, record_property) -> None:
     }
     if output.stress is not None:
         errors["stress"] = error(output.stress.mean[0], case["stress"])
-    for name, value in errors.items():
-        record_property(name, value)
     assert max(errors.values()) < TOLERANCE, errors
 
 
@@ -131,5 +129,7 @@ def test_float32(case) -> None:
     weights = {name: value.float() for name, value in case.weights().items()}
     output = case.potential(weights, graph)
     assert output.forces is not None
-    assert error(output.energy.mean, case["energy"]) < 1e-6
+    # Atomic energies of both signs cancel, so the sum is judged by their sizes.
+    size = np.abs(case["atomic_energies"]).sum()
+    assert abs(float(output.energy.mean.detach()) - float(case["energy"])) < 1e-6 * size
     assert error(output.forces.mean, case["forces"]) < 1e-5

@@ -130,7 +130,7 @@ def test_input_is_not_changed(rng) -> None:
 
 @pytest.mark.parametrize("cutoff", [0.0, -1.0, float("nan")])
 def test_cutoff_must_be_positive(cutoff) -> None:
-    with pytest.raises(ValueError, match="cutoff is .* must be positive"):
+    with pytest.raises(ValueError, match=r"cutoff is .* must be positive"):
         find_neighbors(np.zeros((1, 3)), NOWHERE, np.zeros(3, bool), cutoff)
 
 

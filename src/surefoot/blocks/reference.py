@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import SupportsInt
 
 import torch
 from jaxtyping import Float, Int
@@ -38,7 +39,7 @@ class Baseline:
         table[list(self.elements)] = torch.arange(len(self.elements), device=numbers.device)
         return table[numbers]
 
-    def require(self, numbers: Iterable[int], place: str) -> None:
+    def require(self, numbers: Iterable[SupportsInt], place: str) -> None:
         """Refuse elements that are not in the table.
 
         Raises:

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool | None) -> None:
     if asked:
         typer.echo(f"surefoot {__version__}")
         raise typer.Exit
@@ -30,8 +30,8 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def _surefoot(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, help="Print the version.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_show_version, help="Print the version.")
+    ] = None,
 ) -> None:
     """See `surefoot VERB --help`."""
 

@@ -55,9 +55,11 @@ def batch(make_samples) -> tuple[Graph, Targets]:
 RULES = {
     "squared": lambda d: d**2,
     "absolute": abs,
-    "huber": lambda d: min(d**2 / (2 * HUBER_WIDTH), abs(d) - HUBER_WIDTH / 2)
-    if abs(d) > HUBER_WIDTH
-    else d**2 / (2 * HUBER_WIDTH),
+    "huber": lambda d: (
+        min(d**2 / (2 * HUBER_WIDTH), abs(d) - HUBER_WIDTH / 2)
+        if abs(d) > HUBER_WIDTH
+        else d**2 / (2 * HUBER_WIDTH)
+    ),
 }
 
 

@@ -18,7 +18,9 @@ def potential() -> Potential:
     return Potential(
         model=Schnet(name="schnet", cutoff=4.0, features=6, interactions=2, gaussians=5),
         head=Scalar(),
-        baseline=Baseline(elements=(1, 6, 8), energies=(-1.0, -2.0, -3.0), scale=0.7, neighbors=9.0),
+        baseline=Baseline(
+            elements=(1, 6, 8), energies=(-1.0, -2.0, -3.0), scale=0.7, neighbors=9.0
+        ),
     )
 
 
@@ -69,9 +71,7 @@ def distance(one: Weights, other: Weights) -> float:
     )
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_stacked_members_equal_a_loop(dtype, tolerance, potential, batch, generator) -> None:
     """Distinct weights, distinct importance, one member that leaves graphs out."""
     members = potential.init_members(5, 3, dtype)
@@ -107,9 +107,7 @@ def test_structures_without_volume_do_not_spoil_the_stress(potential, make_sampl
     ones = torch.ones(2, dtype=torch.float64)
     terms, gradients = loss_gradients(potential, loss, weights, graph, targets, ones)
     periodic = samples[1]
-    expected = loss_gradients(
-        potential, loss, weights, periodic.graph, periodic.targets, ones[:1]
-    )
+    expected = loss_gradients(potential, loss, weights, periodic.graph, periodic.targets, ones[:1])
     assert float(terms["stress"]) == pytest.approx(float(expected[0]["stress"]), rel=1e-12)
     for name, value in gradients.items():
         torch.testing.assert_close(value, expected[1][name], rtol=1e-10, atol=1e-14)

@@ -1,0 +1,56 @@
+# Everything sets itself up: `make demo`, `make test`. The environment lies beside the checkout.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= $(CURDIR)-venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN ?= runs/demo
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: help setup demo test quick slow check fmt lint types contract examples bench clean
+help:        ## what there is
+	@grep -hE '^[a-z]+: *.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+# torch first and by itself: nothing that follows may choose another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[xtb,hat,dev]'
+	touch $(STAMP)
+
+setup: $(STAMP)        ## virtual environment with tested versions
+
+demo: $(STAMP)        ## labels to barriers with error bars, about 7 minutes on 2 cores
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh $(RUN)
+
+test: $(STAMP) lint types contract        ## everything CI runs
+	$(BIN)/python -m pytest -q
+
+quick: $(STAMP)        ## tests without the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(STAMP)        ## only the slow tests
+	$(BIN)/python -m pytest -q -m slow
+
+check: test        ## the same as test
+
+fmt: $(STAMP)        ## put the code into its form
+	$(BIN)/ruff format src tests examples benchmarks
+	$(BIN)/ruff check --fix src tests examples benchmarks
+
+lint: $(STAMP)        ## form, habits, spelling
+	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/codespell src tests docs examples benchmarks README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md
+
+types: $(STAMP)        ## static types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+contract: $(STAMP)        ## who may import whom
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)        ## figures of benchmarks/, some minutes
+	$(BIN)/python benchmarks/ensemble_speed.py
+
+clean:        ## remove the environment and runs
+	rm -rf $(VENV) runs

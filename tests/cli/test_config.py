@@ -1,0 +1,81 @@
+"""A mistake in a config is one sentence that names the file, the key and what is near it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from surefoot.cli.config import Config, load_config, write_template
+from surefoot.cli.screen import UserError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_template_is_the_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, write_template(["a.xyz"])))
+    assert config == Config.model_validate({"data": {"train": ["a.xyz"]}})
+
+
+def test_every_default_is_in_the_template() -> None:
+    content = yaml.safe_load(write_template(["a.xyz"]))
+    assert set(content) == set(Config.model_fields)
+    assert set(content["train"]) == set(Config.model_fields["train"].annotation.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("data: {train: [a]}\nmodel: {featurs: 3}", ["model.featurs", "features"]),
+        ("data: {train: [a]}\ntrian: {epochs: 3}", ["'trian'", "train"]),
+        ("data: {train: [a]}\ntrain: {schedule: {nam: cosine}}", ["train.schedule.nam", "name"]),
+        ("data: {train: [a]}\ntrain: {epochs: -3}", ["train.epochs", "-3", "greater"]),
+        ("data: {train: [a]}\nmodel: {name: schnett}", ["schnett", "schnet"]),
+        ("model: {features: 3}", ["data", "missing"]),
+        ("data: {train: [a]}\nposterior: {members: 4, left_out: 1}", ["left_out", "two members"]),
+        ("data: {train: [a]}\ntrain: {learning_rate: .nan}", ["learning_rate", "finite"]),
+        ("- 1", ["section"]),
+        ("a: [", ["YAML"]),
+    ],
+)
+def test_mistakes_are_sentences(tmp_path: Path, text: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, text))
+    assert "c.yaml" in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {train: [a]}\ntrain: {epochs: 3}")
+    config = load_config(path, ["train.epochs=7", "model.cutoff=4.5", "data.train=[b, c]"])
+    assert (config.train.epochs, config.model.cutoff) == (7, 4.5)
+    assert config.data.train == ["b", "c"]
+
+
+def test_override_without_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"section\.key=value"):
+        load_config(write(tmp_path, "data: {train: [a]}"), ["train.epochs"])
+
+
+def test_missing_file_names_template(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="template"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_template_does_not_overwrite(surefoot, tmp_path: Path) -> None:
+    target = tmp_path / "c.yaml"
+    surefoot("template", "x.xyz", "-o", target)
+    again = surefoot("template", "x.xyz", "-o", target, check=False)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+def test_schema_is_json(surefoot) -> None:
+    import json
+
+    schema = json.loads(surefoot("template", "--schema").stdout)
+    assert "model" in schema["properties"]

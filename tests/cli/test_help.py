@@ -1,0 +1,47 @@
+"""Help comes at once and mentions every verb."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+VERBS = ("template", "label", "check", "train", "evaluate", "predict", "hat")
+
+
+def test_help_names_all_verbs(surefoot) -> None:
+    text = surefoot("--help").stdout
+    assert all(verb in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(surefoot, verb: str) -> None:
+    assert "Usage" in surefoot(verb, "--help").stdout
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = (
+        "import sys, surefoot.cli.main; "
+        "print([m for m in ('torch', 'numpy', 'ase', 'pydantic', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = set(eval(done.stdout))  # noqa: S307 - our own list
+    assert not heavy & {"torch", "numpy", "ase"}
+
+
+def test_help_is_quick(surefoot) -> None:
+    # The promise is half a second; the bound here only catches a heavy import on a loaded machine.
+    best = min(_time_help() for _ in range(3))
+    assert best < 1.5
+
+
+def _time_help() -> float:
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "surefoot.cli.main", "--help"], capture_output=True, check=True
+    )
+    return time.perf_counter() - started
+
+
+def test_version(surefoot) -> None:
+    assert surefoot("--version").stdout.startswith("surefoot ")
