@@ -8,7 +8,7 @@ import sys
 import ase.io
 import numpy as np
 from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from surefoot.calculator import SurefootCalculator
@@ -18,7 +18,7 @@ from surefoot.posteriors.predictor import load_predictor
 def main(potential: str, structure: str, limit: float) -> None:
     atoms = ase.io.read(structure, index=0)
     atoms.calc = SurefootCalculator(load_predictor(potential))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
     dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
     for _ in dynamics.irun(steps=100):
         norm = float(atoms.calc.results["forces_uncertainty_norm"].max())

@@ -84,7 +84,9 @@ def test_resumed_run_equals_the_uninterrupted_one(
     resumed = surefoot("train", config, "-o", tmp_path / "cut", "--resume", *options)
     assert "resumed after" in resumed.stdout
     for name in ("last", "best", "potential"):
-        assert_same(tmp_path / "whole" / f"{name}.safetensors", tmp_path / "cut" / f"{name}.safetensors")
+        assert_same(
+            tmp_path / "whole" / f"{name}.safetensors", tmp_path / "cut" / f"{name}.safetensors"
+        )
 
 
 def test_resume_refuses_another_run(surefoot, folder: Path, potential: Path) -> None:
@@ -115,7 +117,9 @@ def test_damaged_checkpoint_is_refused(
 
 def test_wrong_data_stop_training(surefoot, folder: Path, tmp_path: Path) -> None:
     text = (folder / "train.xyz").read_text()
-    (tmp_path / "t.xyz").write_text(text.replace("forces:R:3", "push:R:3").replace("energy=", "en="))
+    (tmp_path / "t.xyz").write_text(
+        text.replace("forces:R:3", "push:R:3").replace("energy=", "en=")
+    )
     done = surefoot(
         "train", folder / "config.yaml", "-o", tmp_path / "o",
         "--set", f"data.train=[{tmp_path / 't.xyz'}]", check=False,

@@ -1,0 +1,181 @@
+"""ASE's view of a Predictor: names, caching, stress, batches, and ASE's own algorithms."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.md.verlet import VelocityVerlet
+from ase.mep.neb import NEB
+from ase.optimize import BFGS
+
+from surefoot.blocks.reference import Baseline, UnknownElement
+from surefoot.calculator import SurefootCalculator, predict_atoms
+from surefoot.data.batches import BatchLimits
+from surefoot.heads import Scalar
+from surefoot.models import Schnet
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.posterior import Single
+from surefoot.posteriors.predictor import Calibration, Predictor, build_predictor
+from surefoot.potential import Potential
+
+
+def make_predictor(members: int = 3, factor: float = 2.0) -> Predictor:
+    potential = Potential(
+        model=Schnet(features=8, interactions=2, gaussians=10, cutoff=4.0),
+        head=Scalar(),
+        baseline=Baseline(
+            elements=(1, 6, 8, 29), energies=(-1.0, -2.0, -3.0, -4.0), scale=0.3, neighbors=10.0
+        ),
+    )
+    if members == 1:
+        posterior = Single(potential.init(0, torch.float64))
+        return build_predictor(potential, posterior, Calibration(), {})
+    weights = potential.init_members(0, members, torch.float64)
+    calibration = Calibration(energy=factor, forces=factor, stress=factor, source="a test")
+    return build_predictor(potential, Ensemble(weights), calibration, {})
+
+
+def crystal() -> Atoms:
+    atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
+    atoms.rattle(0.1, seed=0)
+    return atoms
+
+
+def test_results_carry_the_names_of_the_design() -> None:
+    atoms = crystal()
+    atoms.calc = SurefootCalculator(make_predictor(), members=True)
+    atoms.get_potential_energy()
+    results = atoms.calc.results
+    assert set(results) == {
+        "energy", "energy_uncertainty", "energy_epistemic", "energy_ensemble", "free_energy",
+        "forces", "forces_uncertainty", "forces_epistemic", "forces_uncertainty_norm",
+        "forces_ensemble", "stress", "stress_uncertainty", "stress_epistemic",
+    }  # fmt: skip
+    assert results["forces_uncertainty"].shape == (8, 3)
+    assert results["forces_ensemble"].shape == (3, 8, 3)
+    assert results["stress"].shape == results["stress_uncertainty"].shape == (6,)
+    spread = results["energy_ensemble"].std(ddof=1)
+    assert results["energy_uncertainty"] == pytest.approx(2.0 * spread)
+    by_hand = 2.0 * results["forces_ensemble"].std(axis=0, ddof=1)
+    assert np.allclose(results["forces_uncertainty"], by_hand)
+    norm = np.sqrt((by_hand**2).sum(1))
+    assert np.allclose(results["forces_uncertainty_norm"], norm)
+
+
+def test_one_member_claims_no_error_bar() -> None:
+    atoms = molecule("CH3OH")
+    atoms.calc = SurefootCalculator(make_predictor(members=1))
+    atoms.get_potential_energy()
+    assert set(atoms.calc.results) == {"energy", "free_energy", "forces"}
+
+
+def test_forces_and_stress_are_derivatives() -> None:
+    atoms = crystal()
+    atoms.calc = SurefootCalculator(make_predictor())
+    forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
+    step = 1e-4
+    moved = atoms.copy()
+    moved.calc = atoms.calc
+    energies = []
+    for sign in (1, -1):
+        moved.positions = atoms.positions
+        moved.positions[3, 1] += sign * step
+        energies.append(moved.get_potential_energy())
+    assert forces[3, 1] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=1e-6)
+    energies = []
+    for sign in (1, -1):
+        strained = atoms.copy()
+        strain = np.eye(3)
+        strain[0, 1] = strain[1, 0] = 0.5 * sign * step
+        strained.set_cell(atoms.cell @ strain, scale_atoms=True)
+        strained.calc = atoms.calc
+        energies.append(strained.get_potential_energy())
+    slope = (energies[0] - energies[1]) / (2 * step) / atoms.get_volume()
+    assert stress[0, 1] == pytest.approx(slope, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda atoms: atoms.info.update(charge=1),
+        lambda atoms: atoms.info.update(spin=3),
+        lambda atoms: atoms.set_cell(atoms.cell * 1.01),
+        lambda atoms: atoms.set_pbc((True, True, False)),
+        lambda atoms: atoms.positions.__setitem__((0, 0), 0.05),
+        lambda atoms: atoms.numbers.__setitem__(0, 8),
+    ],
+    ids=["charge", "spin", "cell", "pbc", "positions", "numbers"],
+)
+def test_changes_are_noticed(change) -> None:
+    atoms = crystal()
+    atoms.calc = SurefootCalculator(make_predictor())
+    atoms.get_potential_energy()
+    assert not atoms.calc.calculation_required(atoms, ["energy"])
+    change(atoms)
+    assert atoms.calc.calculation_required(atoms, ["energy"])
+    atoms.get_potential_energy()
+    assert not atoms.calc.calculation_required(atoms, ["energy"])
+
+
+def test_unknown_element_is_named() -> None:
+    atoms = Atoms("NO", positions=[[0, 0, 0], [0, 0, 1.2]])
+    atoms.calc = SurefootCalculator(make_predictor())
+    with pytest.raises(UnknownElement, match="atomic number 7"):
+        atoms.get_potential_energy()
+
+
+def test_many_structures_in_one_call_equal_one_by_one() -> None:
+    predictor = make_predictor()
+    structures = [molecule("CH3OH"), crystal(), molecule("H2O"), Atoms("O"), crystal()]
+    for limits in (BatchLimits(), BatchLimits(graphs=2), BatchLimits(atoms=7)):
+        together = predict_atoms(predictor, structures, members=True, limits=limits)
+        for atoms, results in zip(structures, together, strict=True):
+            alone = predict_atoms(predictor, [atoms], members=True)[0]
+            assert set(results) == set(alone)
+            assert ("stress" in results) == bool(atoms.pbc.all())
+            for name, value in results.items():
+                assert np.allclose(value, alone[name], rtol=1e-9, atol=1e-11), name
+
+
+def test_relaxation_lowers_the_energy() -> None:
+    atoms = molecule("CH3OH")
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = SurefootCalculator(make_predictor())
+    before = atoms.get_potential_energy()
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
+    assert atoms.get_potential_energy() < before
+    assert np.abs(atoms.get_forces()).max() < 0.06
+
+
+def test_a_band_runs_on_one_calculator() -> None:
+    first = molecule("CH3OH")
+    last = first.copy()
+    last.positions[-1] += 0.3
+    images = [first.copy() for _ in range(4)] + [last]
+    calculator = SurefootCalculator(make_predictor())
+    for image in images:
+        image.calc = calculator
+    band = NEB(images, allow_shared_calculator=True, method="improvedtangent")
+    band.interpolate()
+    BFGS(band, logfile=None).run(fmax=0.5, steps=5)
+    assert all(np.isfinite(image.get_potential_energy()) for image in images)
+
+
+@pytest.mark.parametrize("kind", ["molecule", "crystal"])
+def test_energy_is_conserved(kind: str) -> None:
+    """NVE: the total energy wanders by far less than the kinetic energy does."""
+    atoms = molecule("CH3OH") if kind == "molecule" else crystal()
+    atoms.calc = SurefootCalculator(make_predictor())
+    BFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
+    scale = np.sqrt(atoms.get_masses() * units.kB * 300)
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(len(atoms), 3)) * scale[:, None])
+    dynamics = VelocityVerlet(atoms, timestep=0.25 * units.fs)
+    totals, kinetic = [], []
+    for _ in dynamics.irun(steps=200):
+        totals.append(atoms.get_total_energy())
+        kinetic.append(atoms.get_kinetic_energy())
+    drift = abs(np.mean(totals[-50:]) - np.mean(totals[:50])) / len(atoms)
+    assert np.ptp(kinetic) > 1e-3, "nothing moved"
+    assert np.ptp(totals) < 0.05 * np.ptp(kinetic)
+    assert drift < 1e-4  # eV/atom over 50 fs
