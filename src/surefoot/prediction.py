@@ -195,8 +195,8 @@ class Prediction:
         ood: (graphs) distance to the training data where the Predictor has a gate, else None.
         energy_draws: (draws, graphs) mean of each draw.
         forces_draws: (draws, atoms, 3) or None.
-        energy_factor: (graphs, r) z with Cov(E_a, E_b) = z_a · z_b across all batches of one
-            Predictor; None where it has no spread.
+        energy_factor: (graphs, r) z with Var(E_a − E_b) = |z_a − z_b|² for structures a and b of
+            one composition, across all batches of one Predictor; None where it has no spread.
     """
 
     energy: Moments

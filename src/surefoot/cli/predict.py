@@ -55,6 +55,8 @@ def run(
         results = predict_atoms(
             predictor, [frame.atoms for frame in frames], members=members, progress=bar.advance
         )
+    for result in results if members else ():
+        result["energy_difference_factor"] = predictor.calibration.difference
     images = [side_by_side(frame, result) for frame, result in zip(frames, results, strict=True)]
     write_images(output, images)
     say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.source}")

@@ -79,9 +79,11 @@ def load_splits(settings: DataSettings, seed: int) -> Splits:
     valid: list[Frame] = []
     if isinstance(settings.valid, list):
         valid = read_frames(settings.valid, settings.keys, settings.units) if settings.valid else []
-    elif settings.valid > 0:
-        if settings.valid >= 1:
-            raise ValueError(f"data: {{valid: {settings.valid}}} is a share; it must be below 1.")
+    elif settings.valid != 0:
+        if not 0 < settings.valid < 1:
+            raise ValueError(
+                f"data: {{valid: {settings.valid}}} is a share; it must be from 0 to below 1."
+            )
         splitter = split_groups if settings.split == "group" else split_random
         train, valid = splitter(train, settings.valid, seed)
     test = read_frames(settings.test, settings.keys, settings.units) if settings.test else []
@@ -89,5 +91,10 @@ def load_splits(settings: DataSettings, seed: int) -> Splits:
 
 
 def hash_files(paths: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of each file, by the name of the file."""
-    return {Path(path).name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+    """SHA-256 of each file, by the name of the file; a name that comes again is numbered."""
+    hashes: dict[str, str] = {}
+    for number, path in enumerate(paths, 1):
+        name = Path(path).name
+        name = f"{name} (file {number})" if name in hashes else name
+        hashes[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashes

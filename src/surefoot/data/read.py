@@ -7,6 +7,7 @@ came from, so that every later complaint can name file and frame.
 from __future__ import annotations
 
 import gzip
+import math
 import shutil
 import tempfile
 from collections import Counter
@@ -51,7 +52,7 @@ class Keys(Settings):
 
 
 class FileUnits(Settings):
-    """Units of the labels in a file; positions are in `length` too where a format does not say."""
+    """Units of the labels in a file, `length` that of forces and stress; positions are in Å."""
 
     energy: Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"] = "eV"
     length: Literal["Å", "Angstrom", "Bohr", "nm"] = "Å"
@@ -119,7 +120,7 @@ def read_frames(
         if key not in (None, IGNORE) and all(getattr(f, label) is None for f in frames):
             raise UnreadableFile(
                 f"{', '.join(map(str, paths))}: no frame has the key '{key}' that is set for "
-                f"{label}. The first frame holds: {_held(frames[0].atoms)}."
+                f"{label}. The first frame holds: {_held(read_images(Path(paths[0]))[0])}."
             )
     return frames
 
@@ -134,9 +135,7 @@ def describe_labels(frames: Sequence[Frame]) -> str:
 
 
 def _read_file(path: Path, keys: Keys, units: FileUnits) -> list[Frame]:
-    if not path.is_file():
-        raise UnreadableFile(f"{path}: there is no such file.")
-    images = _read_images(path)
+    images = read_images(path)
     seen: Counter[str] = Counter()
     frames = []
     for index, atoms in enumerate(images):
@@ -150,16 +149,22 @@ def _read_file(path: Path, keys: Keys, units: FileUnits) -> list[Frame]:
     return frames
 
 
-def _read_images(path: Path) -> list[Atoms]:
+def read_images(path: Path) -> list[Atoms]:
+    """All structures of a file as they stand there; a `.gz` suffix is unpacked first.
+
+    Raises:
+        UnreadableFile: with the file and the reason.
+    """
+    if not path.is_file():
+        raise UnreadableFile(f"{path}: there is no such file.")
     with tempfile.TemporaryDirectory() as folder:
         plain = path
-        if path.suffix == ".gz":
-            plain = Path(folder) / path.stem
-            with gzip.open(path, "rb") as packed, plain.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-        reader = READERS.get(plain.suffix, read_ase)
         try:
-            return reader(plain)
+            if path.suffix == ".gz":
+                plain = Path(folder) / path.stem
+                with gzip.open(path, "rb") as packed, plain.open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+            return READERS.get(plain.suffix, read_ase)(plain)
         except Exception as error:  # ASE's readers raise whatever their parsers meet
             reason = str(error) or type(error).__name__
             raise UnreadableFile(
@@ -211,10 +216,10 @@ def _to_frame(
 ) -> Frame:
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     energy_unit = ENERGY_UNITS[units.energy]
-    force_unit = energy_unit / LENGTH_UNITS[units.length]
+    length_unit = LENGTH_UNITS[units.length]
     energy = _find(atoms.info, results, keys.energy, ENERGY_KEYS, "energy")
     forces = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
-    stress = _find_stress(atoms, results, keys.stress)
+    stress = _find_stress(atoms, results, keys.stress, length_unit)
     info = atoms.info
     charge, spin = read_state(info)
     plain = atoms.copy()
@@ -222,8 +227,8 @@ def _to_frame(
     return Frame(
         atoms=plain,
         energy=None if energy is None else float(energy) * energy_unit,
-        forces=None if forces is None else np.array(forces, float) * force_unit,
-        stress=None if stress is None else stress * energy_unit / LENGTH_UNITS[units.length] ** 3,
+        forces=None if forces is None else np.array(forces, float) * energy_unit / length_unit,
+        stress=None if stress is None else stress * energy_unit,
         charge=charge,
         spin=spin,
         group=str(info.get("group", default_group)),
@@ -253,13 +258,17 @@ def _find(
     return results.get(name, held.get(name))
 
 
-def _find_stress(atoms: Atoms, results: dict[str, Any], key: str | None) -> np.ndarray | None:
-    stress = _find(atoms.info, results, key, STRESS_KEYS, "stress")
-    if stress is not None:
-        return _full_stress(stress)
-    if key is not None:
-        return None
-    for candidate in VIRIAL_KEYS:
+def _find_stress(
+    atoms: Atoms, results: dict[str, Any], key: str | None, length_unit: float
+) -> np.ndarray | None:
+    """Stress in the file's unit of energy per Å³, or −virial / volume; a virial is an energy."""
+    if key not in VIRIAL_KEYS:
+        stress = _find(atoms.info, results, key, STRESS_KEYS, "stress")
+        if stress is not None:
+            return _full_stress(stress) / length_unit**3
+        if key is not None:
+            return None
+    for candidate in VIRIAL_KEYS if key is None else (key,):
         if candidate in atoms.info and abs(atoms.cell.volume) > 0:
             return -_full_stress(atoms.info[candidate]) / atoms.cell.volume
     return None
@@ -288,8 +297,11 @@ def read_state(info: dict[str, Any]) -> tuple[int | None, int | None]:
 def _whole(info: dict[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
         if name in info:
-            value = float(info[name])
-            if value != round(value):
+            try:
+                value = float(info[name])
+            except (TypeError, ValueError):
+                value = math.nan  # refused below, like every other number that is not whole
+            if not value.is_integer():
                 raise ValueError(f"{name} is {info[name]}; a whole number is needed")
             return int(value)
     return None
@@ -298,4 +310,5 @@ def _whole(info: dict[str, Any], names: tuple[str, ...]) -> int | None:
 def _held(atoms: Atoms) -> str:
     names = [f"info {name}" for name in atoms.info]
     names += [f"array {name}" for name in atoms.arrays if name not in ("numbers", "positions")]
+    names += [f"calculator {name}" for name in (atoms.calc.results if atoms.calc else {})]
     return ", ".join(names) or "no keys at all"

@@ -35,6 +35,8 @@ def split_groups(
         ValueError: if there are fewer than two groups.
     """
     names = list(dict.fromkeys(frame.group for frame in frames))
+    if not names:
+        raise ValueError("there are no frames to split besides isolated atoms.")
     if len(names) < 2:
         raise ValueError(
             f"all {len(frames)} frames are of one group ('{names[0]}'), so none can be put aside "

@@ -16,12 +16,13 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
-from surefoot.data.read import read_ase
+from surefoot.data.read import read_images
 from surefoot.evaluate.accuracy import accuracy
 from surefoot.evaluate.calibration import central_bound
 from surefoot.units import KCAL_PER_MOL
 
 DEGREES = {"linear": 1, "quadratic": 2}
+REQUIRED = ("system", "path_point", "translation", "energy_ensemble", "energy_difference_factor")
 TOLERANCE = 1e-6  # eV: two barriers that are both exactly zero agree
 
 
@@ -79,18 +80,19 @@ def read_scans(path: str | Path) -> list[Scan]:
     Raises:
         ValueError: if frames do not belong to scans or carry no prediction of members.
     """
-    frames = read_ase(Path(path))
+    frames = read_images(Path(path))
     scans: dict[str, list[Atoms]] = {}
     for number, atoms in enumerate(frames):
-        missing = [
-            name
-            for name in ("system", "path_point", "translation", "energy_ensemble")
-            if name not in atoms.info
-        ]
+        missing = [name for name in REQUIRED if name not in atoms.info]
         if missing:
             raise ValueError(
                 f"{path}, frame {number}: info has no '{missing[0]}'; make the scans with "
                 "`surefoot hat scan` and predict them with `surefoot predict --members`."
+            )
+        if np.size(atoms.info["energy_ensemble"]) < 2:
+            raise ValueError(
+                f"{path}, frame {number}: predicted by one member, which has no error bar; train "
+                "an ensemble (`posterior: {members: 8}`)."
             )
         scans.setdefault(str(atoms.info["system"]), []).append(atoms)
     return [_read_scan(path, name, images) for name, images in scans.items()]
@@ -104,9 +106,7 @@ def _read_scan(path: str | Path, name: str, images: Sequence[Atoms]) -> Scan:
     energies = np.array([atoms.get_potential_energy() for atoms in images])
     members = np.array([atoms.info["energy_ensemble"] for atoms in images], float).T
     deviation = members - members.mean(0)
-    spread = deviation.std(0, ddof=1)
-    # The file holds calibrated σ and raw members; their ratio is the factor of the potential.
-    factor = np.median(np.array([a.info["energy_uncertainty"] for a in images]) / spread)
+    factor = float(first.info["energy_difference_factor"])
     labelled = all("REF_energy" in atoms.info for atoms in images)
     return Scan(
         name=name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from surefoot.data.convert import Sample
 from surefoot.evaluate.recalibrate import Factor, fit_factor
@@ -30,10 +30,15 @@ def calibrate(
         return Calibration(source="not calibrated: no frame is unseen by two members"), {}
     judged = predict_samples(predictor, samples, members=True)
     factors = {}
-    for name, (target, draws, seen_by) in _quantities(judged, unseen).items():
+    quantities = _quantities(judged, unseen)
+    if "energy" in quantities:
+        quantities["difference"] = _differences(judged, unseen, pair_frames(samples))
+    for name, (target, draws, seen_by) in quantities.items():
         chosen = (seen_by.sum(0) >= 2) & _spreads(draws, seen_by)
         if chosen.any():
             factors[name] = fit_factor(target[chosen], draws[:, chosen], seen_by[:, chosen])
+    if not factors:
+        return Calibration(source="not calibrated: no label where unseen members differ"), {}
     frames = int(usable.sum())
     source = f"{frames} frames, each judged by members that had not seen it"
     values = {name: factor.value for name, factor in factors.items()}
@@ -64,6 +69,37 @@ def _quantities(
             np.repeat(by_atom, 3, axis=1),
         )
     return quantities
+
+
+def pair_frames(samples: Sequence[Sample]) -> Int[np.ndarray, "pairs 2"]:
+    """Each labelled frame with the one before it of the same group and composition."""
+    before: dict[tuple[str, bytes], int] = {}
+    pairs = []
+    for number, sample in enumerate(samples):
+        if not bool(sample.targets.has_energy.all()):
+            continue
+        key = (sample.group, sample.graph.numbers.sort().values.numpy().tobytes())
+        if key in before:
+            pairs.append((before[key], number))
+        before[key] = number
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def _differences(
+    judged: Judged, unseen: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, draws and unseen of energy differences; unseen only if neither frame was seen."""
+    first, second = pairs.T
+    energies = judged.targets.energy.numpy()
+    draws = judged.prediction.energy_draws
+    if draws is None:
+        raise ValueError("energies of the members are needed to calibrate differences.")
+    members = draws.numpy()
+    return (
+        energies[second] - energies[first],
+        members[:, second] - members[:, first],
+        unseen[:, first] & unseen[:, second],
+    )
 
 
 def _spreads(draws: Float[np.ndarray, "members points"], unseen: np.ndarray) -> np.ndarray:

@@ -34,12 +34,15 @@ class Calibration:
 
     Attributes:
         energy, forces, stress: what the spread of the draws is multiplied by.
+        difference: the same for differences between energies of one composition, where errors
+            that all structures of a composition share cancel: barriers, paths, relaxations.
         source: in words, for reports.
     """
 
     energy: float = 1.0
     forces: float = 1.0
     stress: float = 1.0
+    difference: float = 1.0
     source: str = "not calibrated"
 
 
@@ -150,18 +153,15 @@ def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Pre
             baseline=_read_baseline(header["baseline"]),
         )
         posterior_type = POSTERIORS[header["posterior"]]
+        calibration = Calibration(**header["calibration"])
+        provenance = header["provenance"]
     except (KeyError, TypeError, ValueError) as error:
         raise RefusedFile(
             f"{path}: made with parts this version of surefoot does not have ({error})."
         ) from error
     if dtype is not None:
         tree = {name: value.to(dtype) for name, value in tree.items()}
-    return build_predictor(
-        potential,
-        posterior_type(tree),
-        Calibration(**header["calibration"]),
-        header["provenance"],
-    )
+    return build_predictor(potential, posterior_type(tree), calibration, provenance)
 
 
 def _read_baseline(header: dict[str, Any]) -> Baseline:
@@ -188,7 +188,7 @@ def _mix_output(output: Output, calibration: Calibration, *, members: bool) -> P
         stress=stress,
         energy_draws=draws,
         forces_draws=forces_draws,
-        energy_factor=_factor(draws, energy.mean, calibration.energy),
+        energy_factor=_factor(draws, energy.mean, calibration.difference),
     )
 
 

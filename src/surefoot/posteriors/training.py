@@ -88,14 +88,16 @@ def plan_training(
         references: where the energies of free atoms come from.
         provenance: what the files of the run say of their origin.
     Raises:
-        ValueError: if there is nothing to learn from, or too few groups for the folds.
+        ValueError: if there is nothing to learn from, too few groups for the folds, or an element
+            that only the validation split holds.
     """
     _require_labels(splits, parts.loss)
     statistics = measure(splits.train + splits.isolated, references)
     groups = number_groups(splits.train + splits.valid)
     samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
-    atoms = sum(sample.graph.numbers.shape[0] for sample in samples)
-    edges = sum(sample.graph.edge_index.shape[1] for sample in samples)
+    learnt = samples[: len(splits.train)]
+    atoms = sum(sample.graph.numbers.shape[0] for sample in learnt)
+    edges = sum(sample.graph.edge_index.shape[1] for sample in learnt)
     potential = Potential(
         model=parts.model,
         head=parts.head,
@@ -106,6 +108,8 @@ def plan_training(
             neighbors=edges / atoms,
         ),
     )
+    for frame in splits.valid:
+        potential.baseline.require(frame.atoms.numbers, frame.place)
     unseen = unseen_frames(
         [frame.group for frame in splits.train], parts.posterior, parts.train.seed
     )
