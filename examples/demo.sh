@@ -4,7 +4,11 @@
 set -euo pipefail
 out=${1:-runs/demo}
 here=$(cd "$(dirname "$0")" && pwd)
-rm -rf "$out" && mkdir -p "$out"
+if [ -e "$out" ]; then
+  echo "$out is there already; remove it or name another folder" >&2
+  exit 1
+fi
+mkdir -p "$out"
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 
 # 1. Structures: capped amino acids and a radical that takes a hydrogen from them.

@@ -195,6 +195,7 @@ class Prediction:
         ood: (graphs) distance to the training data where the Predictor has a gate, else None.
         energy_draws: (draws, graphs) mean of each draw.
         forces_draws: (draws, atoms, 3) or None.
+        stress_draws: (draws, graphs, 3, 3) or None.
         energy_factor: (graphs, r) z with Var(E_a − E_b) = |z_a − z_b|² for structures a and b of
             one composition, across all batches of one Predictor; None where it has no spread.
     """
@@ -205,6 +206,7 @@ class Prediction:
     ood: Tensor | None = None
     energy_draws: Float[Tensor, "draws graphs"] | None = None
     forces_draws: Float[Tensor, "draws atoms 3"] | None = None
+    stress_draws: Float[Tensor, "draws graphs 3 3"] | None = None
     energy_factor: Float[Tensor, "graphs rank"] | None = None
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:

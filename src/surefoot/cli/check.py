@@ -25,6 +25,10 @@ def run(
     stress_key: StressKey = None,
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", help="Code of a finding that you have judged to be harmless."),
+    ] = None,
 ) -> None:
     from surefoot.cli.options import read_keys, read_units
     from surefoot.cli.screen import STATUS_REFUSED, say
@@ -37,7 +41,7 @@ def run(
         splits["test"] = read_frames(test, keys, units)
     for name, frames in splits.items():
         say(f"{name if test else 'found'}: {len(frames)} frames; {describe_labels(frames)}")
-    if diagnose(splits):
+    if diagnose(splits, accept or ()):
         raise typer.Exit(STATUS_REFUSED)
 
 
@@ -48,11 +52,17 @@ def diagnose(splits: Mapping[str, Sequence[Frame]], accept: Sequence[str] = ()) 
     from surefoot.data.findings import Severity
 
     findings = check_frames(splits)
+    codes = {finding.code for finding in findings}
+    for code in accept:
+        if code not in codes:
+            say(f"nothing to accept under [{code}]")
     fatal = [f for f in findings if f.severity is Severity.ERROR and f.code not in accept]
     for finding in findings:
-        accepted = " (accepted)" if finding.code in accept else ""
-        say(f"{finding.severity.value} [{finding.code}]{accepted} {finding.message}")
-    warnings = len(findings) - len(fatal)
+        mark = " (accepted)" if finding.code in accept else ""
+        say(f"{finding.severity.value} [{finding.code}]{mark} {finding.message}")
+    accepted = [f for f in findings if f.severity is Severity.ERROR and f not in fatal]
+    warnings = len(findings) - len(fatal) - len(accepted)
     verdict = "training would be wrong" if fatal else "nothing that forbids training"
-    say(f"checked: {len(fatal)} errors, {warnings} warnings; {verdict}")
+    also = f", {len(accepted)} accepted" if accepted else ""
+    say(f"checked: {len(fatal)} errors, {warnings} warnings{also}; {verdict}")
     return fatal

@@ -45,6 +45,14 @@ def main() -> None:
     """Run the program; a mistake of the user is a sentence on stderr and exit status 1."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        from surefoot.cli.screen import STATUS_REFUSED, complain, missing_extra
+
+        advice = missing_extra(error)
+        if advice is None:
+            raise
+        complain(f"surefoot: {advice}")
+        sys.exit(STATUS_REFUSED)
     except Exception as error:
         from surefoot.cli.screen import STATUS_REFUSED, complain, is_users
 

@@ -103,6 +103,18 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar | Lines]
         yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""), title)
 
 
+EXTRAS = {"tblite": "xtb", "rdkit": "hat"}
+"""Package that is imported where it is used → the extra that installs it."""
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """What to install for a package that is not there; None if it is not an optional one."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return f"this needs {package}; install it with `pip install 'surefoot[{EXTRAS[package]}]'`."
+
+
 def is_users(error: Exception) -> bool:
     """Whether an error is about the user's input, so that its message is all there is to say.
 

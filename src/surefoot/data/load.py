@@ -27,7 +27,7 @@ class DataSettings(Settings):
     )
     test: list[str] = Field(
         default=[],
-        description="files for the final error table; checked for frames that are in train",
+        description="files that will judge the potential; checked for frames that are in train too",
     )
     split: Literal["group", "random"] = Field(
         default="group",

@@ -39,8 +39,8 @@ def check_states(frames: Sequence[Frame]) -> list[Finding]:
         "two-states",
         Severity.ERROR,
         suspects,
-        "a model without charge and spin conditioning cannot tell the states apart, so switch that "
-        "on or keep one state per composition",
+        "a model without charge and spin conditioning cannot tell the states apart, so keep one "
+        "state per composition",
     )
 
 

@@ -214,6 +214,13 @@ def describe(summary: Summary) -> list[str]:
             f"{name}: {found.count} paths, barrier MAE {found.mae:.2f}, RMSE {found.rmse:.2f} "
             f"kcal/mol; {share:.0%} of the references lie in the {summary.level:.0%} interval"
         )
+        uphill = [b for b in judged if max(b.value, b.std, b.reference or 0.0) > TOLERANCE]
+        if len(uphill) < len(judged):
+            share = float(np.mean([b.holds(summary.level) for b in uphill]))
+            lines.append(
+                f"  without the {len(judged) - len(uphill)} paths that go downhill for label and "
+                f"all members: {share:.0%} of {len(uphill)}"
+            )
         if name == "forward":
             lines += [
                 f"  {kind} regression on the transfer distance alone (each path from all others): "
@@ -221,12 +228,12 @@ def describe(summary: Summary) -> list[str]:
                 f"{found.mae * KCAL_PER_MOL / errors.mean():.2f} of it"
                 for kind, errors in summary.baselines.items()
             ]
-    lines.append(
-        f"These are barriers of rigid scans on the surface of {summary.method}. GFN2-xTB puts "
-        "hydrogen-transfer barriers some 18 kcal/mol too low: they are not true barriers."
-        if "xTB" in summary.method
-        else f"These are barriers of rigid scans on the surface of {summary.method}."
-    )
+    lines.append(f"These are barriers of rigid scans on the surface of {summary.method}.")
+    if summary.method.startswith("GFN2-xTB"):
+        lines[-1] += (
+            " GFN2-xTB puts hydrogen-transfer barriers some 18 kcal/mol too low: they are not "
+            "true barriers."
+        )
     return lines
 
 

@@ -12,6 +12,8 @@ from surefoot.evaluate.recalibrate import Factor, fit_factor
 from surefoot.posteriors.judge import Judged, predict_samples
 from surefoot.posteriors.predictor import Calibration, Predictor
 
+TRIANGLE = np.triu_indices(3)  # a stress is symmetric
+
 
 def calibrate(
     predictor: Predictor, samples: Sequence[Sample], unseen: Bool[np.ndarray, "members samples"]
@@ -67,6 +69,14 @@ def _quantities(
             targets.forces.numpy()[atoms].reshape(-1),
             draws.reshape(draws.shape[0], -1),
             np.repeat(by_atom, 3, axis=1),
+        )
+    if prediction.stress_draws is not None and targets.has_stress.any():
+        draws = prediction.stress_draws.double().numpy()[..., *TRIANGLE]
+        chosen = targets.has_stress.numpy() & np.isfinite(draws).all((0, 2))
+        quantities["stress"] = (
+            targets.stress.numpy()[..., *TRIANGLE][chosen].reshape(-1),
+            draws[:, chosen].reshape(draws.shape[0], -1),
+            np.repeat(unseen[:, chosen], len(TRIANGLE[0]), axis=1),
         )
     return quantities
 

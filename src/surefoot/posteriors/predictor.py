@@ -83,7 +83,7 @@ class Predictor:
             graph: the batch.
             forces: whether forces are wanted.
             stress: whether stress is wanted.
-            members: whether the forces of each draw are kept too.
+            members: whether the forces and stress of each draw are kept too.
         """
         output = self.potential(self.weights, graph, forces=forces, stress=stress)
         return _mix_output(output, self.calibration, members=members)
@@ -176,18 +176,20 @@ def _read_baseline(header: dict[str, Any]) -> Baseline:
 def _mix_output(output: Output, calibration: Calibration, *, members: bool) -> Prediction:
     energy = mix(output.energy)
     draws = output.energy.mean.detach()
-    forces = stress = forces_draws = None
+    forces = stress = forces_draws = stress_draws = None
     if output.forces is not None:
         forces = mix(output.forces, vector=True).scaled(calibration.forces)
         forces_draws = output.forces.mean.detach() if members else None
     if output.stress is not None:
         stress = mix(output.stress).scaled(calibration.stress)
+        stress_draws = output.stress.mean.detach() if members else None
     return Prediction(
         energy=energy.scaled(calibration.energy),
         forces=forces,
         stress=stress,
         energy_draws=draws,
         forces_draws=forces_draws,
+        stress_draws=stress_draws,
         energy_factor=_factor(draws, energy.mean, calibration.difference),
     )
 
@@ -219,6 +221,7 @@ def join_predictions(parts: Sequence[Prediction]) -> Prediction:
         ood=_joined([part.ood for part in parts], 0),
         energy_draws=_joined([part.energy_draws for part in parts], 1),
         forces_draws=_joined([part.forces_draws for part in parts], 1),
+        stress_draws=_joined([part.stress_draws for part in parts], 1),
         energy_factor=_joined([part.energy_factor for part in parts], 0),
     )
 

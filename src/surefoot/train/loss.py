@@ -16,7 +16,7 @@ from surefoot.settings import Settings
 
 
 class LossSettings(Settings):
-    """L = w_E ⟨score(E) / N^(2p)⟩ + w_F ⟨score(F)⟩ + w_S ⟨score(σ)⟩.
+    """L = w_E ⟨score(E / N^p)⟩ + w_F ⟨score(F)⟩ + w_S ⟨score(σ)⟩.
 
     Means run over labelled graphs, labelled force components (atoms for the norm) and labelled
     stress components. Energies count in eV per atom to the power p, forces in eV/Å, stress in
