@@ -10,7 +10,7 @@ import pytest
 
 def test_check_passes_sound_files(surefoot, folder: Path) -> None:
     done = surefoot("check", folder / "train.xyz", "--test", folder / "test.xyz")
-    assert "40 frames; energy 40/40, forces 40/40" in done.stdout
+    assert "40 frames; energy 40/40 (calculator), forces 40/40" in done.stdout
     assert "0 errors" in done.stdout
 
 

@@ -71,8 +71,12 @@ def side_by_side(frame: Frame, results: dict[str, Any]) -> Atoms:
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
 
+    from surefoot import __version__
+    from surefoot.data.read import PREDICTED
+
     atoms = frame.atoms.copy()
     labels = {"REF_energy": frame.energy, "REF_forces": frame.forces}
+    atoms.info[PREDICTED] = f"surefoot {__version__}"
     if frame.stress is not None:
         labels["REF_stress"] = full_3x3_to_voigt_6_stress(frame.stress)
     own = {name: results[name] for name in ("energy", "forces", "stress") if name in results}

@@ -46,7 +46,9 @@ def run(
     from surefoot.train.fit import fit
 
     settings = load_config(config, overrides or ())
-    torch.set_num_threads(settings.train.threads or torch.get_num_threads())
+    threads = settings.train.threads or torch.get_num_threads()
+    # Members share the threads; inside an operation there is then nothing left to cut.
+    torch.set_num_threads(1 if settings.posterior.members > 1 else threads)
     checkpoint = output / "last.safetensors"
     _refuse_mixing(checkpoint, resume)
     splits = load_splits(settings.data, settings.train.seed)
@@ -63,6 +65,7 @@ def run(
             state,
             observers=[keeper.close_epoch, show],
             stop=lambda: keeper.look() or bool(asked),
+            workers=threads,
         )
     if not finished:
         save_checkpoint(checkpoint, plan, state)

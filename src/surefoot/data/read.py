@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ CHARGE_KEYS = ("charge", "total_charge")
 SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
 CALCULATOR = "calculator"
 IGNORE = "none"
+PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
 GROUP_BLOCK = 50  # frames of one composition in one file that count as one group
 
 
@@ -73,6 +74,7 @@ class Frame:
         config_type: the unit of error tables; `IsolatedAtom` marks reference atoms.
         file: path of the file as the user gave it.
         index: number of the frame in its file, from 0.
+        keys: the key under which each label was found; `calculator` for ASE's own results.
     """
 
     atoms: Atoms
@@ -85,6 +87,7 @@ class Frame:
     config_type: str
     file: str
     index: int
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -126,12 +129,17 @@ def read_frames(
 
 
 def describe_labels(frames: Sequence[Frame]) -> str:
-    """One line that counts the labels found, for example `energy 400/400, forces 398/400`."""
-    counts = {
-        label: sum(getattr(frame, label) is not None for frame in frames)
-        for label in ("energy", "forces", "stress", "charge", "spin")
-    }
-    return ", ".join(f"{label} {count}/{len(frames)}" for label, count in counts.items())
+    """One line that counts the labels found and names their keys.
+
+    For example `energy 400/400 (REF_energy), forces 398/400 (REF_forces), stress 0/400, …`.
+    """
+    parts = []
+    for label in ("energy", "forces", "stress", "charge", "spin"):
+        count = sum(getattr(frame, label) is not None for frame in frames)
+        keys = Counter(frame.keys[label] for frame in frames if label in frame.keys)
+        several = ", ".join(f"{key} {n}" if len(keys) > 1 else key for key, n in keys.items())
+        parts.append(f"{label} {count}/{len(frames)}" + (f" ({several})" if keys else ""))
+    return ", ".join(parts)
 
 
 def _read_file(path: Path, keys: Keys, units: FileUnits) -> list[Frame]:
@@ -214,13 +222,16 @@ def _first(arrays: Any, *names: str) -> np.ndarray | None:
 def _to_frame(
     atoms: Atoms, file: str, index: int, default_group: str, keys: Keys, units: FileUnits
 ) -> Frame:
-    results = dict(atoms.calc.results) if atoms.calc is not None else {}
+    # What a potential predicted is no label, though ASE stores it as one.
+    predicted = PREDICTED in atoms.info
+    results = {} if atoms.calc is None or predicted else dict(atoms.calc.results)
     energy_unit = ENERGY_UNITS[units.energy]
     length_unit = LENGTH_UNITS[units.length]
-    energy = _find(atoms.info, results, keys.energy, ENERGY_KEYS, "energy")
-    forces = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
-    stress = _find_stress(atoms, results, keys.stress, length_unit)
     info = atoms.info
+    energy, energy_key = _find(info, results, keys.energy, ENERGY_KEYS, "energy")
+    forces, forces_key = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
+    stress, stress_key = _find_stress(atoms, results, keys.stress, length_unit)
+    found = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     charge, spin = read_state(info)
     plain = atoms.copy()
     plain.calc = None
@@ -235,6 +246,7 @@ def _to_frame(
         config_type=str(info.get("config_type", "Default")),
         file=file,
         index=index,
+        keys={label: key for label, key in found.items() if key is not None},
     )
 
 
@@ -244,34 +256,38 @@ def _find(
     key: str | None,
     known: tuple[str, ...],
     name: str,
-) -> Any:
+) -> tuple[Any, str | None]:
+    """A label and the key it stands under; twice None where there is none."""
     if key == IGNORE:
-        return None
-    if key == CALCULATOR:
-        return results.get(name)
-    if key is not None:
-        # ASE moves plain `energy` and `forces` columns into a calculator; both places count.
-        return held.get(key, results.get(key))
-    for candidate in known:
-        if candidate in held:
-            return held[candidate]
-    return results.get(name, held.get(name))
+        return None, None
+    # ASE moves plain `energy` and `forces` columns into a calculator; both places count.
+    places = [(held, candidate, candidate) for candidate in (known if key is None else (key,))]
+    if key in (None, CALCULATOR):
+        places.append((results, name, CALCULATOR))
+    if key is None:
+        places.append((held, name, name))
+    elif key != CALCULATOR:
+        places.append((results, key, CALCULATOR))
+    for place, candidate, told in places:
+        if place.get(candidate) is not None:
+            return place[candidate], told
+    return None, None
 
 
 def _find_stress(
     atoms: Atoms, results: dict[str, Any], key: str | None, length_unit: float
-) -> np.ndarray | None:
+) -> tuple[np.ndarray | None, str | None]:
     """Stress in the file's unit of energy per Å³, or −virial / volume; a virial is an energy."""
     if key not in VIRIAL_KEYS:
-        stress = _find(atoms.info, results, key, STRESS_KEYS, "stress")
+        stress, found = _find(atoms.info, results, key, STRESS_KEYS, "stress")
         if stress is not None:
-            return _full_stress(stress) / length_unit**3
+            return _full_stress(stress) / length_unit**3, found
         if key is not None:
-            return None
+            return None, None
     for candidate in VIRIAL_KEYS if key is None else (key,):
         if candidate in atoms.info and abs(atoms.cell.volume) > 0:
-            return -_full_stress(atoms.info[candidate]) / atoms.cell.volume
-    return None
+            return -_full_stress(atoms.info[candidate]) / atoms.cell.volume, candidate
+    return None, None
 
 
 def _full_stress(value: Any) -> np.ndarray:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -27,7 +30,7 @@ from surefoot.settings import Settings
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import ScheduleSettings, observe, rate_share
 from surefoot.train.state import State
-from surefoot.train.step import clip_gradients, loss_gradients
+from surefoot.train.step import clip_gradients, loss_gradients, shared_gradients
 from surefoot.train.validate import judge
 
 BETAS = (0.9, 0.999)
@@ -89,6 +92,9 @@ class Task:
 Observer = Callable[[State], None]
 """Called after every epoch, when the state is whole."""
 
+Gradients = Callable[..., tuple[dict[str, Tensor], Weights]]
+"""`loss_gradients`, or the same shared out among threads."""
+
 
 def fit(
     task: Task,
@@ -96,6 +102,7 @@ def fit(
     *,
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
+    workers: int = 1,
 ) -> bool:
     """Train until the epochs are done, patience ends or `stop` says so.
 
@@ -104,26 +111,41 @@ def fit(
         state: where to begin; it is moved along.
         observers: called with the state after every epoch.
         stop: asked after every batch; the state then stands between two batches.
+        workers: threads that share the members; set torch itself to one thread then. The weights
+            do not depend on it.
     Returns:
         Whether the run is finished, rather than stopped in between.
     """
     settings = task.settings
+    workers = min(workers, math.prod(task.roles.learn.shape[:-1]))
     # A sample from which nobody learns is left out of the batches altogether.
     learns = task.roles.learn.reshape(-1, len(task.samples)).sum(0) > 0
     pool = torch.nonzero(learns).squeeze(1).numpy()
-    while state.epoch < settings.epochs and not _exhausted(state, settings):
-        order = pool[order_of_epoch(len(pool), settings.seed, state.epoch)]
-        batches = plan_batches(task.samples, order, settings.batch)
-        started = time.perf_counter()
-        for indices in batches[state.batch :]:
-            _advance(task, state, join(task.samples, indices), len(batches))
-            if stop():
+    with ThreadPoolExecutor(workers) as threads:
+        gradients = loss_gradients if workers < 2 else partial(shared_gradients, threads, workers)
+        while state.epoch < settings.epochs and not _exhausted(state, settings):
+            if not _run_epoch(task, state, pool, gradients, stop):
                 return False
-        _close_epoch(task, state, len(batches), time.perf_counter() - started)
-        for observe_state in observers:
-            observe_state(state)
+            for observe_state in observers:
+                observe_state(state)
+            if stop():
+                return state.epoch >= settings.epochs
+    return True
+
+
+def _run_epoch(
+    task: Task, state: State, pool: np.ndarray, gradients: Gradients, stop: Callable[[], bool]
+) -> bool:
+    """The rest of the running epoch; whether it came to its end."""
+    settings = task.settings
+    order = pool[order_of_epoch(len(pool), settings.seed, state.epoch)]
+    batches = plan_batches(task.samples, order, settings.batch)
+    started = time.perf_counter()
+    for indices in batches[state.batch :]:
+        _advance(task, state, join(task.samples, indices), len(batches), gradients)
         if stop():
-            return state.epoch >= settings.epochs
+            return False
+    _close_epoch(task, state, len(batches), time.perf_counter() - started)
     return True
 
 
@@ -131,11 +153,11 @@ def _exhausted(state: State, settings: TrainSettings) -> bool:
     return settings.patience is not None and state.plateau.stale >= settings.patience
 
 
-def _advance(task: Task, state: State, batch: Batch, batches: int) -> None:
+def _advance(task: Task, state: State, batch: Batch, batches: int, gradients_of: Gradients) -> None:
     """One optimiser step on one batch."""
     settings = task.settings
     importance = task.roles.learn[..., torch.as_tensor(batch.samples)]
-    terms, gradients = loss_gradients(
+    terms, gradients = gradients_of(
         task.potential, task.loss, state.weights, batch.graph, batch.targets, importance
     )
     stacked = importance.dim() == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -44,6 +48,53 @@ def loss_gradients(
     detached = {name: term.detach() for name, term in terms.items()}
     detached["total"] = total.detach()
     return detached, dict(zip(leaves, gradients, strict=True))
+
+
+def shared_gradients(
+    pool: Executor,
+    workers: int,
+    potential: Potential,
+    settings: LossSettings,
+    weights: Weights,
+    graph: Graph,
+    targets: Targets,
+    importance: Float[Tensor, "members graphs"],
+) -> tuple[dict[str, Tensor], Weights]:
+    """The same as `loss_gradients`, with the members shared out among threads.
+
+    Tensors of a small batch are too small to be cut inside an operation, but members do not see
+    each other: each thread takes some, and the numbers are those of one thread to the bit.
+
+    Args:
+        pool: threads.
+        workers: how many of them.
+        potential: as in `loss_gradients`.
+        settings: as there.
+        weights: as there, stacked.
+        graph: as there.
+        targets: as there.
+        importance: as there, with a member axis.
+    """
+    bounds = torch.linspace(0, importance.shape[0], workers + 1).round().int().tolist()
+    parts = [slice(low, high) for low, high in pairwise(bounds) if high > low]
+    tasks = [
+        pool.submit(
+            loss_gradients,
+            potential,
+            settings,
+            {name: value[part] for name, value in weights.items()},
+            graph,
+            targets,
+            importance[part],
+        )
+        for part in parts
+    ]
+    terms, gradients = zip(*(task.result() for task in tasks), strict=True)
+    return _join(terms), _join(gradients)
+
+
+def _join(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def clip_gradients(gradients: Weights, limit: float, *, stacked: bool) -> Weights:

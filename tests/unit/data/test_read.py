@@ -23,7 +23,7 @@ from surefoot.data.read import (
     read_images,
     read_state,
 )
-from surefoot.units import BOHR, HARTREE, KCAL_PER_MOL
+from surefoot.units import HARTREE, KCAL_PER_MOL
 
 FORCES = np.array([[0.1, -0.2, 0.3], [-0.4, 0.5, -0.6]])
 STRESS = np.array([[1.0, 4.0, 5.0], [4.0, 2.0, 6.0], [5.0, 6.0, 3.0]])
@@ -279,7 +279,9 @@ def test_npz_with_pickled_content_is_refused(tmp_path) -> None:
 def test_rmd17(data_folder) -> None:
     path = data_folder / "rmd17" / "rmd17_ethanol_train_01.npz"
     frames = read_frames([path], units=FileUnits(energy="kcal/mol"))
-    assert describe_labels(frames).startswith("energy 1000/1000, forces 1000/1000, stress 0/1000")
+    assert describe_labels(frames).startswith(
+        "energy 1000/1000 (REF_energy), forces 1000/1000 (REF_forces), stress 0/1000"
+    )
     assert {frame.atoms.get_chemical_formula() for frame in frames} == {"C2H6O"}
     assert frames[0].energy == pytest.approx(-97079.92222179 * KCAL_PER_MOL)
     # The same potential energy surface in eV, as another group published it.
@@ -405,10 +407,15 @@ def test_labels_are_counted(tmp_path) -> None:
     charged = labelled("REF")
     charged.info["charge"] = 1
     frames = reread(tmp_path, [charged, labelled("calculator"), hydrogen()])
-    assert (
-        describe_labels(frames) == "energy 2/3, forces 2/3, stress 0/3, charge 1/3, spin 0/3"
+    assert describe_labels(frames) == (
+        "energy 2/3 (REF_energy 1, calculator 1), forces 2/3 (REF_forces 1, calculator 1), "
+        "stress 0/3, charge 1/3, spin 0/3"
     )
 
 
-def test_bohr_is_what_chemists_say() -> None:
-    assert BOHR == pytest.approx(0.529177, abs=1e-6)
+def test_a_prediction_is_no_label(tmp_path) -> None:
+    predicted = labelled("calculator")
+    predicted.info["predicted_by"] = "surefoot"
+    (frame,) = reread(tmp_path, [predicted])
+    assert frame.energy is None
+    assert frame.forces is None

@@ -1,0 +1,260 @@
+"""Calibration: labels made from the members themselves, so that the right factor is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.constraints import FixAtoms
+
+from surefoot.blocks.reference import Baseline
+from surefoot.data.convert import Sample, to_samples
+from surefoot.data.read import Frame
+from surefoot.evaluate.recalibrate import fit_factor
+from surefoot.graph import collate
+from surefoot.heads.scalar import Scalar
+from surefoot.models.schnet import Schnet
+from surefoot.posteriors.calibrate import calibrate, pair_frames
+from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
+from surefoot.posteriors.posterior import Single
+from surefoot.posteriors.predictor import Calibration, Predictor, build_predictor
+from surefoot.potential import Potential
+
+CUTOFF = 3.0
+MEMBERS = 6
+POTENTIAL = Potential(
+    model=Schnet(cutoff=CUTOFF, features=6, interactions=1, gaussians=6),
+    head=Scalar(),
+    baseline=Baseline(elements=(1, 6, 8), energies=(-13.0, -7.0, -3.0), scale=1.0, neighbors=5.0),
+)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Members that nobody trained."""
+    ensemble = Ensemble(POTENTIAL.init_members(0, MEMBERS, torch.float64))
+    return build_predictor(POTENTIAL, ensemble, Calibration(), {})
+
+
+def frame(atoms: Atoms, index: int = 0, group: str = "g", **labels: object) -> Frame:
+    return Frame(atoms=atoms, group=group, config_type="c", file="f", index=index, **labels)
+
+
+def structures(count: int, seed: int) -> list[Atoms]:
+    """Rattled molecules, every fourth a crystal."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for number in range(count):
+        atoms = molecule(("H2O", "CH3OH", "CO2", "H2O")[number % 4])
+        if number % 4 == 3:
+            atoms.set_cell(np.diag([3.5, 3.6, 3.7]))
+            atoms.pbc = True
+        atoms.positions += 0.1 * rng.normal(size=atoms.positions.shape)
+        images.append(atoms)
+    return images
+
+
+def label(predictor: Predictor, images: list[Atoms], noise: float, seed: int) -> list[Sample]:
+    """Labels = mean of the members + noise times their standard deviation, in groups of 4."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for number, atoms in enumerate(images):
+        periodic = bool(atoms.pbc.all())
+        (sample,) = to_samples([frame(atoms)], CUTOFF)
+        found = predictor(sample.graph, stress=periodic, members=True)
+        labels = {}
+        for name in ("energy", "forces", "stress") if periodic else ("energy", "forces"):
+            draws = getattr(found, f"{name}_draws").numpy()
+            value = draws.mean(0) + noise * draws.std(0, ddof=1) * rng.normal(size=draws[0].shape)
+            labels[name] = float(value[0]) if name == "energy" else value
+        if periodic:
+            labels["stress"] = 0.5 * (labels["stress"][0] + labels["stress"][0].T)
+        frames.append(frame(atoms, number, f"g{number // 4}", **labels))
+    return to_samples(frames, CUTOFF)
+
+
+def leave_out(samples: list[Sample], left_out: int = 2) -> np.ndarray:
+    settings = EnsembleSettings(members=MEMBERS, left_out=left_out)
+    return unseen_frames([sample.group for sample in samples], settings, 0)
+
+
+@pytest.fixture(scope="module")
+def samples(predictor) -> list[Sample]:
+    return label(predictor, structures(48, 0), 1.5, 1)
+
+
+# --- the same numbers, gathered by hand -----------------------------------------------------
+
+
+def fit_by_hand(
+    predictor: Predictor, samples: list[Sample], unseen: np.ndarray
+) -> dict[str, tuple[float, int]]:
+    """Factor and number of points of each quantity, one frame at a time."""
+    points = {name: [] for name in ("energy", "forces", "stress")}
+    for number, sample in enumerate(samples):
+        periodic = bool(sample.graph.pbc.all())
+        found = predictor(sample.graph, stress=periodic, members=True)
+        who = unseen[:, number]
+        draws = found.energy_draws.numpy()[:, 0]
+        points["energy"].append((float(sample.targets.energy), draws, who))
+        for atom in range(len(sample.graph.numbers)):
+            for axis in range(3):
+                draws = found.forces_draws.numpy()[:, atom, axis]
+                points["forces"].append((float(sample.targets.forces[atom, axis]), draws, who))
+        if periodic:
+            for row, column in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+                draws = found.stress_draws.numpy()[:, 0, row, column]
+                target = float(sample.targets.stress[0, row, column])
+                points["stress"].append((target, draws, who))
+    fitted = {}
+    for name, found in points.items():
+        targets, draws, who = (np.array(part) for part in zip(*found, strict=True))
+        fitted[name] = (fit_factor(targets, draws.T, who.T).value, len(targets))
+    return fitted
+
+
+@pytest.mark.parametrize("left_out", [2, 3])
+def test_factors_are_those_of_the_same_numbers_by_hand(predictor, samples, left_out) -> None:
+    unseen = leave_out(samples, left_out)
+    calibration, factors = calibrate(predictor, samples, unseen)
+    expected = fit_by_hand(predictor, samples, unseen)
+    assert factors.keys() == {*expected, "difference"}
+    for name, (value, points) in expected.items():
+        assert getattr(calibration, name) == pytest.approx(value, rel=1e-6)
+        assert factors[name].value == getattr(calibration, name)
+        assert factors[name].points == points
+    assert calibration.source == "48 frames, each judged by members that had not seen it"
+
+
+def test_larger_errors_give_larger_factors(predictor, samples) -> None:
+    """Five times the noise: five times the factor, as the members' own share is small."""
+    images = structures(48, 0)
+    factors = []
+    for noise in (2.0, 10.0):
+        noisy = label(predictor, images, noise, 2)
+        factors.append(calibrate(predictor, noisy, leave_out(noisy))[0])
+    assert factors[1].forces / factors[0].forces == pytest.approx(5.0, rel=0.25)
+    assert factors[1].energy > 2 * factors[0].energy
+    # Noise of variance 2² v about the mean of all makes c + 1/M = 2²; a new point's spread is
+    # uncertain, which adds (M − 1) / (M − 3).
+    expected = 2.0 * ((MEMBERS - 1) / (MEMBERS - 3)) ** 0.5
+    assert factors[0].forces == pytest.approx(expected, rel=0.2)
+
+
+# --- what counts and what does not ----------------------------------------------------------
+
+
+def test_frames_seen_by_all_but_one_member_do_not_count(predictor, samples) -> None:
+    unseen = leave_out(samples)
+    spoilt = [
+        replace(sample, targets=replace(sample.targets, energy=sample.targets.energy + 1e6))
+        if number < 8
+        else sample
+        for number, sample in enumerate(samples)
+    ]
+    unseen[:, :4] = False
+    unseen[:, 4:8] = np.arange(MEMBERS)[:, None] == 2
+    calibration, factors = calibrate(predictor, spoilt, unseen)
+    assert calibration.source.startswith("40 frames")
+    assert factors["energy"].points == 40
+    assert calibration.energy == calibrate(predictor, samples[8:], unseen[:, 8:])[0].energy
+
+
+def test_points_on_which_unseen_members_agree_are_left_out(predictor) -> None:
+    """Across the axis of a linear molecule all forces are zero by symmetry."""
+    images = [Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7 + 0.02 * i]]) for i in range(12)]
+    aligned = label(predictor, images, 1.0, 0)
+    unseen = np.ones((MEMBERS, 12), bool)
+    calibration, factors = calibrate(predictor, aligned, unseen)
+    assert factors["forces"].points == 12 * 2
+    assert np.isfinite(calibration.forces)
+    assert factors["energy"].points == 12
+
+
+def test_labels_that_are_absent_and_fixed_atoms_do_not_count(predictor) -> None:
+    images = structures(3, 0)  # water, methanol, carbon dioxide
+    labels = [{"energy": -50.0, "forces": np.ones((3, 3))}, {"energy": -80.0}, {}]
+    images[0].set_constraint(FixAtoms([1]))
+    few = to_samples([frame(a, **ls) for a, ls in zip(images, labels, strict=True)], CUTOFF)
+    calibration, factors = calibrate(predictor, few, np.ones((MEMBERS, 3), bool))
+    assert factors["energy"].points == 2
+    assert factors["forces"].points == 2 * 3
+    assert factors.keys() == {"energy", "forces"}
+    assert calibration.stress == calibration.difference == 1.0
+
+
+def test_stress_of_a_molecule_does_not_count(predictor) -> None:
+    """A label of something without a volume, beside a crystal that has one."""
+    water, _, _, crystal = structures(4, 0)
+    labels = {"energy": -50.0, "stress": np.eye(3)}
+    both = to_samples([frame(water, **labels), frame(crystal, **labels)], CUTOFF)
+    _, factors = calibrate(predictor, both, np.ones((MEMBERS, 2), bool))
+    assert factors["stress"].points == 6
+
+
+@pytest.mark.parametrize("labels", [{}, {"energy": -50.0}])
+def test_without_unseen_frames_or_labels_nothing_is_calibrated(predictor, labels) -> None:
+    few = to_samples([frame(atoms, **labels) for atoms in structures(4, 0)], CUTOFF)
+    unseen = np.full((MEMBERS, 4), not labels)
+    calibration, factors = calibrate(predictor, few, unseen)
+    assert calibration.source.startswith("not calibrated")
+    assert factors == {}
+    assert (calibration.energy, calibration.forces, calibration.stress) == (1.0, 1.0, 1.0)
+
+
+def test_one_member_is_not_calibrated(samples) -> None:
+    single = build_predictor(POTENTIAL, Single(POTENTIAL.init(0, torch.float64)), Calibration(), {})
+    calibration, factors = calibrate(single, samples, np.ones((1, len(samples)), bool))
+    assert calibration.source.startswith("not calibrated")
+    assert factors == {}
+    assert calibration.energy == 1.0
+
+
+# --- differences within a composition -------------------------------------------------------
+
+
+def test_pairs_are_consecutive_frames_of_one_group_and_composition() -> None:
+    water, twin = molecule("H2O"), molecule("H2O")[[1, 0, 2]]  # the same atoms in another order
+    methanol = molecule("CH3OH")
+    rows = [
+        ("a", water, -1.0),  # 0
+        ("b", water, -1.0),  # 1
+        ("a", methanol, -1.0),  # 2
+        ("a", twin, -1.0),  # 3: with 0
+        ("b", water, None),  # 4: no label
+        ("a", water, -1.0),  # 5: with 3
+        ("b", water, -1.0),  # 6: with 1
+    ]
+    frames = [frame(atoms, i, group, energy=e) for i, (group, atoms, e) in enumerate(rows)]
+    assert pair_frames(to_samples(frames, CUTOFF)).tolist() == [[0, 3], [3, 5], [1, 6]]
+    assert pair_frames([]).shape == (0, 2)
+
+
+def test_differences_by_hand(predictor, samples) -> None:
+    unseen = leave_out(samples)
+    calibration, factors = calibrate(predictor, samples, unseen)
+    whole = predictor(collate([sample.graph for sample in samples]))
+    targets = np.array([float(sample.targets.energy) for sample in samples])
+    draws = whole.energy_draws.numpy()
+    # In each group the first and the last of the four are water.
+    first, second = np.arange(0, 48, 4), np.arange(3, 48, 4)
+    expected = fit_factor(
+        targets[second] - targets[first],
+        draws[:, second] - draws[:, first],
+        unseen[:, first] & unseen[:, second],
+    )
+    assert factors["difference"].points == 12
+    assert calibration.difference == pytest.approx(expected.value, rel=1e-6)
+
+
+def test_an_error_common_to_a_composition_cancels_in_differences(predictor, samples) -> None:
+    shifted = [
+        replace(sample, targets=replace(sample.targets, energy=sample.targets.energy + 100.0))
+        for sample in samples
+    ]
+    unseen = leave_out(samples)
+    before, after = (calibrate(predictor, some, unseen)[0] for some in (samples, shifted))
+    assert after.energy > 10 * before.energy
+    assert after.difference == pytest.approx(before.difference, rel=1e-6)
