@@ -47,6 +47,10 @@ def run(
 
     settings = load_config(config, overrides or ())
     threads = settings.train.threads or torch.get_num_threads()
+    # Resolved here, so that a restart knows what the weights depend on.
+    settings = settings.model_copy(
+        update={"train": settings.train.model_copy(update={"threads": threads})}
+    )
     # Members share the threads; inside an operation there is then nothing left to cut.
     torch.set_num_threads(1 if settings.posterior.members > 1 else threads)
     checkpoint = output / "last.safetensors"

@@ -215,7 +215,7 @@ def describe(summary: Summary) -> list[str]:
             f"kcal/mol; {share:.0%} of the references lie in the {summary.level:.0%} interval"
         )
         uphill = [b for b in judged if max(b.value, b.std, b.reference or 0.0) > TOLERANCE]
-        if len(uphill) < len(judged):
+        if 0 < len(uphill) < len(judged):
             share = float(np.mean([b.holds(summary.level) for b in uphill]))
             lines.append(
                 f"  without the {len(judged) - len(uphill)} paths that go downhill for label and "

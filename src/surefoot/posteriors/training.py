@@ -176,7 +176,9 @@ def _identity(plan: Plan) -> dict[str, Any]:
     """What must be the same for a resumed run to equal the uninterrupted one."""
     parts = plan.parts
     train = parts.train.model_dump(exclude={"epochs"})
-    if parts.train.schedule.name == "cosine":  # the only schedule that looks at the end
+    # A cosine looks at the end, and so does the last validation where it is an extra one.
+    extra = parts.train.epochs % parts.train.validate_every
+    if parts.train.schedule.name == "cosine" or extra:
         train["epochs"] = parts.train.epochs
     return {
         "model": parts.model.model_dump(),

@@ -111,8 +111,8 @@ def fit(
         state: where to begin; it is moved along.
         observers: called with the state after every epoch.
         stop: asked after every batch; the state then stands between two batches.
-        workers: threads that share the members; set torch itself to one thread then. The weights
-            do not depend on it.
+        workers: threads that share the members; set torch itself to one thread then. Another
+            count gives the same weights up to rounding.
     Returns:
         Whether the run is finished, rather than stopped in between.
     """

@@ -63,7 +63,8 @@ def shared_gradients(
     """The same as `loss_gradients`, with the members shared out among threads.
 
     Tensors of a small batch are too small to be cut inside an operation, but members do not see
-    each other: each thread takes some, and the numbers are those of one thread to the bit.
+    each other: each thread takes some. The same count of workers gives the same bits; another
+    count rounds differently, because matrix products of one member and of several do.
 
     Args:
         pool: threads.

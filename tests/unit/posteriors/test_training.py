@@ -404,6 +404,20 @@ def test_epochs_may_not_be_added_to_a_cosine(splits, tmp_path) -> None:
     load_checkpoint(path, short)
 
 
+def test_epochs_may_not_be_added_after_an_extra_validation(splits, tmp_path) -> None:
+    """Epoch 3 is validated because it is the last; a run of 5 would not have looked at it."""
+    path = tmp_path / "last.safetensors"
+    short, even, long = (
+        plan_training(splits, with_train(validate_every=2, epochs=epochs)) for epochs in (3, 4, 5)
+    )
+    save_checkpoint(path, short, start(short))
+    with pytest.raises(RefusedFile, match=r"train\.epochs was 3 and is now 5"):
+        load_checkpoint(path, long)
+    longer = plan_training(splits, with_train(validate_every=2, epochs=6))
+    save_checkpoint(path, even, start(even))
+    load_checkpoint(path, longer)
+
+
 # --- the log --------------------------------------------------------------------------------
 
 

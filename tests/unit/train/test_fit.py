@@ -174,6 +174,17 @@ def test_single_set_of_weights_resumes_too(samples, tmp_path) -> None:
     assert_identical(resumed, whole)
 
 
+def test_weights_do_not_depend_on_the_workers(samples) -> None:
+    alone, shared = start(3), start(3)
+    task = make_task(samples, stacked_roles())
+    fit(task, alone)
+    fit(task, shared, workers=2)
+    assert largest_difference(alone.weights, shared.weights) < 1e-12
+    again = start(3)
+    fit(task, again, workers=2)
+    assert_identical(shared, again)
+
+
 def test_finished_run_does_nothing_more(samples) -> None:
     task = make_task(samples, single_roles())
     state = start()

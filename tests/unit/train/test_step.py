@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
 from surefoot.train.loss import LossSettings
-from surefoot.train.step import clip_gradients, loss_gradients
+from surefoot.train.step import clip_gradients, loss_gradients, shared_gradients
 
 LOSS = LossSettings(energy=1.0, forces=2.0, stress=0.5)
 
@@ -69,6 +71,25 @@ def distance(one: Weights, other: Weights) -> float:
         float((one[name] - other[name]).abs().max() / other[name].abs().max().clamp(min=1e-30))
         for name in one
     )
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_members_shared_among_threads_give_the_same_numbers(
+    workers: int, dtype: torch.dtype, potential, batch, generator
+) -> None:
+    members = potential.init_members(5, 4, dtype)
+    importance = importance_of((4,), generator)
+    terms, gradients = loss_gradients(potential, LOSS, members, *batch, importance)
+    with ThreadPoolExecutor(workers) as pool:
+        shared_terms, shared = shared_gradients(
+            pool, workers, potential, LOSS, members, *batch, importance
+        )
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    assert terms.keys() == shared_terms.keys()
+    assert distance(shared_terms, terms) < tolerance
+    assert gradients.keys() == shared.keys()
+    assert distance(shared, gradients) < tolerance
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
