@@ -41,7 +41,7 @@ SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
 CALCULATOR = "calculator"
 IGNORE = "none"
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
-GROUP_BLOCK = 50  # frames of one composition in one file that count as one group
+GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
 
 
 class Keys(Settings):
@@ -114,8 +114,9 @@ def read_frames(
         UnreadableFile: with the file and the reason.
     """
     frames: list[Frame] = []
+    seen: Counter[str] = Counter()  # frames of each composition, over all files
     for path in paths:
-        frames += _read_file(Path(path), keys, units)
+        frames += _read_file(Path(path), keys, units, seen)
     if not frames:
         raise UnreadableFile(f"{', '.join(map(str, paths))}: no frames found.")
     for label in ("energy", "forces", "stress"):
@@ -142,9 +143,8 @@ def describe_labels(frames: Sequence[Frame]) -> str:
     return ", ".join(parts)
 
 
-def _read_file(path: Path, keys: Keys, units: FileUnits) -> list[Frame]:
+def _read_file(path: Path, keys: Keys, units: FileUnits, seen: Counter[str]) -> list[Frame]:
     images = read_images(path)
-    seen: Counter[str] = Counter()
     frames = []
     for index, atoms in enumerate(images):
         formula = atoms.get_chemical_formula()

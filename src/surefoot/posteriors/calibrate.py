@@ -12,6 +12,7 @@ from surefoot.evaluate.recalibrate import Factor, fit_factor
 from surefoot.posteriors.judge import Judged, predict_samples
 from surefoot.posteriors.predictor import Calibration, Predictor
 
+NEGLIGIBLE = 1e-6  # of the largest spread: below it members agree up to rounding
 TRIANGLE = np.triu_indices(3)  # a stress is symmetric
 
 
@@ -44,6 +45,10 @@ def calibrate(
     frames = int(usable.sum())
     source = f"{frames} frames, each judged by members that had not seen it"
     values = {name: factor.value for name, factor in factors.items()}
+    if "energy" in values:
+        # Without two frames of one composition in a group, the factor of energies stands in: it
+        # counts shared errors that would cancel, so it is rather too large.
+        values.setdefault("difference", values["energy"])
     return Calibration(source=source, **values), factors
 
 
@@ -114,8 +119,7 @@ def _differences(
 
 def _spreads(draws: Float[np.ndarray, "members points"], unseen: np.ndarray) -> np.ndarray:
     """Points on which the unseen members differ; symmetry makes some force components equal."""
-    masked = np.where(unseen, draws, np.nan)
     low = np.min(np.where(unseen, draws, np.inf), axis=0)
     high = np.max(np.where(unseen, draws, -np.inf), axis=0)
-    scale = np.nanmax(np.abs(masked), initial=0.0)
-    return high - low > 1e-9 * max(scale, 1e-30)
+    spread = np.where(unseen.any(0), high - low, 0.0)
+    return spread > NEGLIGIBLE * spread.max(initial=1e-30)

@@ -41,6 +41,12 @@ PLACES = {
     ),
 }
 FACTORS = {name: number for number, name in enumerate(PLACES, 1)}
+KEYS = {
+    "own": {"energy": "mine", "forces": "my_forces"},
+    "REF": {"energy": "REF_energy", "forces": "REF_forces"},
+    "known": {"energy": "dft_energy", "forces": "dft_forces"},
+    "calculator": {"energy": "calculator", "forces": "calculator"},
+}
 
 
 def hydrogen() -> Atoms:
@@ -90,6 +96,7 @@ def test_order_in_which_labels_are_looked_for(tmp_path, keys, places, taken) -> 
     (frame,) = reread(tmp_path, labelled(*places), keys)
     assert frame.energy == pytest.approx(-FACTORS[taken])
     np.testing.assert_allclose(frame.forces, FACTORS[taken] * FORCES, atol=1e-8)
+    assert frame.keys == KEYS[taken]
     assert frame.atoms.calc is None
 
 
@@ -186,6 +193,7 @@ def test_stress_of_another_shape_is_refused(tmp_path) -> None:
 def test_virial_is_minus_stress_times_volume(tmp_path, key) -> None:
     (frame,) = reread(tmp_path, crystal(virial=-24.0 * STRESS), Keys(stress=key))
     np.testing.assert_allclose(frame.stress, STRESS)
+    assert frame.keys == {"stress": "virial"}
 
 
 def test_virial_is_an_energy_whatever_the_length_of_the_forces(tmp_path) -> None:
