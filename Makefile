@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV ?= $(CURDIR)-venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-RUN ?= runs/demo
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help setup demo test quick slow check fmt lint types contract examples bench clean
@@ -22,7 +21,7 @@ setup: $(STAMP)        ## virtual environment with tested versions
 
 demo: $(STAMP)        ## labels to barriers with error bars, about 7 minutes on 2 cores
 	rm -rf runs/demo
-	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh $(RUN)
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh runs/demo
 
 test: $(STAMP) lint types contract        ## everything CI runs
 	$(BIN)/python -m pytest -q

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from surefoot.data.batches import BatchLimits, batch_graphs
+from surefoot.data.batches import EVALUATION, BatchLimits, batch_graphs
 from surefoot.data.convert import to_graph
 from surefoot.data.read import read_state
 from surefoot.graph import Graph, collate, split_atoms
@@ -23,7 +23,6 @@ from surefoot.posteriors.predictor import Predictor
 from surefoot.prediction import Moments, Prediction
 
 Results = dict[str, Any]
-LIMITS = BatchLimits(graphs=64, edges=200_000)
 
 
 class SurefootCalculator(Calculator):
@@ -66,13 +65,14 @@ class SurefootCalculator(Calculator):
 
         Raises:
             UnknownElement: if the potential was not trained on an element.
+        UnknownState: if it was not trained on the stated charge and spin.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         if self.atoms is None:
             raise ValueError("the calculator has no structure; set `atoms.calc` or pass one.")
         current = self.atoms
         self._state = read_state(current.info)
-        self.predictor.potential.baseline.require(current.numbers, "the structure")
+        self.predictor.require(current.numbers, *self._state, "the structure")
         graph = to_graph(current, self.predictor.cutoff, *self._state)
         stress = bool(current.pbc.all())
         prediction = self.predictor(graph, stress=stress, members=self.members)
@@ -84,7 +84,7 @@ def predict_atoms(
     structures: Sequence[Atoms],
     *,
     members: bool = False,
-    limits: BatchLimits = LIMITS,
+    limits: BatchLimits = EVALUATION,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Results]:
     """Results of many structures in batches, in the order they came.
@@ -97,10 +97,10 @@ def predict_atoms(
         progress: called with the number of structures done since the last call.
     """
     for number, atoms in enumerate(structures):
-        predictor.potential.baseline.require(atoms.numbers, f"structure {number}")
+        predictor.require(atoms.numbers, *read_state(atoms.info), f"structure {number}")
     results: list[Results] = []
     graphs = (to_graph(atoms, predictor.cutoff, *read_state(atoms.info)) for atoms in structures)
-    for batch in batch_graphs(graphs, limits):
+    for batch in batch_graphs(graphs, limits.shared_by(predictor.draws)):
         graph = collate(batch)
         stress = bool(graph.pbc.all(-1).any())
         prediction = predictor(graph, stress=stress, members=members)

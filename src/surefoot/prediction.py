@@ -13,6 +13,7 @@ Variances stay inside; standard deviations are what every surface shows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -232,7 +233,27 @@ def normal_quantile(probability: float) -> float:
     return float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
 
 
-def mix(distribution: Distribution, *, vector: bool = False) -> Moments:
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Means and variances of many draws, detached, first axis the draw."""
+
+    mean: Tensor
+    variance: Tensor | None
+    spread: Spread
+
+
+def join_draws(parts: Sequence[Distribution]) -> Draws:
+    """Distributions over portions of the draws as one."""
+    spread = parts[0].spread
+    variance = None
+    if spread != "none":
+        variance = torch.cat([part.variance.detach() for part in parts])
+    return Draws(
+        mean=torch.cat([part.mean.detach() for part in parts]), variance=variance, spread=spread
+    )
+
+
+def mix(distribution: Distribution | Draws, *, vector: bool = False) -> Moments:
     """Moments over a leading axis of draws, by the law of total variance.
 
     Args:
@@ -249,7 +270,7 @@ def mix(distribution: Distribution, *, vector: bool = False) -> Moments:
     if draws > 1:
         deviation = mean - centre
         epistemic = (_outer(deviation) if vector else deviation.square()).sum(0) / (draws - 1)
-    if distribution.spread == "none":
+    if distribution.spread == "none" or distribution.variance is None:
         return Moments(mean=centre, epistemic=epistemic)
     spread = distribution.variance.detach().double().mean(0)
     if distribution.spread == "residual":

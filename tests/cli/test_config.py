@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import ase.io
 import pytest
 import yaml
 
 from surefoot.cli.config import Config, load_config, write_template
 from surefoot.cli.screen import UserError
+from surefoot.data.load import load_splits
+from surefoot.posteriors.ensemble import unseen_frames
 
 
 def write(folder: Path, text: str) -> Path:
@@ -37,6 +40,8 @@ def test_every_default_is_in_the_template() -> None:
         ("model: {features: 3}", ["data", "missing"]),
         ("data: {train: [a]}\nposterior: {members: 4, left_out: 1}", ["left_out", "two members"]),
         ("data: {train: [a]}\ntrain: {learning_rate: .nan}", ["learning_rate", "finite"]),
+        ("data: {train: [a]}\nmodel: {name: [a]}", ["model", "'['a']' is not known", "schnet"]),
+        ("data: {train: [a]}\nmodel: {1: 2}", ["model", "1"]),
         ("- 1", ["section"]),
         ("a: [", ["YAML"]),
     ],
@@ -61,6 +66,12 @@ def test_override_without_value_is_refused(tmp_path: Path) -> None:
         load_config(write(tmp_path, "data: {train: [a]}"), ["train.epochs"])
 
 
+@pytest.mark.parametrize("override", ["train.epochs=[1", "model={name: [a]}"])
+def test_wrong_values_of_overrides_are_sentences(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UserError, match=r"not YAML|is not known"):
+        load_config(write(tmp_path, "data: {train: [a]}"), [override])
+
+
 def test_missing_file_names_template(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="template"):
         load_config(tmp_path / "none.yaml")
@@ -68,10 +79,40 @@ def test_missing_file_names_template(tmp_path: Path) -> None:
 
 def test_template_does_not_overwrite(surefoot, tmp_path: Path) -> None:
     target = tmp_path / "c.yaml"
-    surefoot("template", "x.xyz", "-o", target)
-    again = surefoot("template", "x.xyz", "-o", target, check=False)
+    surefoot("template", "-o", target)
+    again = surefoot("template", "-o", target, check=False)
     assert again.returncode == 1
     assert "is there already" in again.stderr
+
+
+def test_template_refuses_a_missing_file(surefoot, tmp_path: Path) -> None:
+    done = surefoot("template", tmp_path / "x.xyz", "-o", tmp_path / "c.yaml", check=False)
+    assert done.returncode == 1
+    assert "no such file" in done.stderr
+    assert not (tmp_path / "c.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("groups", "members", "left_out", "valid"),
+    [(1, 4, 0, 0.1), (3, 4, 0, 0.1), (4, 4, 2, 0), (7, 7, 2, 0), (8, 8, 2, 0), (10, 8, 2, 0)],
+)
+def test_template_fits_the_groups_of_the_files(
+    surefoot, folder: Path, tmp_path: Path, groups: int, members: int, left_out: int, valid: float
+) -> None:
+    images = ase.io.read(folder / "train.xyz", ":")
+    for number, atoms in enumerate(images):
+        atoms.info["group"] = f"g{number % groups}"
+    free = ase.Atoms("Cu", info={"config_type": "IsolatedAtom", "group": "free"})
+    ase.io.write(tmp_path / "t.xyz", [*images, free])
+    text = surefoot("template", tmp_path / "t.xyz").stdout
+    assert f"# Found 41 frames in {groups} groups" in text
+    config = load_config(write(tmp_path, text))
+    assert (config.posterior.members, config.posterior.left_out) == (members, left_out)
+    assert config.data.valid == valid
+    # What the template says is what training needs.
+    splits = load_splits(config.data, config.train.seed)
+    unseen = unseen_frames([frame.group for frame in splits.train], config.posterior, 0)
+    assert unseen.any() or len(splits.valid) == 4
 
 
 def test_schema_is_json(surefoot) -> None:

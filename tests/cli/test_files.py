@@ -1,11 +1,19 @@
 """check, evaluate, predict and hat on files: statuses, tables, and files that read back."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import ase.build
 import ase.io
 import numpy as np
 import pytest
+
+from surefoot.cli.screen import UserError, require_writable
 
 
 def test_check_passes_sound_files(surefoot, folder: Path) -> None:
@@ -103,3 +111,154 @@ def test_the_way_of_the_demo(surefoot, tmp_path: Path) -> None:
     lines = (tmp_path / "b.csv").read_text().splitlines()
     assert lines[0].startswith("#")
     assert len(lines) == 2 + 12
+
+
+def test_evaluate_refuses_files_without_labels(
+    surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    images = ase.io.read(folder / "test.xyz", ":")
+    for atoms in images:
+        atoms.calc = None
+    ase.io.write(tmp_path / "bare.xyz", images)
+    done = surefoot("evaluate", potential, tmp_path / "bare.xyz", check=False)
+    assert done.returncode == 1
+    for part in ("bare.xyz: no labels were found", "--energy-key NAME", "--forces-key NAME"):
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_positions_that_are_no_numbers_are_refused(
+    surefoot, potential: Path, folder: Path, tmp_path: Path, verb: str
+) -> None:
+    images = ase.io.read(folder / "test.xyz", ":")
+    images[3].positions[2, 0] = np.nan
+    ase.io.write(tmp_path / "broken.xyz", images)
+    target = tmp_path / "out.xyz"
+    done = surefoot(verb, potential, tmp_path / "broken.xyz", "-o", target, check=False)
+    assert done.returncode == 1
+    assert "broken.xyz, frame 3" in done.stderr
+    assert "positions of atom 2 is nan" in done.stderr
+    assert not target.exists()
+
+
+def test_predict_takes_structures_with_broken_labels(
+    surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    images = ase.io.read(folder / "test.xyz", ":2")
+    for atoms in images:
+        atoms.calc = None
+        atoms.info["REF_energy"] = np.nan
+    ase.io.write(tmp_path / "t.xyz", images)
+    surefoot("predict", potential, tmp_path / "t.xyz", "-o", tmp_path / "p.xyz")
+    energies = [atoms.get_potential_energy() for atoms in ase.io.read(tmp_path / "p.xyz", ":")]
+    assert np.isfinite(energies).all()
+
+
+def test_predict_does_not_overwrite_its_input(
+    surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.xyz"
+    file.write_bytes((folder / "test.xyz").read_bytes())
+    done = surefoot("predict", potential, file, "-o", tmp_path / "." / "t.xyz", check=False)
+    assert done.returncode == 1
+    assert "one of the files to be read" in done.stderr
+    assert file.read_bytes() == (folder / "test.xyz").read_bytes()
+
+
+def test_predict_writes_extended_xyz_only(
+    surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "p.traj"
+    done = surefoot("predict", potential, folder / "test.xyz", "-o", target, check=False)
+    assert done.returncode == 1
+    assert ".xyz or .extxyz" in done.stderr
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "train", "label", "template", "hat"])
+def test_outputs_are_tried_before_any_work(surefoot, tmp_path: Path, verb: str) -> None:
+    """No input is there, so a complaint about the output shows that it was looked at first."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "config.yaml").write_text("data: {train: [none.xyz]}")
+    inputs = {
+        "predict": ["none.safetensors", "none.xyz"],
+        "evaluate": ["none.safetensors", "none.xyz"],
+        "train": [tmp_path / "config.yaml"],
+        "label": ["none.xyz"],
+        "template": ["none.xyz"],
+        "hat": ["sample", "--donors", "none"],
+    }
+    output = tmp_path / "file" / "out.xyz"
+    done = surefoot(verb, *inputs[verb], "-o", output, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'file'} is a file, not a folder" in done.stderr
+
+
+def test_a_folder_is_no_output(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this is a folder"):
+        require_writable(tmp_path)
+    require_writable(tmp_path / "new" / "folder" / "out.xyz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_system_errors_are_sentences(surefoot, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "locked.xyz")
+
+    monkeypatch.setattr("surefoot.data.read.read_frames", refuse)
+    done = surefoot("check", folder / "train.xyz", check=False)
+    assert (done.returncode, done.stderr) == (1, "surefoot: locked.xyz: Permission denied.\n")
+    monkeypatch.setenv("SUREFOOT_TRACEBACK", "1")
+    done = surefoot("check", folder / "train.xyz", check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "in refuse" in done.stderr
+
+
+def test_unknown_labelers_and_methods_are_sentences(surefoot, folder: Path, tmp_path: Path) -> None:
+    command = ("label", folder / "train.xyz", "-o", tmp_path / "o.xyz")
+    done = surefoot(*command, "--labeler", "dft", check=False)
+    assert done.returncode == 1
+    assert "--labeler dft: not known; there is xtb" in done.stderr
+    done = surefoot(*command, "--method", "GFN3", check=False)
+    assert done.returncode == 1
+    assert "--method GFN3" in done.stderr
+    assert "GFN1-xTB" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_label_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+    rng = np.random.default_rng(0)
+    chain = ase.build.molecule("C6H6", info={"charge": 0, "spin": 1})
+    images = [chain.copy() for _ in range(600)]
+    for atoms in images:
+        atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
+    ase.io.write(tmp_path / "in.xyz", images)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "surefoot.cli.main", "label", tmp_path / "in.xyz", "-o",
+         tmp_path / "out.xyz", "--workers", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    journal = tmp_path / "out.xyz.journal.jsonl"
+    until = time.monotonic() + 60
+    while not (journal.exists() and journal.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.02)
+    run.send_signal(how)
+    said = run.communicate(timeout=30)[1].decode()
+    assert run.returncode == 130, said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out.xyz").exists()
+    # The run was a session of its own; nobody else is in its process group.
+    until = time.monotonic() + 5
+    while is_group(run.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_group(run.pid)
+
+
+def is_group(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -217,8 +217,8 @@ def test_prediction_does_not_depend_on_batching(name, small_structures) -> None:
 
 
 def test_energy_factor_gives_variances_of_differences(small_structures) -> None:
-    """Across batches of one Predictor, calibrated like every other standard deviation."""
-    predictor = predictor_of("ensemble", Calibration(energy=1.7))
+    """Across batches of one Predictor, with the factor of differences."""
+    predictor = predictor_of("ensemble", Calibration(energy=5.0, difference=1.7))
     prediction = join_predictions([predictor(graph) for graph in graphs_of(small_structures)])
     factor, draws = prediction.energy_factor, prediction.energy_draws
     assert factor is not None
@@ -229,7 +229,8 @@ def test_energy_factor_gives_variances_of_differences(small_structures) -> None:
             expected = 1.7**2 * np.var((draws[:, a] - draws[:, b]).numpy(), ddof=1)
             found = float((factor[a] - factor[b]).square().sum())
             assert found == pytest.approx(expected, rel=1e-9, abs=1e-20)
-    torch.testing.assert_close(factor.square().sum(1), prediction.energy.total)
+    raw = torch.as_tensor(np.var(draws.numpy(), axis=0, ddof=1))
+    torch.testing.assert_close(factor.square().sum(1), 1.7**2 * raw)
 
 
 def test_calibration_multiplies_standard_deviations(small_structures) -> None:

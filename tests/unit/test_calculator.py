@@ -1,5 +1,7 @@
 """ASE's view of a Predictor: names, caching, stress, batches, and ASE's own algorithms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,18 @@ from ase.optimize import BFGS
 from surefoot.blocks.reference import Baseline, UnknownElement
 from surefoot.calculator import SurefootCalculator, predict_atoms
 from surefoot.data.batches import BatchLimits
+from surefoot.data.convert import to_graph
 from surefoot.heads import Scalar
 from surefoot.models import Schnet
+from surefoot.posteriors import predictor as module
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.posterior import Single
-from surefoot.posteriors.predictor import Calibration, Predictor, build_predictor
+from surefoot.posteriors.predictor import (
+    Calibration,
+    Predictor,
+    UnknownState,
+    build_predictor,
+)
 from surefoot.potential import Potential
 
 
@@ -179,3 +188,25 @@ def test_energy_is_conserved(kind: str) -> None:
     assert np.ptp(kinetic) > 1e-3, "nothing moved"
     assert np.ptp(totals) < 0.05 * np.ptp(kinetic)
     assert drift < 1e-4  # eV/atom over 50 fs
+
+
+def test_state_that_was_not_trained_on_is_refused() -> None:
+    atoms = molecule("CH3OH")
+    atoms.info |= {"charge": 1, "spin": 2}
+    predictor = replace(make_predictor(), provenance={"states": [[0, 1], [0, 2]]})
+    atoms.calc = SurefootCalculator(predictor)
+    with pytest.raises(UnknownState, match="charge 1 and spin 2"):
+        atoms.get_potential_energy()
+    atoms.info["charge"] = 0
+    assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_members_in_portions_are_the_same_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by taking members a few at a time where a structure is large."""
+    predictor, atoms = make_predictor(members=5), crystal()
+    whole = predict_atoms(predictor, [atoms], members=True)[0]
+    edges = to_graph(atoms, predictor.cutoff).edge_index.shape[1]
+    monkeypatch.setattr(module, "EVALUATION", BatchLimits(edges=2 * edges))
+    parts = predict_atoms(predictor, [atoms], members=True)[0]
+    for name, value in whole.items():
+        assert np.allclose(value, parts[name], rtol=1e-12, atol=1e-13), name

@@ -66,3 +66,17 @@ def diagnose(splits: Mapping[str, Sequence[Frame]], accept: Sequence[str] = ()) 
     also = f", {len(accepted)} accepted" if accepted else ""
     say(f"checked: {len(fatal)} errors, {warnings} warnings{also}; {verdict}")
     return fatal
+
+
+def refuse_unsound(frames: Sequence[Frame]) -> None:
+    """Refuse frames with which nothing can be calculated: numbers not finite, broken cells.
+
+    Raises:
+        UserError: with the first finding.
+    """
+    from surefoot.cli.screen import UserError
+    from surefoot.data.check import check_numbers
+
+    findings = check_numbers(frames)
+    if findings:
+        raise UserError(findings[0].message)

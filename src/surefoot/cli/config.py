@@ -14,12 +14,16 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from surefoot.cli.screen import UserError
 from surefoot.data.load import DataSettings
+from surefoot.data.read import Frame
+from surefoot.data.statistics import is_isolated
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.settings import Settings
 from surefoot.train.fit import TrainSettings
 from surefoot.train.loss import LossSettings
+
+FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of the data or less
 
 # Pydantic checks instances against these; which class a section becomes is chosen by its name.
 AnyModel = functools.reduce(operator.or_, MODELS.values())
@@ -51,9 +55,9 @@ def _choose(section: Any, classes: Mapping[str, type[Settings]], key: str, defau
     if not isinstance(section, Mapping):
         return section
     name = section.get(key, default)
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise ValueError(f"'{name}' is not known; there is {', '.join(classes)}")
-    return classes[name](**section)
+    return classes[name].model_validate(dict(section))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -91,7 +95,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
             raise UserError(f"--set {override}: '{section}' is a value, not a section.")
-    place[key] = yaml.safe_load(value)
+    try:
+        place[key] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML ({error}).") from error
 
 
 def _explain(problem: Any, path: Path) -> str:
@@ -130,19 +137,47 @@ def settings_class(annotation: Any) -> type[Settings] | None:
     return None
 
 
-def write_template(train: Sequence[str]) -> str:
-    """A commented config with all keys at their defaults."""
+def write_template(train: Sequence[str], frames: Sequence[Frame] = ()) -> str:
+    """A commented config with all keys at their defaults, or such that these frames will do.
+
+    Args:
+        train: files to train on.
+        frames: what they hold; where there are fewer groups than members, the posterior is adapted.
+    """
+    given, notes = _adapt(frames)
+    given["data"] = {**given.get("data", {}), "train": list(train)}
     lines = [
         "# surefoot config. Every key is at its default and may be left out, except data: train.",
         "# A mistyped key is an error that names the nearest valid ones.",
+        *notes,
     ]
     for name, field in Config.model_fields.items():
         inner = settings_class(field.annotation)
         if inner is None:
             continue
-        defaults = {"train": list(train)} if name == "data" else {}
-        lines += ["", f"{name}:", *_section(inner, defaults, 1)]
+        lines += ["", f"{name}:", *_section(inner, given.get(name, {}), 1)]
     return "\n".join(lines) + "\n"
+
+
+def _adapt(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Values that differ from the defaults, and comments that say why."""
+    groups = {frame.group for frame in frames if not is_isolated(frame)}
+    if not frames:
+        return {}, []
+    found = f"# Found {len(frames)} frames in {len(groups)} groups"
+    if len(groups) >= EnsembleSettings().members:
+        return {}, [f"{found}."]
+    if len(groups) >= FEWEST_GROUPS:
+        adapted = {"posterior": {"members": len(groups)}}
+        return adapted, [f"{found}: posterior has one member per group, not more."]
+    adapted = {
+        "data": {"valid": 0.1, "split": "random"},
+        "posterior": {"members": FEWEST_GROUPS, "left_out": 0},
+    }
+    return adapted, [
+        f"{found}: too few to leave some out, so frames drawn at random calibrate.",
+        "# Error bars then hold for structures like these only; state `group` in info if you can.",
+    ]
 
 
 def _section(settings: type[Settings], given: Mapping[str, Any], depth: int) -> list[str]:

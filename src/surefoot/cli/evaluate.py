@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,32 +41,51 @@ def run(
 ) -> None:
     import json
 
+    from surefoot.cli.check import refuse_unsound
     from surefoot.cli.options import read_keys, read_precision, read_units
-    from surefoot.cli.screen import progress_bar, say
+    from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.convert import to_samples
-    from surefoot.data.read import describe_labels, read_frames
+    from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
     from surefoot.posteriors.calibrate import predict_samples
     from surefoot.posteriors.judge import compare
     from surefoot.posteriors.predictor import load_predictor
     from surefoot.train.checkpoint import write_atomically
 
+    if output is not None:
+        require_writable(output)
+        refuse_overwriting(output, [potential, *files])
     predictor = load_predictor(potential, dtype=read_precision(precision))
     frames = read_frames(
         files, read_keys(energy_key, forces_key, stress_key), read_units(energy_unit, length_unit)
     )
     for frame in frames:
         predictor.potential.baseline.require(frame.atoms.numbers, frame.place)
+    refuse_unsound(frames)
     say(f"{len(frames)} frames; {describe_labels(frames)}")
+    labels = [label for f in frames for label in (f.energy, f.forces, f.stress)]
+    _require_labels(files, any(label is not None for label in labels))
     samples = to_samples(frames, predictor.cutoff)
     with progress_bar("evaluating", len(samples)) as bar:
         judged = predict_samples(predictor, samples, progress=bar.advance)
     quantities = compare(judged, samples)
+    _require_labels(files, bool(quantities))
     report: dict[str, Any] = {"potential": str(potential), "files": list(files)}
     report["accuracy"] = show_accuracy(quantities)
     report["uncertainty"] = show_scores(quantities, predictor.calibration, seed)
     if output is not None:
         write_atomically(output, (json.dumps(report, indent=2) + "\n").encode())
         say(f"wrote {output}")
+
+
+def _require_labels(files: Sequence[str], found: bool) -> None:
+    from surefoot.cli.screen import UserError
+
+    if not found:
+        raise UserError(
+            f"{', '.join(files)}: no labels were found to compare with; name their keys with "
+            "`--energy-key NAME` and `--forces-key NAME` (`surefoot check` lists what a file "
+            "holds)."
+        )
 
 
 def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:

@@ -25,9 +25,12 @@ def sample(
 ) -> None:
     """Make transfer configurations to train on: start, in between and end."""
     from surefoot.cli.predict import write_images
-    from surefoot.cli.screen import say
+    from surefoot.cli.screen import require_writable, say
+    from surefoot.data.read import check_output
     from surefoot.hat.sample import sample_configurations
 
+    require_writable(output)
+    check_output(output, [])
     images = sample_configurations(donors.split(","), radicals.split(","), count, seed)
     write_images(output, images)
     say(f"{output}: {len(images)} configurations, charge 0, spin 2 (doublets)")
@@ -44,9 +47,12 @@ def scan(
 ) -> None:
     """Make straight transfer paths: the hydrogen moves, all else stands still."""
     from surefoot.cli.predict import write_images
-    from surefoot.cli.screen import say
+    from surefoot.cli.screen import require_writable, say
+    from surefoot.data.read import check_output
     from surefoot.hat.sample import sample_paths
 
+    require_writable(output)
+    check_output(output, [])
     images = sample_paths(donors.split(","), radicals.split(","), paths, seed, points)
     write_images(output, images)
     say(f"{output}: {paths} paths of {points} points, charge 0, spin 2 (doublets)")
@@ -63,10 +69,14 @@ def barriers(
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
 ) -> None:
     """Barriers of scans with error bars, beside the reference and a regression on distance."""
-    from surefoot.cli.screen import say, show_table
+    from surefoot.cli.screen import require_writable, say, show_table
+    from surefoot.data.read import refuse_overwriting
     from surefoot.hat.barriers import describe, format_csv, read_scans, summarize, to_records
     from surefoot.train.checkpoint import write_atomically
 
+    if output is not None:
+        require_writable(output)
+        refuse_overwriting(output, [predictions])
     summary = summarize(read_scans(predictions), level)
     rows = []
     for record, found in zip(to_records(summary)[::2], summary.forward, strict=True):

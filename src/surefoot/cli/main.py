@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -42,29 +48,54 @@ app.add_typer(hat.app, name="hat", help=hat.__doc__)
 
 
 def main() -> None:
-    """Run the program; a mistake of the user is a sentence on stderr and exit status 1."""
+    """Run the program; a mistake of the user is a sentence on stderr and exit status 1.
+
+    With SUREFOOT_TRACEBACK=1 in the environment every error shows where it came from, too.
+    """
     try:
-        app()
-    except ModuleNotFoundError as error:
-        from surefoot.cli.screen import STATUS_REFUSED, complain, missing_extra
-
-        advice = missing_extra(error)
-        if advice is None:
-            raise
-        complain(f"surefoot: {advice}")
-        sys.exit(STATUS_REFUSED)
-    except Exception as error:
-        from surefoot.cli.screen import STATUS_REFUSED, complain, is_users
-
-        if not is_users(error):
-            raise
-        complain(f"surefoot: {error}")
-        sys.exit(STATUS_REFUSED)
+        with _sigterm_as_interrupt():
+            app()
     except KeyboardInterrupt:
         from surefoot.cli.screen import STATUS_INTERRUPTED, complain
 
         complain("surefoot: interrupted.")
         sys.exit(STATUS_INTERRUPTED)
+    except Exception as error:
+        from surefoot.cli.screen import STATUS_REFUSED, complain
+
+        sentence = _explain(error)
+        if sentence is None:
+            raise
+        if os.environ.get("SUREFOOT_TRACEBACK") == "1":
+            traceback.print_exc()
+        complain(f"surefoot: {sentence}")
+        sys.exit(STATUS_REFUSED)
+
+
+def _explain(error: Exception) -> str | None:
+    """What the user can do about an error; None where it is ours."""
+    from surefoot.cli.screen import explain, is_users, missing_extra
+
+    if isinstance(error, ModuleNotFoundError):
+        return missing_extra(error)
+    return explain(error) if is_users(error) else None
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a verb like Ctrl-C: what is open is closed and worker processes end."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

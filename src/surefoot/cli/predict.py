@@ -37,12 +37,17 @@ def run(
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
 ) -> None:
+    from dataclasses import replace
+
     from surefoot.calculator import predict_atoms
+    from surefoot.cli.check import refuse_unsound
     from surefoot.cli.options import read_keys, read_precision, read_units
-    from surefoot.cli.screen import progress_bar, say
-    from surefoot.data.read import read_frames
+    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.data.read import check_output, read_frames
     from surefoot.posteriors.predictor import load_predictor
 
+    require_writable(output)
+    check_output(output, [file])
     predictor = load_predictor(potential, dtype=read_precision(precision))
     frames = read_frames(
         [file],
@@ -51,6 +56,8 @@ def run(
     )
     for frame in frames:
         predictor.potential.baseline.require(frame.atoms.numbers, frame.place)
+    # Labels only travel along; the structures must be sound.
+    refuse_unsound([replace(frame, energy=None, forces=None, stress=None) for frame in frames])
     with progress_bar("predicting", len(frames)) as bar:
         results = predict_atoms(
             predictor, [frame.atoms for frame in frames], members=members, progress=bar.advance

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -49,6 +51,21 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*row)
     out.print(table)
+
+
+def require_writable(output: Path) -> None:
+    """Refuse an output that could not be written, before any work is done for it.
+
+    Raises:
+        UserError: if it is a folder, lies below a file, or its folder may not be written.
+    """
+    if output.is_dir():
+        raise UserError(f"{output}: this is a folder; name a file to write.")
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"{output}: {folder} is a file, not a folder; choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{output}: the folder {folder} may not be written; choose another place.")
 
 
 class Bar:
@@ -116,10 +133,18 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error is about the user's input, so that its message is all there is to say.
+    """Whether an error is about the user's input or system, so that its message says all.
 
     Rooms raise ValueError (and what derives from it) at their borders with a whole sentence.
     """
-    return isinstance(error, (UserError, ValueError, FloatingPointError)) or (
-        type(error).__name__ == "LabelingFailed"
-    )
+    import yaml
+
+    kinds = (UserError, ValueError, FloatingPointError, OSError, yaml.YAMLError)
+    return isinstance(error, kinds) or type(error).__name__ == "LabelingFailed"
+
+
+def explain(error: Exception) -> str:
+    """The message of a user's error; what the system refused is told with its file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)

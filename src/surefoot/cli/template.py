@@ -10,7 +10,7 @@ import typer
 
 def run(
     train: Annotated[
-        list[str] | None, typer.Argument(help="Files to train on, written into the config.")
+        list[str] | None, typer.Argument(help="Files to train on; the config is made to fit them.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to; stdout where not set.")
@@ -22,13 +22,18 @@ def run(
     import json
 
     from surefoot.cli.config import Config, write_template
-    from surefoot.cli.screen import UserError, complain
+    from surefoot.cli.screen import UserError, complain, require_writable
+    from surefoot.data.read import IGNORE, Keys, read_frames
 
-    text = (
-        json.dumps(Config.model_json_schema(), indent=2) + "\n"
-        if schema
-        else write_template(train or ["train.xyz"])
-    )
+    if output is not None:
+        require_writable(output)
+    if schema:
+        text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
+    elif train:
+        ignored = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
+        text = write_template(train, read_frames(train, ignored))
+    else:
+        text = write_template(["train.xyz"])
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -39,7 +39,13 @@ def run(
 
     from surefoot.cli.check import diagnose
     from surefoot.cli.config import load_config
-    from surefoot.cli.screen import STATUS_INTERRUPTED, STATUS_REFUSED, complain, say
+    from surefoot.cli.screen import (
+        STATUS_INTERRUPTED,
+        STATUS_REFUSED,
+        complain,
+        require_writable,
+        say,
+    )
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
     from surefoot.posteriors.training import finish, save_checkpoint
@@ -54,6 +60,7 @@ def run(
     # Members share the threads; inside an operation there is then nothing left to cut.
     torch.set_num_threads(1 if settings.posterior.members > 1 else threads)
     checkpoint = output / "last.safetensors"
+    require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
     splits = load_splits(settings.data, settings.train.seed)
     for name, frames in splits.by_name().items():

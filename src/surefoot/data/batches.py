@@ -19,8 +19,18 @@ class BatchLimits(Settings):
     graphs: int = Field(default=16, ge=1, description="structures in a batch")
     atoms: int | None = Field(default=None, ge=1, description="atoms in a batch")
     edges: int | None = Field(
-        default=400_000, ge=1, description="edges in a batch: this bounds memory"
+        default=100_000, ge=1, description="edges × members in a batch: this bounds memory"
     )
+
+    def shared_by(self, members: int) -> BatchLimits:
+        """The limits of a batch that several members work on at once."""
+        if self.edges is None or members < 2:
+            return self
+        return self.model_copy(update={"edges": max(1, self.edges // members)})
+
+
+EVALUATION = BatchLimits(graphs=64)
+"""Limits of a batch of which only energies, forces and stress are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)

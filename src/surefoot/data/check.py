@@ -17,6 +17,7 @@ from scipy.spatial import KDTree
 
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
+from surefoot.data.groups import check_groups
 from surefoot.data.read import CALCULATOR, ENERGY_KEYS, FORCES_KEYS, Frame
 from surefoot.data.scales import check_energy_scale, check_placeholders
 from surefoot.data.states import SINGLE_ATOM, check_charge_and_spin, check_states
@@ -42,7 +43,7 @@ def check_frames(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
 
     Returns:
         Findings in order of subject: labels, numbers, units and signs, close atoms, outliers,
-        duplicates, charge and spin. An empty list means that nothing was found.
+        duplicates, groups, charge and spin. An empty list means that nothing was found.
     """
     frames = [frame for split in splits.values() for frame in split]
     findings = [finding for name, split in splits.items() for finding in check_labels(name, split)]
@@ -56,6 +57,7 @@ def check_frames(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     findings += check_distances(frames)
     findings += check_outliers(frames)
     findings += check_duplicates(sound)
+    findings += check_groups(sound)
     findings += check_charge_and_spin(frames)
     findings += check_states(frames)
     return findings

@@ -74,7 +74,8 @@ def to_targets(frame: Frame, group: int) -> Targets:
         stress=torch.tensor(stress, dtype=torch.float64)[None],
         has_energy=torch.tensor([frame.energy is not None]),
         has_forces=torch.tensor([frame.forces is not None]),
-        has_stress=torch.tensor([frame.stress is not None]),
+        # Without a volume there is no stress, whatever the file says.
+        has_stress=torch.tensor([frame.stress is not None and bool(frame.atoms.pbc.all())]),
         weight=torch.ones(1, dtype=torch.float64),
         fixed=fixed,
         group=torch.tensor([group]),

@@ -12,8 +12,10 @@ from pydantic import Field
 
 from surefoot.data.read import FileUnits, Frame, Keys, read_frames
 from surefoot.data.splits import split_groups, split_random
-from surefoot.data.statistics import ISOLATED, References
+from surefoot.data.statistics import ISOLATED, References, is_isolated
 from surefoot.settings import Settings
+
+__all__ = ["ISOLATED", "DataSettings", "Splits", "hash_files", "load_splits"]
 
 
 class DataSettings(Settings):
@@ -52,7 +54,7 @@ class Splits:
     """Frames by their role; reference atoms are kept apart, nobody trains on them.
 
     Attributes:
-        train, valid, test: structures.
+        train, valid, test: structures; reference atoms of validation and test files are dropped.
         isolated: reference atoms found in the training files.
     """
 
@@ -74,11 +76,11 @@ def load_splits(settings: DataSettings, seed: int) -> Splits:
         UnreadableFile, ValueError: with file and reason.
     """
     read = read_frames(settings.train, settings.keys, settings.units)
-    isolated = [f for f in read if f.config_type == ISOLATED and len(f.atoms) == 1]
-    train = [f for f in read if not (f.config_type == ISOLATED and len(f.atoms) == 1)]
+    isolated = [frame for frame in read if is_isolated(frame)]
+    train = [frame for frame in read if not is_isolated(frame)]
     valid: list[Frame] = []
     if isinstance(settings.valid, list):
-        valid = read_frames(settings.valid, settings.keys, settings.units) if settings.valid else []
+        valid = _read_structures(settings.valid, settings)
     elif settings.valid != 0:
         if not 0 < settings.valid < 1:
             raise ValueError(
@@ -86,8 +88,16 @@ def load_splits(settings: DataSettings, seed: int) -> Splits:
             )
         splitter = split_groups if settings.split == "group" else split_random
         train, valid = splitter(train, settings.valid, seed)
-    test = read_frames(settings.test, settings.keys, settings.units) if settings.test else []
+    test = _read_structures(settings.test, settings)
     return Splits(train=train, valid=valid, test=test, isolated=isolated)
+
+
+def _read_structures(paths: Sequence[str], settings: DataSettings) -> list[Frame]:
+    """Frames of files that judge: a free atom says nothing of a potential that gives it E0."""
+    if not paths:
+        return []
+    read = read_frames(paths, settings.keys, settings.units)
+    return [frame for frame in read if not is_isolated(frame)]
 
 
 def hash_files(paths: Sequence[str]) -> dict[str, str]:

@@ -40,6 +40,7 @@ CHARGE_KEYS = ("charge", "total_charge")
 SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
 CALCULATOR = "calculator"
 IGNORE = "none"
+SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
 GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
 
@@ -179,6 +180,33 @@ def read_images(path: Path) -> list[Atoms]:
                 f"{path}: can not be read ({reason}). Any file that ASE reads is allowed, "
                 f"and {', '.join(READERS)}."
             ) from error
+
+
+def check_output(output: Path, inputs: Sequence[str | Path]) -> None:
+    """Refuse a name for frames to be written: another format, or one of the files they are from.
+
+    Raises:
+        ValueError: with the name and the reason.
+    """
+    if output.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{output}: frames are written as extended XYZ; choose a name that ends in "
+            f"{' or '.join(SUFFIXES)}."
+        )
+    refuse_overwriting(output, inputs)
+
+
+def refuse_overwriting(output: Path, inputs: Sequence[str | Path]) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        ValueError: with the name.
+    """
+    if any(Path(file).resolve() == output.resolve() for file in inputs):
+        raise ValueError(
+            f"{output}: this is one of the files to be read, and what it holds would be lost; "
+            "choose another name."
+        )
 
 
 def read_ase(path: Path) -> list[Atoms]:

@@ -41,7 +41,7 @@ def measure(frames: Sequence[Frame], references: References) -> Statistics:
         frames: the training split, isolated atoms included.
         references: a mapping symbol → eV; `isolated` (frames of `config_type=IsolatedAtom`);
             `least_squares`; `auto` takes isolated atoms where every element has one, else least
-            squares.
+            squares over all other frames.
     Raises:
         ValueError: if an element has no reference, with its symbol and the remedy.
     """
@@ -66,7 +66,7 @@ def reference_energies(
     isolated = {
         int(frame.atoms.numbers[0]): frame.energy
         for frame in frames
-        if len(frame.atoms) == 1 and frame.config_type == ISOLATED and frame.energy is not None
+        if is_isolated(frame) and frame.energy is not None
     }
     missing = [chemical_symbols[z] for z in elements if z not in isolated]
     if references == "isolated" and missing:
@@ -77,7 +77,30 @@ def reference_energies(
         )
     if references == "isolated" or (references == "auto" and not missing):
         return {z: isolated[z] for z in elements}, f"frames of config_type={ISOLATED}"
+    if references == "auto" and isolated:
+        return _fit_without_isolated(frames, elements, missing)
     return _least_squares(frames, elements)
+
+
+def _fit_without_isolated(
+    frames: Sequence[Frame], elements: Sequence[int], missing: Sequence[str]
+) -> tuple[dict[int, float], str]:
+    """Least squares over what is bound: a free atom lacks the binding that the fit shares out."""
+    bound = [frame for frame in frames if not is_isolated(frame)]
+    count = len(frames) - len(bound)
+    left_out = (
+        f"{count} isolated atom{'s' if count > 1 else ''} left out because {', '.join(missing)} "
+        f"ha{'ve' if len(missing) > 1 else 's'} none"
+    )
+    if not any(frame.energy is not None for frame in bound):
+        return dict.fromkeys(elements, 0.0), f"zero: no other frame has an energy, {left_out}"
+    energies, source = _least_squares(bound, elements)
+    return energies, f"{source}; {left_out}"
+
+
+def is_isolated(frame: Frame) -> bool:
+    """Whether a frame is a reference atom: a single atom that says so."""
+    return len(frame.atoms) == 1 and frame.config_type == ISOLATED
 
 
 def _from_mapping(references: Mapping[str, float], elements: Sequence[int]) -> dict[int, float]:

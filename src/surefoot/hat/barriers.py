@@ -19,10 +19,11 @@ from jaxtyping import Float
 from surefoot.data.read import read_images
 from surefoot.evaluate.accuracy import accuracy
 from surefoot.evaluate.calibration import central_bound
-from surefoot.units import KCAL_PER_MOL
+from surefoot.units import KCAL_PER_MOL, KJ_PER_MOL
 
 DEGREES = {"linear": 1, "quadratic": 2}
 REQUIRED = ("system", "path_point", "translation", "energy_ensemble", "energy_difference_factor")
+DETERMINED = 1e-9  # a leverage closer to 1 means that no other path says anything about this one
 TOLERANCE = 1e-6  # eV: two barriers that are both exactly zero agree
 
 
@@ -148,7 +149,7 @@ class Summary:
         level: of the intervals.
         method: what made the reference.
         baselines: name → absolute errors of a regression of the forward barrier on the
-            translation, each path predicted from all others.
+            translation, each path predicted from all others; only those the paths determine.
     """
 
     scans: list[Scan]
@@ -172,10 +173,8 @@ def summarize(scans: Sequence[Scan], level: float) -> Summary:
     labelled = [number for number, b in enumerate(forward) if b.reference is not None]
     translations = np.array([scans[number].translation for number in labelled])
     heights = np.array([forward[number].reference for number in labelled], float)
-    baselines = {
-        name: np.abs(_leave_one_out(translations, heights, degree))
-        for name, degree in DEGREES.items()
-        if len(labelled) > degree + 2
+    residuals = {
+        name: _leave_one_out(translations, heights, degree) for name, degree in DEGREES.items()
     }
     return Summary(
         scans=list(scans),
@@ -183,25 +182,34 @@ def summarize(scans: Sequence[Scan], level: float) -> Summary:
         reverse=[barrier(scan, reverse=True) for scan in scans],
         level=level,
         method=scans[0].method,
-        baselines=baselines,
+        baselines={name: np.abs(r) for name, r in residuals.items() if r is not None},
     )
 
 
 def _leave_one_out(
     x: Float[np.ndarray, " paths"], y: Float[np.ndarray, " paths"], degree: int
-) -> Float[np.ndarray, " paths"]:
+) -> Float[np.ndarray, " paths"] | None:
     """Residuals of a polynomial fit in which each point is predicted from all others.
 
     r_i / (1 − h_ii) with the hat matrix H = Q Qᵀ; a barrier is never predicted below zero.
+
+    Returns:
+        None where there are too few points, or all others do not determine the fit for some point
+        (few different distances): there is no such prediction then.
     """
-    q = np.linalg.qr(np.vander(x, degree + 1))[0]
+    design = np.vander(x, degree + 1)
+    if len(x) <= degree + 2 or np.linalg.matrix_rank(design) <= degree:
+        return None
+    q = np.linalg.qr(design)[0]
     leverage = np.sum(q**2, axis=1)
+    if leverage.max() > 1 - DETERMINED:
+        return None
     residuals = (y - q @ (q.T @ y)) / (1 - leverage)
     return y - np.maximum(y - residuals, 0.0)
 
 
 def describe(summary: Summary) -> list[str]:
-    """What the table shows, in sentences; energies in kcal/mol."""
+    """What the table shows, in sentences; energies in kcal/mol, mean errors in kJ/mol, too."""
     lines = []
     for name, barriers in (("forward", summary.forward), ("reverse", summary.reverse)):
         judged = [b for b in barriers if b.reference is not None]
@@ -211,8 +219,9 @@ def describe(summary: Summary) -> list[str]:
         found = accuracy(errors / KCAL_PER_MOL)
         share = float(np.mean([b.holds(summary.level) for b in judged]))
         lines.append(
-            f"{name}: {found.count} paths, barrier MAE {found.mae:.2f}, RMSE {found.rmse:.2f} "
-            f"kcal/mol; {share:.0%} of the references lie in the {summary.level:.0%} interval"
+            f"{name}: {found.count} paths, barrier MAE {_show(found.mae * KCAL_PER_MOL)}, "
+            f"RMSE {found.rmse:.2f} kcal/mol; {share:.0%} of the references lie in the "
+            f"{summary.level:.0%} interval"
         )
         uphill = [b for b in judged if max(b.value, b.std, b.reference or 0.0) > TOLERANCE]
         if 0 < len(uphill) < len(judged):
@@ -224,7 +233,7 @@ def describe(summary: Summary) -> list[str]:
         if name == "forward":
             lines += [
                 f"  {kind} regression on the transfer distance alone (each path from all others): "
-                f"MAE {errors.mean() / KCAL_PER_MOL:.2f} kcal/mol; ours is "
+                f"MAE {_show(float(errors.mean()))}; ours is "
                 f"{found.mae * KCAL_PER_MOL / errors.mean():.2f} of it"
                 for kind, errors in summary.baselines.items()
             ]
@@ -235,6 +244,10 @@ def describe(summary: Summary) -> list[str]:
             "true barriers."
         )
     return lines
+
+
+def _show(energy: float) -> str:
+    return f"{energy / KCAL_PER_MOL:.2f} kcal/mol ({energy / KJ_PER_MOL:.2f} kJ/mol)"
 
 
 COLUMNS = ("path", "donor", "translation_A", "direction", "reference_kcal", "predicted_kcal",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil, lcm
+from math import lcm
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +15,8 @@ from surefoot.hat.radicals import Acceptor, acceptors, radical
 from surefoot.hat.sites import Donor, residue_sites
 from surefoot.hat.transfer import Placement, PlacementFailed, Transfer, place
 
-FRAMES = 4  # of one transfer among the configurations: start, two between, end
-BETWEEN = (0.2, 0.8)  # part of the way at which the atom in between hangs
+ENDS = 1 / 6  # share of configurations at the start, and as many at the end
+BETWEEN = (0.1, 0.9)  # part of the way at which the atom in between hangs
 OFF_LINE = 0.2  # radius about that point, in parts of the translation
 TRIES = 1000  # positions tried for the atom in between
 STREAMS = {"configuration": 0, "path": 1}  # of random numbers, so that the two never coincide
@@ -31,9 +31,10 @@ def sample_configurations(
 ) -> list[Atoms]:
     """Configurations of hydrogen transfers to train a potential on.
 
-    Each transfer gives four: the hydrogen at its start, twice in between and off the straight line,
-    and at its end. Transfers are spread evenly over donors, then sites, then radicals. The first
-    frames do not depend on `count`.
+    Each is a transfer of its own, with the hydrogen at its start (one in six), at its end (one in
+    six), or in between and off the straight line: a label teaches most where it is the only one of
+    its kind. Transfers are spread evenly over donors, then sites, then radicals. The first frames
+    do not depend on `count`.
 
     Args:
         donors: three-letter codes of capped amino acids.
@@ -50,16 +51,19 @@ def sample_configurations(
         PlacementFailed: if a transfer finds no place with any conformer.
     """
     frames: list[Atoms] = []
-    transfers = _transfers(donors, radicals, ceil(count / FRAMES), seed, "configuration", placement)
+    transfers = _transfers(donors, radicals, count, seed, "configuration", placement)
     for transfer, system, generator in transfers:
-        middle = [_between(transfer, placement, generator) for _ in range(FRAMES - 2)]
-        positions = [transfer.start, *middle, transfer.end]
-        kinds = ["start", *["between"] * len(middle), "end"]
-        for kind, position in zip(kinds, positions, strict=True):
-            atoms = transfer.with_hydrogen_at(position)
-            atoms.info |= describe_frame(transfer, system, kind)
-            frames.append(atoms)
-    return frames[:count]
+        chance = generator.uniform()
+        if chance < ENDS:
+            kind, position = "start", transfer.start
+        elif chance < 2 * ENDS:
+            kind, position = "end", transfer.end
+        else:
+            kind, position = "between", _between(transfer, placement, generator)
+        atoms = transfer.with_hydrogen_at(position)
+        atoms.info |= describe_frame(transfer, system, kind)
+        frames.append(atoms)
+    return frames
 
 
 def sample_paths(

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -23,18 +24,17 @@ from concurrent.futures import (
 )
 from dataclasses import asdict, dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import ase.io
 from ase import Atoms
 
-from surefoot.data.read import STRESS_KEYS, VIRIAL_KEYS, Frame
+from surefoot.data.read import STRESS_KEYS, VIRIAL_KEYS, Frame, check_output
 from surefoot.label.journal import Journal, content_hash
 from surefoot.label.labeler import Labeler, LabelingFailed, Labels, check_state
 
 IN_FLIGHT = 512  # structures handed to the executor at once: bounds memory, feeds any node
-SUFFIXES = (".xyz", ".extxyz")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -103,7 +103,9 @@ def label_frames(
             missing or impossible.
         LabelingFailed: if no frame could be labelled, or a worker process died.
     """
-    _check_output(frames, output)
+    if not frames:
+        raise ValueError("There are no frames to label.")
+    check_output(output, sorted({frame.file for frame in frames}))
     tasks = _tasks(frames, labeler, charge, spin)
     output.parent.mkdir(parents=True, exist_ok=True)
     with Journal(_beside(output, "journal.jsonl")) as journal:
@@ -131,7 +133,8 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
     A structure of 100 atoms is too small for threads: tblite on two threads is 2 to 7 times slower
     than on one. Use it as a context manager, and in a script under `if __name__ == "__main__":`,
-    because the processes are started anew (spawn) and read the script again.
+    because the processes are started anew (spawn) and read the script again. They end with the
+    process that started them, however it ends.
 
     Args:
         workers: number of processes, for example the cores of the machine.
@@ -147,21 +150,15 @@ def _start_single_threaded() -> None:
         os.environ[variable] = "1"
     # Ctrl-C reaches the whole process group; only the process that keeps the journal answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _check_output(frames: Sequence[Frame], output: Path) -> None:
-    if not frames:
-        raise ValueError("There are no frames to label.")
-    if output.suffix not in SUFFIXES:
-        raise ValueError(
-            f"{output}: the labelled frames are written as extended XYZ; choose a name that ends "
-            f"in {' or '.join(SUFFIXES)}."
-        )
-    if any(Path(file).resolve() == output.resolve() for file in {frame.file for frame in frames}):
-        raise ValueError(
-            f"{output}: this is one of the files to be labelled, and frames that fail would be "
-            "lost from it; choose another name."
-        )
+def _end_with_parent() -> None:
+    # A worker that waits for its next task does not notice by itself that nobody will send one.
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _tasks(
@@ -208,8 +205,9 @@ def _calculate_new(
     if progress is not None:
         progress(done, len(tasks))
     reasons: dict[str, str] = {}
+    outcomes = _outcomes(list(new.values()), labeler, executor)
     try:
-        for key, outcome in _outcomes(list(new.values()), labeler, executor):
+        for key, outcome in outcomes:
             if isinstance(outcome, Labels):
                 journal.append(key, outcome)
             else:
@@ -223,12 +221,14 @@ def _calculate_new(
             f"are kept in {journal.path}. Start the same run again to go on from there, with fewer "
             "workers if it dies again."
         ) from error
+    finally:
+        outcomes.close()  # now, and not when the traceback of an interruption is forgotten
     return reasons
 
 
 def _outcomes(
     tasks: Sequence[_Task], labeler: Labeler, executor: Executor | None
-) -> Iterator[tuple[str, Labels | LabelingFailed]]:
+) -> Generator[tuple[str, Labels | LabelingFailed], None, None]:
     """Hashes and results in the order in which they are ready."""
     if executor is None:
         for task in tasks:
@@ -269,10 +269,12 @@ def _failures(
 
 
 def _write_failed(path: Path, failed: list[Failure]) -> None:
-    if failed:
-        path.write_text(json.dumps([asdict(failure) for failure in failed], indent=1) + "\n")
-    else:
+    if not failed:
         path.unlink(missing_ok=True)
+        return
+    unfinished = _beside(path, "unfinished")
+    unfinished.write_text(json.dumps([asdict(failure) for failure in failed], indent=1) + "\n")
+    _put_in_place(unfinished, path)
 
 
 def _write_output(
@@ -285,7 +287,14 @@ def _write_output(
     ]
     unfinished = _beside(output, "unfinished")
     ase.io.write(unfinished, labelled, format="extxyz")
-    unfinished.replace(output)
+    _put_in_place(unfinished, output)
+
+
+def _put_in_place(unfinished: Path, path: Path) -> None:
+    # The content is on the disk before the name is: whole or not at all, whatever happens.
+    with unfinished.open("rb+") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
 
 
 def _labelled(atoms: Atoms, task: _Task, labels: Labels, method: str) -> Atoms:

@@ -45,10 +45,6 @@ def calibrate(
     frames = int(usable.sum())
     source = f"{frames} frames, each judged by members that had not seen it"
     values = {name: factor.value for name, factor in factors.items()}
-    if "energy" in values:
-        # Without two frames of one composition in a group, the factor of energies stands in: it
-        # counts shared errors that would cancel, so it is rather too large.
-        values.setdefault("difference", values["energy"])
     return Calibration(source=source, **values), factors
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from surefoot.data.batches import BatchLimits, join, plan_batches
+from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.evaluate.quantities import Quantity
 from surefoot.graph import Targets, collate_targets
 from surefoot.posteriors.predictor import Calibration, Predictor, join_predictions
 from surefoot.prediction import Moments, Prediction
 
-LIMITS = BatchLimits(graphs=64, edges=200_000)
 MILLI = 1000.0  # tables show meV
 
 
@@ -65,7 +64,9 @@ def predict_samples(
     targets = collate_targets([sample.targets for sample in samples])
     stress = bool(targets.has_stress.any())
     parts = []
-    for indices in plan_batches(samples, np.arange(len(samples)), LIMITS):
+    for indices in plan_batches(
+        samples, np.arange(len(samples)), EVALUATION.shared_by(predictor.draws)
+    ):
         graph = join(samples, indices).graph
         parts.append(predictor(graph, stress=stress, members=members))
         progress(len(indices))
@@ -93,7 +94,7 @@ def compare(judged: Judged, samples: Sequence[Sample]) -> list[Quantity]:
                 unit="meV/atom",
                 residuals=(targets.energy.numpy() - mean)[labelled] * per_atom,
                 std=None if std is None else std[labelled] * per_atom,
-                factor=judged.calibration.energy,
+                factor=judged.calibration.energy or 1.0,
                 groups=groups[labelled],
                 types=types[labelled],
             )
@@ -125,7 +126,7 @@ def _compare_forces(
         unit="meV/Å",
         residuals=MILLI * residuals,
         std=std,
-        factor=judged.calibration.forces,
+        factor=judged.calibration.forces or 1.0,
         groups=groups[owner],
         types=types[owner],
     )
@@ -142,7 +143,7 @@ def _compare_stress(
         unit="meV/Å³",
         residuals=MILLI * (judged.targets.stress.numpy() - mean)[chosen].reshape(-1),
         std=None if std is None else MILLI * std[chosen].reshape(-1),
-        factor=judged.calibration.stress,
+        factor=judged.calibration.stress or 1.0,
         groups=groups[owner],
         types=types[owner],
     )

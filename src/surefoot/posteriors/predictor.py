@@ -6,26 +6,31 @@ differences between them have honest error bars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsInt
 
 import torch
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.reference import Baseline
+from surefoot.data.batches import EVALUATION
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.posterior import Posterior, Single
 from surefoot.potential import Potential
-from surefoot.prediction import Moments, Output, Prediction, mix
+from surefoot.prediction import Moments, Output, Prediction, join_draws, mix
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KIND = "predictor"
+
+
+class UnknownState(ValueError):
+    """A structure states a charge and spin that the potential was not trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +38,17 @@ class Calibration:
     """Factors on every standard deviation, one per quantity, and where they come from.
 
     Attributes:
-        energy, forces, stress: what the spread of the draws is multiplied by.
+        energy, forces, stress: what the spread of the draws is multiplied by; None where nothing
+            was there to calibrate on, and the spread is then left as it is.
         difference: the same for differences between energies of one composition, where errors
             that all structures of a composition share cancel: barriers, paths, relaxations.
         source: in words, for reports.
     """
 
-    energy: float = 1.0
-    forces: float = 1.0
-    stress: float = 1.0
-    difference: float = 1.0
+    energy: float | None = None
+    forces: float | None = None
+    stress: float | None = None
+    difference: float | None = None
     source: str = "not calibrated"
 
 
@@ -85,8 +91,36 @@ class Predictor:
             stress: whether stress is wanted.
             members: whether the forces and stress of each draw are kept too.
         """
-        output = self.potential(self.weights, graph, forces=forces, stress=stress)
-        return _mix_output(output, self.calibration, members=members)
+        edges = max(1, graph.edge_index.shape[1])
+        width = max(1, (EVALUATION.edges or edges * self.draws) // edges)
+        outputs = [
+            self.potential(part, graph, forces=forces, stress=stress)
+            for part in _slices(self.weights, width)
+        ]
+        return _mix_outputs(outputs, self.calibration, members=members)
+
+    def require(
+        self, numbers: Iterable[SupportsInt], charge: int | None, spin: int | None, place: str
+    ) -> None:
+        """Refuse what the potential can know nothing of.
+
+        Args:
+            numbers: elements of a structure.
+            charge: as the structure states it, or None.
+            spin: multiplicity as the structure states it, or None.
+            place: of the structure, for the message.
+        Raises:
+            UnknownElement: if it was not trained on an element.
+            UnknownState: if it was trained on stated charges and spins, and not on this one.
+        """
+        self.potential.baseline.require(numbers, place)
+        states = [tuple(state) for state in self.provenance.get("states", [])]
+        if states and charge is not None and spin is not None and (charge, spin) not in states:
+            known = ", ".join(f"charge {c} and spin {s}" for c, s in states)
+            raise UnknownState(
+                f"{place}: charge {charge} and spin {spin} are stated, but this potential has only "
+                f"learned {known} and can not tell states apart; train on data of this state."
+            )
 
     def save(self, path: Path) -> None:
         """Write the predictor, whole or not at all."""
@@ -173,24 +207,40 @@ def _read_baseline(header: dict[str, Any]) -> Baseline:
     )
 
 
-def _mix_output(output: Output, calibration: Calibration, *, members: bool) -> Prediction:
-    energy = mix(output.energy)
-    draws = output.energy.mean.detach()
+def _slices(weights: Weights, width: int) -> list[Weights]:
+    """The draws in portions, so that memory does not grow with their number."""
+    count = next(iter(weights.values())).shape[0]
+    if width >= count:
+        return [weights]
+    starts = range(0, count, width)
+    return [{name: value[at : at + width] for name, value in weights.items()} for at in starts]
+
+
+def _mix_outputs(
+    outputs: Sequence[Output], calibration: Calibration, *, members: bool
+) -> Prediction:
+    energies = join_draws([output.energy for output in outputs])
+    energy = mix(energies)
+    draws = energies.mean
+    all_forces = [output.forces for output in outputs if output.forces is not None]
+    all_stress = [output.stress for output in outputs if output.stress is not None]
     forces = stress = forces_draws = stress_draws = None
-    if output.forces is not None:
-        forces = mix(output.forces, vector=True).scaled(calibration.forces)
-        forces_draws = output.forces.mean.detach() if members else None
-    if output.stress is not None:
-        stress = mix(output.stress).scaled(calibration.stress)
-        stress_draws = output.stress.mean.detach() if members else None
+    if all_forces:
+        joined = join_draws(all_forces)
+        forces = mix(joined, vector=True).scaled(calibration.forces or 1.0)
+        forces_draws = joined.mean if members else None
+    if all_stress:
+        joined = join_draws(all_stress)
+        stress = mix(joined).scaled(calibration.stress or 1.0)
+        stress_draws = joined.mean if members else None
     return Prediction(
-        energy=energy.scaled(calibration.energy),
+        energy=energy.scaled(calibration.energy or 1.0),
         forces=forces,
         stress=stress,
         energy_draws=draws,
         forces_draws=forces_draws,
         stress_draws=stress_draws,
-        energy_factor=_factor(draws, energy.mean, calibration.difference),
+        energy_factor=_factor(draws, energy.mean, calibration.difference or 1.0),
     )
 
 

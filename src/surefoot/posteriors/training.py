@@ -20,8 +20,9 @@ from jaxtyping import Bool
 
 from surefoot import __version__
 from surefoot.blocks.reference import Baseline
-from surefoot.data.convert import number_groups, to_samples
+from surefoot.data.convert import Sample, number_groups, to_samples
 from surefoot.data.load import Splits
+from surefoot.data.read import Frame
 from surefoot.data.statistics import References, Statistics, measure
 from surefoot.evaluate.recalibrate import Factor
 from surefoot.heads import Head
@@ -88,35 +89,21 @@ def plan_training(
         references: where the energies of free atoms come from.
         provenance: what the files of the run say of their origin.
     Raises:
-        ValueError: if there is nothing to learn from, too few groups for the folds, or an element
-            that only the validation split holds.
+        ValueError: if there is nothing to learn from, too few groups for the folds, an element
+            that only the validation split holds, or settings that look at validations where there
+            are none.
     """
     _require_labels(splits, parts.loss)
+    unseen = _leave_out(splits, parts)
+    _require_judges(unseen, parts.train)
     statistics = measure(splits.train + splits.isolated, references)
     groups = number_groups(splits.train + splits.valid)
     samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
-    learnt = samples[: len(splits.train)]
-    atoms = sum(sample.graph.numbers.shape[0] for sample in learnt)
-    edges = sum(sample.graph.edge_index.shape[1] for sample in learnt)
-    potential = Potential(
-        model=parts.model,
-        head=parts.head,
-        baseline=Baseline(
-            elements=statistics.elements,
-            energies=statistics.energies,
-            scale=statistics.scale,
-            neighbors=edges / atoms,
-        ),
-    )
+    baseline = _to_baseline(statistics, samples[: len(splits.train)])
     for frame in splits.valid:
-        potential.baseline.require(frame.atoms.numbers, frame.place)
-    unseen = unseen_frames(
-        [frame.group for frame in splits.train], parts.posterior, parts.train.seed
-    )
-    aside = np.ones((parts.posterior.members, len(splits.valid)), bool)
-    unseen = np.concatenate([unseen, aside], axis=1)
+        baseline.require(frame.atoms.numbers, frame.place)
     task = Task(
-        potential=potential,
+        potential=Potential(model=parts.model, head=parts.head, baseline=baseline),
         loss=parts.loss,
         settings=parts.train,
         samples=samples,
@@ -127,8 +114,61 @@ def plan_training(
         task=task,
         statistics=statistics,
         unseen=unseen,
-        provenance={**(provenance or {}), "versions": _versions()},
+        provenance={
+            **(provenance or {}),
+            "states": _stated(splits.train),
+            "versions": _versions(),
+        },
     )
+
+
+def _leave_out(splits: Splits, parts: Parts) -> Bool[np.ndarray, "members samples"]:
+    """Which member never learns from which sample; nobody learns from the validation split."""
+    groups = [frame.group for frame in splits.train]
+    folds = unseen_frames(groups, parts.posterior, parts.train.seed)
+    aside = np.ones((parts.posterior.members, len(splits.valid)), bool)
+    return np.concatenate([folds, aside], axis=1)
+
+
+def _to_baseline(statistics: Statistics, learnt: Sequence[Sample]) -> Baseline:
+    atoms = sum(sample.graph.numbers.shape[0] for sample in learnt)
+    edges = sum(sample.graph.edge_index.shape[1] for sample in learnt)
+    return Baseline(
+        elements=statistics.elements,
+        energies=statistics.energies,
+        scale=statistics.scale,
+        neighbors=edges / atoms,
+    )
+
+
+def _stated(frames: Sequence[Frame]) -> list[list[int]]:
+    """The distinct [charge, spin] of all frames; empty where one does not state both.
+
+    Then nobody knows what was learnt, so a list would refuse states that are among it.
+    """
+    states: set[tuple[int, int]] = set()
+    for frame in frames:
+        if frame.charge is None or frame.spin is None:
+            return []
+        states.add((frame.charge, frame.spin))
+    return [list(state) for state in sorted(states)]
+
+
+def _require_judges(unseen: Bool[np.ndarray, "members samples"], settings: TrainSettings) -> None:
+    """Refuse settings that wait for a validation which never comes."""
+    alone = np.flatnonzero(~unseen.any(axis=1))
+    if not len(alone):
+        return
+    waiting = {
+        f"patience: {settings.patience}": settings.patience is not None,
+        "schedule: {name: plateau}": settings.schedule.name == "plateau",
+    }
+    for name in [name for name, waits in waiting.items() if waits]:
+        raise ValueError(
+            f"train: {{{name}}} looks at validations, but no frame judges member {alone[0]}: "
+            "nothing is left out and there is no validation split; set `data: {valid: 0.1}` or "
+            "`posterior: {members: 8, left_out: 2}`, or remove the setting."
+        )
 
 
 def _roles(unseen: Bool[np.ndarray, "members samples"]) -> Roles:

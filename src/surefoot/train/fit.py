@@ -139,7 +139,8 @@ def _run_epoch(
     """The rest of the running epoch; whether it came to its end."""
     settings = task.settings
     order = pool[order_of_epoch(len(pool), settings.seed, state.epoch)]
-    batches = plan_batches(task.samples, order, settings.batch)
+    limits = settings.batch.shared_by(math.prod(task.roles.learn.shape[:-1]))
+    batches = plan_batches(task.samples, order, limits)
     started = time.perf_counter()
     for indices in batches[state.batch :]:
         _advance(task, state, join(task.samples, indices), len(batches), gradients)
@@ -160,6 +161,11 @@ def _advance(task: Task, state: State, batch: Batch, batches: int, gradients_of:
     terms, gradients = gradients_of(
         task.potential, task.loss, state.weights, batch.graph, batch.targets, importance
     )
+    if not bool(torch.isfinite(terms["total"]).all()):
+        raise FloatingPointError(
+            f"the loss is not a number in step {state.step + 1}; lower `train: {{learning_rate}}` "
+            "or look at the data with `surefoot check`. The weights before this step are unharmed."
+        )
     stacked = importance.dim() == 2
     gradients = clip_gradients(gradients, settings.clip, stacked=stacked)
     steps = settings.epochs * batches
@@ -225,8 +231,8 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float) -> None
             record |= {"valid_total": mean} | verdict.errors
     if not all(math.isfinite(value) for value in record.values()):
         raise FloatingPointError(
-            f"the loss is not a number after epoch {state.epoch}; lower `train: {{learning_rate}}` "
-            "or look at the data with `surefoot check`. The last whole checkpoint is kept."
+            f"the validation loss is not a number after epoch {state.epoch}; lower "
+            "`train: {learning_rate}` or look at the data with `surefoot check`."
         )
     state.history.append(record)
 

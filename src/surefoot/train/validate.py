@@ -11,13 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.data.batches import Batch, BatchLimits, join, plan_batches
+from surefoot.data.batches import EVALUATION, Batch, join, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.potential import Potential
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
-
-JUDGING = BatchLimits(graphs=64, edges=200_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,9 @@ def judge(
         if len(members) == 0:
             continue
         part = weights if single else {name: value[members] for name, value in weights.items()}
-        for indices in plan_batches(samples, np.flatnonzero(inverse.ravel() == number), JUDGING):
+        for indices in plan_batches(
+            samples, np.flatnonzero(inverse.ravel() == number), EVALUATION.shared_by(len(members))
+        ):
             batch = join(samples, indices)
             output = potential(part, batch.graph, forces=loss.forces > 0, stress=loss.stress > 0)
             shape = (len(indices),) if single else (len(members), len(indices))

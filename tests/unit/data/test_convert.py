@@ -64,7 +64,10 @@ LABELS = {
 
 @pytest.mark.parametrize("held", [(), ("energy",), ("forces",), ("stress",), tuple(LABELS)])
 def test_absent_labels_are_masked(held) -> None:
-    targets = to_targets(frame(water(), **{name: LABELS[name] for name in held}), 5)
+    atoms = water()
+    atoms.set_cell(9 * np.eye(3))
+    atoms.pbc = True  # a stress needs a volume
+    targets = to_targets(frame(atoms, **{name: LABELS[name] for name in held}), 5)
     for name, value in LABELS.items():
         mask = getattr(targets, f"has_{name}")
         assert mask.tolist() == [name in held]
@@ -81,10 +84,21 @@ def test_absent_labels_are_masked(held) -> None:
 
 def test_a_label_of_zero_is_a_label() -> None:
     zeros = {"energy": 0.0, "forces": np.zeros((3, 3)), "stress": np.zeros((3, 3))}
-    targets = to_targets(frame(water(), **zeros), 0)
+    atoms = water()
+    atoms.set_cell(9 * np.eye(3))
+    atoms.pbc = True
+    targets = to_targets(frame(atoms, **zeros), 0)
     assert targets.has_energy.all()
     assert targets.has_forces.all()
     assert targets.has_stress.all()
+
+
+@pytest.mark.parametrize("pbc", [False, (True, True, False)])
+def test_a_stress_without_a_volume_is_no_label(pbc) -> None:
+    atoms = water()
+    atoms.set_cell(9 * np.eye(3))
+    atoms.pbc = pbc
+    assert not to_targets(frame(atoms, stress=np.eye(3)), 0).has_stress.any()
 
 
 @pytest.mark.parametrize(

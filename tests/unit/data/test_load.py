@@ -97,6 +97,14 @@ def test_isolated_atoms_are_kept_apart(tmp_path, train) -> None:
     assert {-200.0, -300.0} <= set(energies(splits.train + splits.valid))
 
 
+def test_isolated_atoms_of_other_files_are_dropped(tmp_path, train) -> None:
+    """A potential gives them their reference energy, so they neither judge nor calibrate."""
+    atoms = write_atoms(tmp_path / "atoms.xyz")
+    splits = load_splits(DataSettings(train=[train], valid=[atoms], test=[atoms]), seed=0)
+    assert energies(splits.valid) == energies(splits.test) == [-200.0, -300.0]
+    assert splits.isolated == []
+
+
 def test_splits_by_name(tmp_path, train) -> None:
     atoms = write_atoms(tmp_path / "atoms.xyz")
     test = write(tmp_path / "test.xyz", 2, start=200)

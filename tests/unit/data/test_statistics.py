@@ -114,6 +114,19 @@ def test_an_element_without_an_isolated_atom(oxygen) -> None:
     assert "least squares" in measure(frames, "auto").source
 
 
+def test_auto_fits_without_isolated_atoms_if_an_element_has_none() -> None:
+    """They are unbound, so they would pull the fit away from what molecules need."""
+    found = measure([*MOLECULES, *ISOLATED[1:]], "auto")
+    assert as_dict(found) == pytest.approx(TRUE, rel=1e-9)
+    assert (
+        found.source == "least squares over 6 frames; 2 isolated atoms left out because O has none"
+    )
+    alone = [frame("CO2", forces=np.ones((3, 3))), *ISOLATED[1:]]
+    found = measure(alone, "auto")
+    assert as_dict(found) == {1: 0.0, 6: 0.0, 8: 0.0}
+    assert "2 isolated atoms left out because O has none" in found.source
+
+
 def test_least_squares_may_be_preferred_to_isolated_atoms() -> None:
     found = measure([*MOLECULES, *ISOLATED], "least_squares")
     assert found.source == "least squares over 9 frames"

@@ -290,6 +290,25 @@ def test_exact_line_has_no_error() -> None:
         np.testing.assert_allclose(errors, 0.0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("translations", "kinds"),
+    [
+        ([1.0] * 6, set()),  # one distance: no slope
+        ([1.0] * 5 + [2.0], set()),  # without the last path there is no slope
+        ([1.0] * 3 + [2.0] * 3, {"linear"}),  # two distances: no curvature
+        ([1.0, 1.0, 2.0, 2.0, 1.5, 1.0], {"linear"}),  # curvature rests on one path
+        ([1.0, 1.0, 2.0, 2.0, 1.5, 1.5], {"linear", "quadratic"}),
+    ],
+)
+def test_regression_needs_different_distances(
+    rng, translations: list[float], kinds: set[str]
+) -> None:
+    scans = hills(np.array(translations), rng.uniform(1.0, 2.0, size=6))
+    baselines = summarize(scans, 0.9).baselines
+    assert set(baselines) == kinds
+    assert all(errors.max() < 10 for errors in baselines.values())
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0])
 def test_impossible_levels(level) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -354,11 +373,14 @@ def test_sentences_compare_with_the_references(rng) -> None:
     found = summarize(scans, 0.9)
     lines = describe(found)
     assert lines[0] == (
-        "forward: 5 paths, barrier MAE 1.00, RMSE 1.00 kcal/mol; 20% of the references lie in the "
-        "90% interval"
+        "forward: 5 paths, barrier MAE 1.00 kcal/mol (4.18 kJ/mol), RMSE 1.00 kcal/mol; 20% of the "
+        "references lie in the 90% interval"
     )
     mae = found.baselines["linear"].mean() / KCAL_PER_MOL
-    assert f"MAE {mae:.2f} kcal/mol; ours is {1 / mae:.2f} of it" in lines[1]
+    assert (
+        f"MAE {mae:.2f} kcal/mol ({4.184 * mae:.2f} kJ/mol); ours is {1 / mae:.2f} of it"
+        in lines[1]
+    )
     assert "quadratic" in lines[2]
     assert lines[3].startswith("reverse: 5 paths, barrier MAE 1.00")
     assert lines[4] == "These are barriers of rigid scans on the surface of EMT."

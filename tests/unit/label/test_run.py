@@ -1,5 +1,8 @@
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -134,6 +137,22 @@ def test_failed_frames_are_reported_and_left_out(tmp_path: Path) -> None:
     assert not failed.exists()
 
 
+def test_a_report_of_failures_is_whole_or_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, failed = tmp_path / "out.xyz", tmp_path / "out.xyz.failed.json"
+    label_frames(frames(4), Spring(fail_at=3.0), output)
+    before = failed.read_bytes()
+
+    def stop(_handle: int) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("surefoot.label.run.os.fsync", stop)
+    with pytest.raises(OSError, match="disk is full"):
+        label_frames(frames(4), Spring(fail_at=2.0), output)
+    assert failed.read_bytes() == before
+
+
 def test_if_all_fail_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(LabelingFailed, match=r"None of the 2 frames .* in.xyz, frame 0: too far"):
         label_frames(frames(2), Spring(fail_at=-1.0), tmp_path / "out.xyz")
@@ -180,7 +199,7 @@ def test_given_charge_and_spin_fill_only_the_gaps(tmp_path: Path) -> None:
     [
         ([], "out.xyz", "no frames"),
         (frames(1), "out.traj", "ends in .xyz or .extxyz"),
-        (frames(1), "in.xyz", "one of the files to be labelled"),
+        (frames(1), "in.xyz", "one of the files to be read"),
     ],
 )
 def test_outputs_that_can_not_be_used(
@@ -225,6 +244,65 @@ def test_a_dead_worker_loses_no_finished_label(
     again = Spring()
     label_frames(frames(5), again, tmp_path / "out.xyz")
     assert again.calls == [3.0, 4.0]
+
+
+class Late(Executor):
+    """Finishes the first call and never the others."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if not self.futures:
+            future.set_result(fn(*args, **kwargs))
+        self.futures.append(future)
+        return future
+
+
+def test_an_interruption_cancels_what_waits(tmp_path: Path) -> None:
+    def stop(done: int, _of: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    late = Late()
+    with pytest.raises(KeyboardInterrupt) as held:
+        label_frames(frames(4), Spring(), tmp_path / "out.xyz", late, stop)
+    assert held.value.__traceback__ is not None  # it keeps all frames of the run alive
+    assert [future.cancelled() for future in late.futures] == [False, True, True, True]
+
+
+PARENT = """
+import os, time
+from surefoot.label.run import worker_pool
+if __name__ == "__main__":
+    pool = worker_pool(1)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)  # it is there
+        parent.kill()
+        until = time.monotonic() + 10
+        while is_running(worker) and time.monotonic() < until:
+            time.sleep(0.05)
+    assert not is_running(worker)
+
+
+def is_running(process: int) -> bool:
+    done = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()[:1] not in ("", "Z")  # a zombie has ended, nobody asked how
 
 
 @pytest.mark.slow

@@ -182,8 +182,8 @@ def test_labels_that_are_absent_and_fixed_atoms_do_not_count(predictor) -> None:
     assert factors["energy"].points == 2
     assert factors["forces"].points == 2 * 3
     assert factors.keys() == {"energy", "forces"}
-    assert calibration.stress == 1.0
-    assert calibration.difference == calibration.energy  # no pair of frames: it stands in
+    assert calibration.stress is None
+    assert calibration.difference is None  # no pair of frames
 
 
 def test_stress_of_a_molecule_does_not_count(predictor) -> None:
@@ -202,7 +202,7 @@ def test_without_unseen_frames_or_labels_nothing_is_calibrated(predictor, labels
     calibration, factors = calibrate(predictor, few, unseen)
     assert calibration.source.startswith("not calibrated")
     assert factors == {}
-    assert (calibration.energy, calibration.forces, calibration.stress) == (1.0, 1.0, 1.0)
+    assert (calibration.energy, calibration.forces, calibration.stress) == (None, None, None)
 
 
 def test_one_member_is_not_calibrated(samples) -> None:
@@ -210,7 +210,7 @@ def test_one_member_is_not_calibrated(samples) -> None:
     calibration, factors = calibrate(single, samples, np.ones((1, len(samples)), bool))
     assert calibration.source.startswith("not calibrated")
     assert factors == {}
-    assert calibration.energy == 1.0
+    assert calibration.energy is None
 
 
 # --- differences within a composition -------------------------------------------------------

@@ -174,7 +174,39 @@ def test_provenance_holds_what_was_given_and_the_versions(splits) -> None:
     assert "versions" not in ORIGIN
 
 
+def test_provenance_holds_the_stated_states_of_the_training_split() -> None:
+    train = [
+        replace(frame(index), charge=charge, spin=spin)
+        for index, (charge, spin) in enumerate([(0, 2), (0, 2), (-1, 1)] * 4)
+    ]
+    valid = [replace(frame(0, file="valid.xyz"), charge=5, spin=4)]
+    plan = plan_training(make_splits(train=train, valid=valid), PARTS)
+    assert plan.provenance["states"] == [[-1, 1], [0, 2]]
+    for absent in ({"charge": None}, {"spin": None}):
+        partly = [replace(train[0], **absent), *train[1:]]
+        plan = plan_training(make_splits(train=partly), PARTS)
+        assert plan.provenance["states"] == []
+
+
 # --- what is refused ------------------------------------------------------------------------
+
+
+UNJUDGED = (EnsembleSettings(members=3, left_out=0), EnsembleSettings(members=1))
+WAITING = (
+    ({"patience": 5}, r"patience: 5\}"),
+    ({"schedule": ScheduleSettings(name="plateau")}, r"name: plateau\}"),
+)
+
+
+@pytest.mark.parametrize("posterior", UNJUDGED)
+@pytest.mark.parametrize(("changes", "text"), WAITING)
+def test_settings_that_wait_for_validations_need_some(posterior, changes, text, splits) -> None:
+    parts = replace(PARTS, train=TRAINING.model_copy(update=changes), posterior=posterior)
+    with pytest.raises(ValueError, match=rf"{text}.* no frame judges member 0.*left_out"):
+        plan_training(make_splits(valid=[]), parts)
+    assert plan_training(splits, parts).unseen.any(axis=1).all()
+    folds = replace(parts, posterior=PARTS.posterior)
+    assert plan_training(make_splits(valid=[]), folds).unseen.any(axis=1).all()
 
 
 def test_an_element_that_only_the_validation_split_holds() -> None:
@@ -266,7 +298,7 @@ def test_run_of_one_member_is_not_calibrated(splits) -> None:
 def test_predictor_before_the_end_says_that_it_is_not_calibrated(trained) -> None:
     predictor = to_predictor(*trained)
     assert predictor.calibration.source == "not calibrated"
-    assert predictor.calibration.energy == 1.0
+    assert predictor.calibration.energy is None
 
 
 # --- checkpoints ----------------------------------------------------------------------------
