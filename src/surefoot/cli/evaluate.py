@@ -59,7 +59,7 @@ def run(
         files, read_keys(energy_key, forces_key, stress_key), read_units(energy_unit, length_unit)
     )
     for frame in frames:
-        predictor.potential.baseline.require(frame.atoms.numbers, frame.place)
+        predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)
     refuse_unsound(frames)
     say(f"{len(frames)} frames; {describe_labels(frames)}")
     labels = [label for f in frames for label in (f.energy, f.forces, f.stress)]
@@ -149,13 +149,17 @@ def show_scores(quantities: list[Quantity], calibration: Calibration, seed: int)
                 for name, rows in columns.items()
             },
         }
+        told = (
+            f"factor {quantity.factor:.2f} from {calibration.source}"
+            if getattr(calibration, quantity.name) is not None
+            else "not calibrated"
+        )
         rows = [
             [row, *(_show(columns[name][row]) for name in ("before", "after"))]
             for row in columns["after"]
         ]
         show_table(
-            f"Error bars of {quantity.name} in {quantity.unit}, factor {quantity.factor:.2f} "
-            f"from {calibration.source}; [95 % block bootstrap]",
+            f"Error bars of {quantity.name} in {quantity.unit}, {told}; [95 % block bootstrap]",
             ["score", "before the factor", "after"],
             rows,
         )

@@ -55,7 +55,7 @@ def run(
         read_units(energy_unit, length_unit),
     )
     for frame in frames:
-        predictor.potential.baseline.require(frame.atoms.numbers, frame.place)
+        predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)
     # Labels only travel along; the structures must be sound.
     refuse_unsound([replace(frame, energy=None, forces=None, stress=None) for frame in frames])
     with progress_bar("predicting", len(frames)) as bar:
@@ -66,7 +66,7 @@ def run(
         result["energy_difference_factor"] = predictor.calibration.difference
     images = [side_by_side(frame, result) for frame, result in zip(frames, results, strict=True)]
     write_images(output, images)
-    say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.source}")
+    say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.describe()}")
 
 
 def side_by_side(frame: Frame, results: dict[str, Any]) -> Atoms:

@@ -83,9 +83,10 @@ def run(
         complain(f"stopped in epoch {state.epoch + 1}; {checkpoint} is whole, --resume goes on.")
         raise typer.Exit(STATUS_INTERRUPTED)
     keeper.save()
+    torch.set_num_threads(threads)
     predictor, factors = finish(plan, state)
     predictor.save(output / "potential.safetensors")
-    show_calibration(predictor.calibration, factors)
+    show_calibration(predictor.calibration, factors, len({s.group for s in plan.task.samples}))
     say(f"wrote {output / 'potential.safetensors'} and {output / 'log.csv'}")
 
 
@@ -226,7 +227,7 @@ def epoch_bar(epochs: int, state: State) -> Iterator[Any]:
         yield show
 
 
-def show_calibration(calibration: Calibration, factors: dict[str, Factor]) -> None:
+def show_calibration(calibration: Calibration, factors: dict[str, Factor], groups: int) -> None:
     """The factors on the error bars and what they rest on."""
     from surefoot.cli.screen import say, show_table
 
@@ -238,7 +239,7 @@ def show_calibration(calibration: Calibration, factors: dict[str, Factor]) -> No
         for name, factor in factors.items()
     ]
     show_table(
-        f"Calibration from {calibration.source}",
+        f"Calibration from {calibration.source} ({groups} groups)",
         ["quantity", "factor on σ", "shared error / spread", "points"],
         rows,
     )

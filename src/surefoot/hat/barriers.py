@@ -22,7 +22,7 @@ from surefoot.evaluate.calibration import central_bound
 from surefoot.units import KCAL_PER_MOL, KJ_PER_MOL
 
 DEGREES = {"linear": 1, "quadratic": 2}
-REQUIRED = ("system", "path_point", "translation", "energy_ensemble", "energy_difference_factor")
+REQUIRED = ("system", "path_point", "translation", "energy_ensemble")
 DETERMINED = 1e-9  # a leverage closer to 1 means that no other path says anything about this one
 TOLERANCE = 1e-6  # eV: two barriers that are both exactly zero agree
 
@@ -38,6 +38,7 @@ class Scan:
         reference: (points) labels in eV, or None where the file has none.
         energies: (points) predicted means in eV.
         members: (members, points) in eV, spread about the mean to calibrated width.
+        calibrated: whether there was a factor for that; if not, the spread is as it is.
         method: what made the labels, in words.
     """
 
@@ -47,6 +48,7 @@ class Scan:
     reference: Float[np.ndarray, " points"] | None
     energies: Float[np.ndarray, " points"]
     members: Float[np.ndarray, "members points"]
+    calibrated: bool
     method: str
 
 
@@ -107,7 +109,7 @@ def _read_scan(path: str | Path, name: str, images: Sequence[Atoms]) -> Scan:
     energies = np.array([atoms.get_potential_energy() for atoms in images])
     members = np.array([atoms.info["energy_ensemble"] for atoms in images], float).T
     deviation = members - members.mean(0)
-    factor = float(first.info["energy_difference_factor"])
+    factor = first.info.get("energy_difference_factor")
     labelled = all("REF_energy" in atoms.info for atoms in images)
     return Scan(
         name=name,
@@ -115,7 +117,8 @@ def _read_scan(path: str | Path, name: str, images: Sequence[Atoms]) -> Scan:
         translation=float(first.info["translation"]),
         reference=np.array([a.info["REF_energy"] for a in images]) if labelled else None,
         energies=energies,
-        members=energies + factor * deviation,
+        members=energies + (1.0 if factor is None else float(factor)) * deviation,
+        calibrated=factor is not None,
         method=str(first.info.get("label_method", "the label in the file")),
     )
 
@@ -237,6 +240,11 @@ def describe(summary: Summary) -> list[str]:
                 f"{found.mae * KCAL_PER_MOL / errors.mean():.2f} of it"
                 for kind, errors in summary.baselines.items()
             ]
+    if not all(scan.calibrated for scan in summary.scans):
+        lines.append(
+            "The error bars are the bare spread of the members: this potential had nothing to "
+            "calibrate energy differences on (two frames of one composition in a group)."
+        )
     lines.append(f"These are barriers of rigid scans on the surface of {summary.method}.")
     if summary.method.startswith("GFN2-xTB"):
         lines[-1] += (

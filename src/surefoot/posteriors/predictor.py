@@ -51,6 +51,16 @@ class Calibration:
     difference: float | None = None
     source: str = "not calibrated"
 
+    def describe(self) -> str:
+        """What is calibrated on what, in words."""
+        factors = {
+            name: getattr(self, name) for name in ("energy", "forces", "stress", "difference")
+        }
+        missing = [name for name, factor in factors.items() if factor is None]
+        if not missing or len(missing) == len(factors):
+            return self.source
+        return f"{self.source}; not calibrated: {', '.join(missing)}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:

@@ -38,6 +38,7 @@ def scan_of(
     method: str = "EMT",
 ) -> Scan:
     return Scan(
+        calibrated=True,
         name=name,
         donor="GLY",
         translation=translation,
@@ -214,9 +215,7 @@ def test_packed_scans(tmp_path, members, suffix) -> None:
     assert len(read_scans(str(path))) == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["system", "path_point", "translation", "energy_ensemble", "energy_difference_factor"]
-)
+@pytest.mark.parametrize("name", ["system", "path_point", "translation", "energy_ensemble"])
 def test_frames_that_belong_to_no_scan(tmp_path, members, name) -> None:
     images = images_of(members)
     del images[1].info[name]

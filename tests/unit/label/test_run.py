@@ -296,6 +296,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         parent.communicate(timeout=10)
     except subprocess.TimeoutExpired:
         os.kill(worker, signal.SIGKILL)
+        parent.communicate()
         pytest.fail("the worker outlived its parent")
 
 
