@@ -15,8 +15,8 @@ from surefoot.hat.radicals import Acceptor, acceptors, radical
 from surefoot.hat.sites import Donor, residue_sites
 from surefoot.hat.transfer import Placement, PlacementFailed, Transfer, place
 
-ENDS = 1 / 6  # share of configurations at the start, and as many at the end
-BETWEEN = (0.1, 0.9)  # part of the way at which the atom in between hangs
+ENDS = 1 / 4  # share of configurations at the start, and as many at the end
+BETWEEN = (0.2, 0.8)  # part of the way at which the atom in between hangs
 OFF_LINE = 0.2  # radius about that point, in parts of the translation
 TRIES = 1000  # positions tried for the atom in between
 STREAMS = {"configuration": 0, "path": 1}  # of random numbers, so that the two never coincide
@@ -31,8 +31,8 @@ def sample_configurations(
 ) -> list[Atoms]:
     """Configurations of hydrogen transfers to train a potential on.
 
-    Each is a transfer of its own, with the hydrogen at its start (one in six), at its end (one in
-    six), or in between and off the straight line: a label teaches most where it is the only one of
+    Each is a transfer of its own, with the hydrogen at its start (one in four), at its end (one in
+    four), or in between and off the straight line: a label teaches most where it is the only one of
     its kind. Transfers are spread evenly over donors, then sites, then radicals. The first frames
     do not depend on `count`.
 
