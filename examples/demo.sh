@@ -12,7 +12,7 @@ mkdir -p "$out"
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 
 # 1. Structures: capped amino acids and a radical that takes a hydrogen from them.
-run surefoot hat sample --donors GLY,ALA,VAL,SER,ASN,PRO,ILE,ASP --count 400 --seed 1 \
+run surefoot hat sample --donors GLY,ALA,VAL,SER,ASN,PRO,ILE,ASP --count 440 --seed 1 \
   -o "$out/train_structures.xyz"
 run surefoot hat scan --donors LEU,THR,GLN --paths 60 --seed 3 -o "$out/test_structures.xyz"
 
