@@ -12,6 +12,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 Donors = Annotated[str, typer.Option(help="Residues that give a hydrogen, e.g. GLY,ALA,SER.")]
 Radicals = Annotated[str, typer.Option(help="Radicals that take it, e.g. methyl,methoxy.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ to write.")]
+Shortest = Annotated[float, typer.Option(help="Smallest distance the hydrogen moves, in Å.")]
+Longest = Annotated[float, typer.Option(help="Largest distance the hydrogen moves, in Å.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same structures.")]
 
 
@@ -22,16 +24,20 @@ def sample(
     radicals: Radicals = "methyl,methoxy,hydroxymethyl",
     count: Annotated[int, typer.Option(min=1, help="Configurations to make.")] = 400,
     seed: Seed = 0,
+    shortest: Shortest = 0.4,
+    longest: Longest = 1.2,
 ) -> None:
     """Make transfer configurations to train on: start, in between and end."""
     from surefoot.cli.predict import write_images
     from surefoot.cli.screen import require_writable, say
     from surefoot.data.read import check_output
     from surefoot.hat.sample import sample_configurations
+    from surefoot.hat.transfer import Placement
 
     require_writable(output)
     check_output(output, [])
-    images = sample_configurations(donors.split(","), radicals.split(","), count, seed)
+    placement = Placement(shortest=shortest, longest=longest)
+    images = sample_configurations(donors.split(","), radicals.split(","), count, seed, placement)
     write_images(output, images)
     say(f"{output}: {len(images)} configurations, charge 0, spin 2 (doublets)")
 
@@ -44,16 +50,20 @@ def scan(
     paths: Annotated[int, typer.Option(min=1, help="Transfer paths to make.")] = 60,
     points: Annotated[int, typer.Option(min=3, help="Equidistant points of each path.")] = 11,
     seed: Seed = 0,
+    shortest: Shortest = 0.4,
+    longest: Longest = 1.2,
 ) -> None:
     """Make straight transfer paths: the hydrogen moves, all else stands still."""
     from surefoot.cli.predict import write_images
     from surefoot.cli.screen import require_writable, say
     from surefoot.data.read import check_output
     from surefoot.hat.sample import sample_paths
+    from surefoot.hat.transfer import Placement
 
     require_writable(output)
     check_output(output, [])
-    images = sample_paths(donors.split(","), radicals.split(","), paths, seed, points)
+    placement = Placement(shortest=shortest, longest=longest)
+    images = sample_paths(donors.split(","), radicals.split(","), paths, seed, points, placement)
     write_images(output, images)
     say(f"{output}: {paths} paths of {points} points, charge 0, spin 2 (doublets)")
 

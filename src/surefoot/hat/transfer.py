@@ -19,7 +19,8 @@ class Placement(Settings):
 
     Attributes:
         shortest: smallest distance from the start to the end of the moving hydrogen.
-        longest: largest one. Far beyond 3 Å the atom in mid-air is no doublet any more.
+        longest: largest one. Rigid scans beyond 1.2 Å climb past 25 kcal/mol, which nothing
+            crosses at room temperature; far beyond 3 Å the atom in mid-air is no doublet any more.
         cone: largest angle of the transfer with the donor–hydrogen bond, and of the bond to be
             made with the transfer.
         rattle: standard deviation of the displacement of each coordinate of either molecule.
@@ -31,7 +32,7 @@ class Placement(Settings):
     """
 
     shortest: float = Field(default=0.4, gt=0)
-    longest: float = Field(default=1.4, gt=0)
+    longest: float = Field(default=1.2, gt=0)
     cone: float = Field(default=30.0, ge=0, le=180)
     rattle: float = Field(default=0.03, ge=0)
     clearance: float = Field(default=1.7, ge=0)
