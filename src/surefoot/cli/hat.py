@@ -93,7 +93,7 @@ def barriers(
         reference = record["reference_kcal"]
         rows.append(
             [
-                str(record["path"]),
+                str(record["path"]).replace("-path-", " "),
                 f"{record['translation_A']:.2f}",
                 "–" if reference == "" else f"{reference:.1f}",
                 f"{record['predicted_kcal']:.1f} ± {record['uncertainty_kcal']:.1f}",
