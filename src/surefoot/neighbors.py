@@ -2,8 +2,8 @@
 
 Every pair (receiver i, sender j, shift S) with 0 < |r_j + S·cell − r_i| < cutoff appears once in
 each direction, images of an atom itself included; cells may be smaller than the cutoff and skewed,
-and each axis may be periodic or not. The cost is linear in the atoms, except for long wires (one periodic
-axis), where the engine is slower than that.
+and each axis may be periodic or not. The cost is linear in the atoms, except for long wires (one
+periodic axis), where the engine is slower than that.
 """
 
 from __future__ import annotations
