@@ -221,7 +221,7 @@ def read_npz(path: Path) -> list[Atoms]:
     Reads `nuclear_charges` or `z` (atoms), `coords` or `R` (frames, atoms, 3), `energies` or `E`
     and `forces` or `F`; pickled content is refused.
     """
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         numbers = _first(arrays, "nuclear_charges", "z")
         positions = _first(arrays, "coords", "R")
         energies = _first(arrays, "energies", "E")
