@@ -46,8 +46,7 @@ def run(
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.convert import to_samples
     from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
-    from surefoot.posteriors.calibrate import predict_samples
-    from surefoot.posteriors.judge import compare
+    from surefoot.posteriors.judge import compare, predict_samples
     from surefoot.posteriors.predictor import load_predictor
     from surefoot.train.checkpoint import write_atomically
 

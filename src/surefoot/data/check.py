@@ -18,9 +18,9 @@ from scipy.spatial import KDTree
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
 from surefoot.data.groups import check_groups
-from surefoot.data.read import CALCULATOR, ENERGY_KEYS, FORCES_KEYS, Frame
+from surefoot.data.read import CALCULATOR, ENERGY_KEYS, FORCES_KEYS, ISOLATED, Frame
 from surefoot.data.scales import check_energy_scale, check_placeholders
-from surefoot.data.states import SINGLE_ATOM, check_charge_and_spin, check_states
+from surefoot.data.states import check_charge_and_spin, check_states
 
 __all__ = ["Finding", "Severity", "check_frames", "check_states"]
 
@@ -309,7 +309,7 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     for name, frames in splits.items():
         for frame in frames:
             # Isolated atoms belong in every file that needs their energies.
-            if len(frame.atoms) > 1 and frame.config_type != SINGLE_ATOM:
+            if len(frame.atoms) > 1 and frame.config_type != ISOLATED:
                 held[_fingerprint(frame)].append((name, frame))
     within, across, conflicts = [], [], []
     for copies in held.values():

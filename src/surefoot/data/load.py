@@ -12,10 +12,8 @@ from pydantic import Field
 
 from surefoot.data.read import FileUnits, Frame, Keys, read_frames
 from surefoot.data.splits import split_groups, split_random
-from surefoot.data.statistics import ISOLATED, References, is_isolated
+from surefoot.data.statistics import References, is_isolated
 from surefoot.settings import Settings
-
-__all__ = ["ISOLATED", "DataSettings", "Splits", "hash_files", "load_splits"]
 
 
 class DataSettings(Settings):

@@ -41,6 +41,7 @@ SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
 CALCULATOR = "calculator"
 IGNORE = "none"
 SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
+ISOLATED = "IsolatedAtom"  # config_type of frames that give reference energies
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
 GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
 

@@ -6,9 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from surefoot.data.findings import Finding, Severity, Suspect, gather
-from surefoot.data.read import CHARGE_KEYS, SPIN_KEYS, Frame
-
-SINGLE_ATOM = "IsolatedAtom"
+from surefoot.data.read import CHARGE_KEYS, ISOLATED, SPIN_KEYS, Frame
 
 
 def check_states(frames: Sequence[Frame]) -> list[Finding]:
@@ -94,7 +92,7 @@ def _find_contradiction(frame: Frame) -> str | None:
 
 
 def _check_stated(frames: Sequence[Frame]) -> list[Finding]:
-    molecules = [frame for frame in frames if frame.config_type != SINGLE_ATOM]
+    molecules = [frame for frame in frames if frame.config_type != ISOLATED]
     findings = []
     for name, keys in (("charge", CHARGE_KEYS), ("spin", SPIN_KEYS)):
         missing = [frame for frame in molecules if getattr(frame, name) is None]

@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from surefoot.data.read import Frame
+from surefoot.data.read import ISOLATED, Frame
 
-ISOLATED = "IsolatedAtom"
 References = Literal["auto", "isolated", "least_squares"] | dict[str, float]
 RIDGE = 1e-8  # relative: only there to choose the shortest of many equal solutions
 

@@ -26,7 +26,8 @@ def calibrate(
         samples: training and validation frames.
         unseen: which member never learnt from which sample.
     Returns:
-        The calibration, and per quantity how it was found; quantities without labels keep 1.
+        The calibration, and per quantity how it was found; quantities without labels have
+        none.
     """
     usable = unseen.sum(0) >= 2
     if predictor.draws < 2 or not usable.any():
