@@ -32,7 +32,7 @@ def run(
 ) -> None:
     import os
 
-    from surefoot.cli.screen import complain, progress_bar, require_writable, say
+    from surefoot.cli.screen import complain, interruption, progress_bar, require_writable, say
     from surefoot.data.read import IGNORE, Keys, check_output, read_frames
     from surefoot.label.run import label_frames, worker_pool
 
@@ -41,13 +41,23 @@ def run(
     source = make_labeler(labeler, method)
     frames = read_frames(files, Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE))
     count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
-    with worker_pool(count) as pool, progress_bar("labelling", len(frames)) as bar:
+    with (
+        interruption() as asked,
+        worker_pool(count) as pool,
+        progress_bar("labelling", len(frames)) as bar,
+    ):
+
+        def follow(done: int, _: int) -> None:
+            bar.move(done)
+            if asked:  # between two results: the journal is whole and the pool can close
+                raise KeyboardInterrupt
+
         report = label_frames(
             frames,
             source,
             output,
             executor=pool,
-            progress=lambda done, _: bar.move(done),
+            progress=follow,
             charge=charge,
             spin=spin,
         )

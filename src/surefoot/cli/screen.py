@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -148,3 +150,25 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     return str(error)
+
+
+@contextmanager
+def interruption() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM fill the list; a second Ctrl-C ends the program at once.
+
+    Work then stops between two steps, never inside one: an exception raised in the middle of a
+    library's bookkeeping can hang it.
+    """
+    asked: list[int] = []
+
+    def answer(number: int, _frame: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +42,7 @@ def run(
         STATUS_INTERRUPTED,
         STATUS_REFUSED,
         complain,
+        interruption,
         require_writable,
         say,
     )
@@ -187,24 +187,6 @@ class Keeper:
         """After the first epoch a checkpoint is there, whatever comes."""
         if state.epoch == 1:
             self.save()
-
-
-@contextmanager
-def interruption() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM fill the list; a second Ctrl-C ends the program at once."""
-    asked: list[int] = []
-
-    def answer(number: int, _frame: Any) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
