@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -19,6 +20,15 @@ Activation = Literal["shifted_softplus", "silu"]
 def shifted_softplus(x: Tensor) -> Tensor:
     """ln(1 + e^x) − ln 2: a smooth ramp that is zero at zero (Schütt et al. 2017, eq. 2)."""
     return torch.nn.functional.softplus(x) - math.log(2.0)
+
+
+SILU_SCALE = 1.6765324703310907
+"""1 / √⟨silu(z)²⟩ over standard normal z."""
+
+
+def normalised_silu(x: Tensor) -> Tensor:
+    """SiLU scaled to unit variance for standard normal input."""
+    return SILU_SCALE * torch.nn.functional.silu(x)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -54,6 +64,26 @@ def linear(x: Float[Tensor, "*members rows inputs"], weights: Weights) -> Tensor
     product = x @ weights["weight"]
     bias = weights.get("bias")
     return product if bias is None else product + bias.unsqueeze(-2)
+
+
+def init_network(generator: torch.Generator, widths: Sequence[int]) -> Weights:
+    """Standard normal matrices between layers of these widths, float64, without biases."""
+    return {
+        f"layer{index}": torch.randn(shape, generator=generator, dtype=torch.float64)
+        for index, shape in enumerate(pairwise(widths))
+    }
+
+
+def network(x: Float[Tensor, "*members rows inputs"], weights: Weights) -> Tensor:
+    """A network whose values keep unit variance: x ← a(x W / √inputs), the last layer linear.
+
+    The weights are of order one and are divided here, so that an optimiser's step means the same
+    in layers of any width. a is `normalised_silu`.
+    """
+    layers = [weights[f"layer{index}"] for index in range(len(weights))]
+    for matrix in layers[:-1]:
+        x = normalised_silu(x @ (matrix / math.sqrt(matrix.shape[-2])))
+    return x @ (layers[-1] / math.sqrt(layers[-1].shape[-2]))
 
 
 def lookup(

@@ -56,6 +56,32 @@ class Gaussians:
 
 
 @dataclass(frozen=True)
+class Bessel:
+    """Spherical Bessel functions of degree 0 with nodes at the cutoff c.
+
+    b_n(r) = √(2 / c) sin(n π r / c) / r,  n = 1 … count
+
+    Source: Gasteiger et al. 2020, eq. 7.
+    """
+
+    cutoff: float
+    count: int
+
+    def derivative(
+        self, lengths: Float[Tensor, " edges"], order: int
+    ) -> Float[Tensor, "edges count"]:
+        """From r b = s: r b^(n) + n b^(n−1) = s^(n), where s is the sine."""
+        rates = torch.arange(1, self.count + 1, dtype=lengths.dtype, device=lengths.device)
+        rates = rates * (math.pi / self.cutoff)
+        r = lengths.unsqueeze(-1)
+        value = torch.zeros_like(r * rates)
+        for n in range(order + 1):
+            wave = rates**n * torch.sin(rates * r + 0.5 * math.pi * n)
+            value = (wave - n * value) / r
+        return math.sqrt(2.0 / self.cutoff) * value
+
+
+@dataclass(frozen=True)
 class CosineCutoff:
     """f(r) = (1 + cos(π r / c)) / 2 inside the cutoff c, zero outside; once differentiable at c."""
 
@@ -71,18 +97,28 @@ class CosineCutoff:
 
 @dataclass(frozen=True)
 class PolynomialCutoff:
-    """f(x) = 1 − 28 x⁶ + 48 x⁷ − 21 x⁸ with x = r / c; twice differentiable at the cutoff c.
+    """f(x) = 1 − (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) − p(p+1)/2 x^(p+2) with x = r / c.
 
-    Source: Gasteiger et al. 2020, eq. 8, with p = 6.
+    Zero beyond the cutoff c, where it is twice differentiable.
+
+    Source: Gasteiger et al. 2020, eq. 8.
     """
 
     cutoff: float
+    power: int = 6
 
     def derivative(self, lengths: Float[Tensor, " edges"], order: int) -> Float[Tensor, "edges 1"]:
         """The polynomial differentiated term by term."""
+        p = self.power
+        terms = (
+            (1.0, 0),
+            (-0.5 * (p + 1) * (p + 2), p),
+            (float(p * (p + 2)), p + 1),
+            (-0.5 * p * (p + 1), p + 2),
+        )
         x = lengths / self.cutoff
         value = torch.zeros_like(x)
-        for coefficient, power in ((1.0, 0), (-28.0, 6), (48.0, 7), (-21.0, 8)):
+        for coefficient, power in terms:
             if power >= order:
                 falling = math.perm(power, order)
                 value = value + coefficient * falling * x ** (power - order)

@@ -1,0 +1,366 @@
+"""The symmetric contraction: all equivariant polynomials of a row's features up to one order.
+
+    B[i, o, c] = Σ_t K[z_i, t, c] Π_{a in monomial(t)} A[i, a, c],    K[z] = U W[z]
+
+Terms t are the monomials that occur in a coupling of `symmetric_couplings`, once for each result
+they lead to; U holds the couplings and W the weights of the paths for each species. Monomials form
+a tree, each the product of its parent and one more component, so that every product is one
+multiplication, and the derivatives run through the tree backwards.
+
+Source: Batatia et al. 2022 (MACE), eqs. 10 and 11. Differs: the paths are linearly independent, so
+there are fewer weights for the same functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from surefoot.blocks.couplings import Irreps, symmetric_couplings
+from surefoot.blocks.native import address, kernels, share
+
+VECTOR = 64  # bytes; the kernel works on as many channels at once
+LEAST_CHANNELS = 16  # fewer channels than this are not worth a thread of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """Which monomials there are, and how they couple.
+
+    Attributes:
+        parents: (nodes) −1 where the product is the component itself.
+        components: (nodes) what each node multiplies its parent with.
+        offsets: (nodes + 1) where each node's terms begin.
+        results: (terms) the result each term adds to.
+        couplings: (terms, paths) U, float64, with 1/√(paths of one result and order) in it.
+        inputs: components of A.
+        outputs: components of B.
+        paths: (result index, order, count) of each group of paths, in the order of W's rows.
+    """
+
+    parents: Int[np.ndarray, " nodes"]
+    components: Int[np.ndarray, " nodes"]
+    offsets: Int[np.ndarray, " bounds"]
+    results: Int[np.ndarray, " terms"]
+    couplings: Float[Tensor, "terms paths"]
+    inputs: int
+    outputs: int
+    paths: tuple[tuple[int, int, int], ...]
+
+    @property
+    def path_count(self) -> int:
+        """Rows of W."""
+        return self.couplings.shape[1]
+
+
+@functools.cache
+def contraction(inputs: Irreps, outputs: Irreps, correlation: int) -> Contraction:
+    """The polynomials of orders 1 … correlation from these irreps to those."""
+    entries: list[tuple[tuple[int, ...], int, int, np.ndarray]] = []
+    groups: list[tuple[int, int, int]] = []
+    column = 0
+    start = 0
+    for index, irrep in enumerate(outputs):
+        for order in range(1, correlation + 1):
+            basis = symmetric_couplings(inputs, irrep, order)
+            count = basis.values.shape[0]
+            scale = 1.0 / math.sqrt(max(count, 1))
+            for t, monomial in enumerate(map(tuple, basis.monomials.tolist())):
+                for m in range(irrep.dim):
+                    values = basis.values[:, t, m]
+                    if np.any(values):
+                        entries.append((monomial, start + m, column, scale * values))
+            if count:
+                groups.append((index, order, count))
+            column += count
+        start += irrep.dim
+    prefixes = {m[:n] for m, *_ in entries for n in range(1, len(m) + 1)}
+    nodes = {monomial: place for place, monomial in enumerate(sorted(prefixes))}
+    entries.sort(key=lambda entry: (nodes[entry[0]], entry[1]))
+    couplings = torch.zeros(len(entries), column).double()
+    for row, (_, _, first, values) in enumerate(entries):
+        couplings[row, first : first + len(values)] = torch.from_numpy(values)
+    counts = np.bincount([nodes[entry[0]] for entry in entries], minlength=len(nodes))
+    return Contraction(
+        parents=np.array([nodes.get(m[:-1], -1) for m in nodes], np.int32),
+        components=np.array([m[-1] for m in nodes], np.int32),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        results=np.array([entry[1] for entry in entries], np.int32),
+        couplings=couplings,
+        inputs=sum(irrep.dim for irrep in inputs),
+        outputs=start,
+        paths=tuple(groups),
+    )
+
+
+def contract(
+    features: Float[Tensor, "*members rows inputs channels"],
+    weights: Float[Tensor, "*members species paths channels"],
+    species: Int[Tensor, " rows"],
+    plan: Contraction,
+) -> Float[Tensor, "*members rows outputs channels"]:
+    """The symmetric contraction of each row, with the weights of its species.
+
+    Args:
+        features: A, (…, rows, inputs, channels).
+        weights: W, (…, species, paths, channels).
+        species: of each row.
+        plan: which polynomials.
+    """
+    present, local = torch.unique(species, return_inverse=True)
+    table = plan.couplings.to(weights) @ weights.index_select(-3, present)
+    if kernels(features, table) is None:
+        return _plain(features, table, local, plan)
+    return _contract(features, table, local, plan)
+
+
+def _contract(features: Tensor, table: Tensor, species: Tensor, plan: Contraction) -> Tensor:
+    value = _Value.apply(features, table, species, plan)
+    if table.requires_grad:
+        value = value + _TableBranch.apply(table, (features,), species, plan)
+    return value  # type: ignore[no-any-return]
+
+
+def _plain(features: Tensor, table: Tensor, species: Tensor, plan: Contraction) -> Tensor:
+    """The same in plain torch, differentiable to any order: all products of an order at once."""
+    depths = _depths(plan.parents)
+    order = np.argsort(depths, kind="stable")
+    place = np.argsort(order)
+    levels: list[Tensor] = []
+    for depth in range(int(depths.max()) + 1):
+        nodes = np.flatnonzero(depths == depth)
+        product = features.index_select(-2, _indices(plan.components[nodes], species))
+        if depth:
+            first = int((depths < depth - 1).sum())
+            parents = place[plan.parents[nodes]] - first
+            product = product * levels[-1].index_select(-2, _indices(parents, species))
+        levels.append(product)
+    owner = place[np.repeat(np.arange(len(depths)), np.diff(plan.offsets))]
+    values = torch.cat(levels, -2).index_select(-2, _indices(owner, species))
+    terms = values * table.index_select(-3, species)
+    out = terms.new_zeros((*terms.shape[:-2], plan.outputs, terms.shape[-1]))
+    return out.index_add(-2, _indices(plan.results, species), terms)
+
+
+def _depths(parents: Int[np.ndarray, " nodes"]) -> Int[np.ndarray, " nodes"]:
+    """How many factors stand before the last one of each node's product."""
+    depths = np.zeros(len(parents), np.int64)
+    for node, parent in enumerate(parents):
+        depths[node] = depths[parent] + 1 if parent >= 0 else 0
+    return depths
+
+
+def _indices(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(like.device)
+
+
+class _Value(torch.autograd.Function):
+    """The contraction, with the slope of A; the slope of K comes from `_TableBranch`.
+
+    Split because the backward pass of forces needs no slope of K, and an autograd function is not
+    told which of its inputs are asked for.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, table: Tensor, species: Tensor, plan: Contraction
+    ) -> Tensor:
+        ctx.species, ctx.plan = species, plan
+        ctx.save_for_backward(features, table)
+        (value,) = _run("value", plan, species, (features, table))
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        slope = _Slope.apply(*ctx.saved_tensors, grads[0], ctx.species, ctx.plan)
+        return slope, None, None, None
+
+
+class _TableBranch(torch.autograd.Function):
+    """Zero, whose slope with respect to K is that of the contraction.
+
+    A is handed over in a tuple: as an input it would make the backward pass of forces come here.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, table: Tensor, features: tuple[Tensor], species: Tensor, plan: Contraction
+    ) -> Tensor:
+        ctx.species, ctx.plan, ctx.features, ctx.shape = species, plan, features[0], table.shape
+        rows = features[0]
+        return rows.new_zeros(()).expand(*rows.shape[:-2], plan.outputs, rows.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        slope = _TableSlope.apply(ctx.features, grads[0], ctx.shape, ctx.species, ctx.plan)
+        return slope, None, None, None
+
+
+class _Slope(torch.autograd.Function):
+    """Σ g ∂B/∂A, of which the derivatives are the tangents of B and of both slopes along v."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, table: Tensor, grad: Tensor, species: Tensor, plan: Contraction
+    ) -> Tensor:
+        ctx.species, ctx.plan = species, plan
+        ctx.save_for_backward(features, table, grad)
+        (slope,) = _run("slope", plan, species, (features, table, grad))
+        return slope
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        out, slope, table = _Tangent.apply(*ctx.saved_tensors, grads[0], ctx.species, ctx.plan)
+        return slope, table, out, None, None
+
+
+class _TableSlope(torch.autograd.Function):
+    """Σ g ∂B/∂K; B is linear in K, so its own derivatives are B and its slope with u for K."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        grad: Tensor,
+        shape: torch.Size,
+        species: Tensor,
+        plan: Contraction,
+    ) -> Tensor:
+        ctx.species, ctx.plan = species, plan
+        ctx.save_for_backward(features, grad)
+        table = features.new_empty(0).expand(0)
+        (slope,) = _run("table", plan, species, (features, table, grad), shape)
+        return slope
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        features, grad = ctx.saved_tensors
+        slope = _Slope.apply(features, grads[0], grad, ctx.species, ctx.plan)
+        value = _contract(features, grads[0], ctx.species, ctx.plan)
+        return slope, value, None, None, None
+
+
+class _Tangent(torch.autograd.Function):
+    """d/dε of B, Σ g ∂B/∂A and Σ g ∂B/∂K at A + ε v: what second derivatives are made of."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        table: Tensor,
+        grad: Tensor,
+        step: Tensor,
+        species: Tensor,
+        plan: Contraction,
+    ) -> tuple[Tensor, ...]:
+        ctx.species, ctx.plan = species, plan
+        ctx.save_for_backward(features, table, grad, step)
+        return _run("tangent", plan, species, (features, table, grad, step))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Third derivatives, through the plain form."""
+        leaves = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+        features, table, grad, step = leaves
+        with torch.enable_grad():
+            value = (grad * _plain(features, table, ctx.species, ctx.plan)).sum()
+            (slope,) = torch.autograd.grad(value, features, create_graph=True)
+            ends = (grad, features, table)
+            tangents = torch.autograd.grad((step * slope).sum(), ends, create_graph=True)
+            total = sum((t * g).sum() for t, g in zip(tangents, grads, strict=True))
+        slopes = torch.autograd.grad(total, leaves, allow_unused=True)
+        return *slopes, None, None
+
+
+class _Tree(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("parents", "components", "offsets", "results")),
+        ("species", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("nodes", "terms", "inputs", "outputs", "channels")),
+    )
+
+
+def _run(
+    kind: str,
+    plan: Contraction,
+    species: Tensor,
+    factors: tuple[Tensor, ...],
+    table_shape: torch.Size | None = None,
+) -> tuple[Tensor, ...]:
+    """One kernel over all members: "value", "slope", "table" or "tangent".
+
+    Args:
+        kind: which kernel.
+        plan: as in `contract`.
+        species: as there.
+        factors: A, K, g and the step of A, as far as the kernel takes them.
+        table_shape: of K, for its slope, which does not need K itself.
+    """
+    features, table = factors[0].contiguous(), factors[1].contiguous()
+    rows = (*features.shape[:-2], plan.outputs, features.shape[-1])
+    shapes = {
+        "value": (rows,),
+        "slope": (features.shape,),
+        "table": (table_shape,),
+        "tangent": (rows, features.shape, table.shape),
+    }[kind]
+    zeroed = kind in ("table", "tangent")
+    results = tuple(
+        features.new_zeros(shape) if zeroed else features.new_empty(shape) for shape in shapes
+    )
+    kept = [features, table, *(factor.contiguous() for factor in factors[2:])]
+    if features.dim() == 3:
+        _run_one(kind, plan, species, kept, results)
+    else:
+        for member in range(features.shape[0]):
+            part = [factor[member] if factor.numel() else factor for factor in kept]
+            _run_one(kind, plan, species, part, [result[member] for result in results])
+    return results
+
+
+def _run_one(kind: str, plan: Contraction, species: Tensor, factors: list, results: list) -> None:
+    library = kernels(factors[0])
+    if library is None:
+        raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
+    features, table, *others = factors
+    channels = features.shape[-1]
+    tree = _Tree(
+        parents=plan.parents.ctypes.data,
+        components=plan.components.ctypes.data,
+        offsets=plan.offsets.ctypes.data,
+        results=plan.results.ctypes.data,
+        species=address(species),
+        rows=features.shape[0],
+        nodes=len(plan.parents),
+        terms=len(plan.results),
+        inputs=plan.inputs,
+        outputs=plan.outputs,
+        channels=channels,
+    )
+    a, k = address(features), address(table)
+    rest = [address(other) for other in others]
+    ends = [address(result) for result in results]
+    null = ctypes.c_void_p(None)
+    kernel, places = {
+        "value": (library.contraction_value, [a, k, *ends]),
+        "slope": (library.contraction_gradient, [a, k, *rest, *ends, null]),
+        "table": (library.contraction_gradient, [a, null, *rest, null, *ends]),
+        "tangent": (library.contraction_tangent, [a, k, *rest, null, *ends]),
+    }[kind]
+    size = 4 * len(plan.parents) + 3 * plan.inputs + 2 * plan.outputs
+    bound = ctypes.c_int64
+
+    def work(begin: int, end: int) -> None:
+        space = ctypes.create_string_buffer(size * VECTOR)
+        kernel(ctypes.byref(tree), *places, space, bound(begin), bound(end))
+
+    share(channels, LEAST_CHANNELS, work)

@@ -1,0 +1,397 @@
+"""Equivariant linear maps, and the channel-wise tensor product fused with the sum over edges.
+
+Values are (…, rows, components, channels), the components of all irreps one after the other.
+`Block` says where an irrep stands. A convolution is
+
+    out[i, k, c] = Σ_{edges e of receiver i} Σ_m M[e, k, m] w[pair(e), path(k), c] x[sender(e), m, c]
+
+with M[e, (m3, m1)] = √(2 l3 + 1) Σ_m2 C^{l1 l2 l3}[m1, m2, m3] Y[e, m2], which knows no weights. With a
+cotangent g of the result this is a form linear in each of (g, M, w, x), and every derivative of it
+is the same form without one of the four: one operator closes the family, to any order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from surefoot.blocks.angular import clebsch_gordan
+from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
+from surefoot.blocks.dense import Weights
+from surefoot.blocks.native import address, kernels, share
+from surefoot.graph import Graph, Segments, gather, pairs_to_edges, segment_sum
+
+GRADIENT, ANGULAR, RADIAL, SENT = range(4)
+"""The four factors of the form: g, M, w, x."""
+
+LEAST_ROWS = 64  # fewer rows than this are not worth a thread of their own
+
+
+@dataclass(frozen=True)
+class Block:
+    """Components of one irrep: `copies` sets of them, the copies innermost.
+
+    Attributes:
+        irrep: which.
+        start: first component.
+        copies: how often, as paths of a product that lead to the same irrep.
+    """
+
+    irrep: Irrep
+    start: int
+    copies: int = 1
+
+    @property
+    def stop(self) -> int:
+        """One past the last component."""
+        return self.start + self.irrep.dim * self.copies
+
+
+def arrange(irreps: Sequence[Irrep], copies: Sequence[int] | None = None) -> tuple[Block, ...]:
+    """Blocks of irreps that follow each other."""
+    listed, start = [], 0
+    for irrep, count in zip(irreps, copies or [1] * len(irreps), strict=True):
+        listed.append(Block(irrep, start, count))
+        start = listed[-1].stop
+    return tuple(listed)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelProduct:
+    """Channel-wise product of features with harmonics: which irreps meet, and how.
+
+    Attributes:
+        paths: (irrep of the features, of the harmonics, of the result), ordered by result.
+        blocks: of the result; the copies of an irrep are its paths.
+        table: (paths, 6) as the kernel reads them.
+        coupling: (components of the harmonics, entries) makes M from the harmonics, float64.
+        components: of the features.
+    """
+
+    paths: tuple[tuple[Irrep, Irrep, Irrep], ...]
+    blocks: tuple[Block, ...]
+    table: Int[np.ndarray, "paths 6"]
+    coupling: Float[Tensor, "harmonics entries"]
+    components: int
+
+    @property
+    def results(self) -> int:
+        """Components of the result."""
+        return self.blocks[-1].stop if self.blocks else 0
+
+
+@functools.cache
+def channel_product(features: Irreps, harmonics: Irreps, results: Irreps) -> ChannelProduct:
+    """All paths from features and harmonics to the wanted irreps."""
+    paths = tuple(
+        (first, second, wanted)
+        for wanted in results
+        for first in features
+        for second in harmonics
+        if wanted in couple_irreps(first, second)
+    )
+    reached = [irrep for irrep in results if any(path[2] == irrep for path in paths)]
+    blocks = arrange(reached, [sum(path[2] == irrep for path in paths) for irrep in reached])
+    starts = {block.irrep: block.start for block in arrange(features)}
+    angular = {block.irrep: block.start for block in arrange(harmonics)}
+    table, parts, entry = [], [], 0
+    taken = dict.fromkeys(reached, 0)
+    block_of = {block.irrep: block for block in blocks}
+    for first, second, third in paths:
+        block = block_of[third]
+        place = block.start + taken[third]
+        taken[third] += 1
+        table.append((starts[first], first.dim, place, block.copies, third.dim, entry))
+        entry += first.dim * third.dim
+        matrix = torch.zeros(sum(i.dim for i in harmonics), third.dim * first.dim).double()
+        cg = math.sqrt(third.dim) * clebsch_gordan(first.degree, second.degree, third.degree)
+        rows = slice(angular[second], angular[second] + second.dim)
+        matrix[rows] = cg.permute(1, 2, 0).reshape(second.dim, -1)
+        parts.append(matrix)
+    return ChannelProduct(
+        paths=paths,
+        blocks=blocks,
+        table=np.array(table, np.int32).reshape(-1, 6),
+        coupling=torch.cat(parts, 1) if parts else torch.zeros(0, 0).double(),
+        components=sum(irrep.dim for irrep in features),
+    )
+
+
+def convolve(
+    sent: Float[Tensor, "*members atoms components channels"],
+    harmonics: Float[Tensor, "*members edges angular"],
+    radial: Float[Tensor, "*members pairs weights"],
+    graph: Graph,
+    product: ChannelProduct,
+) -> Float[Tensor, "*members atoms results channels"]:
+    """The sum over neighbours of the tensor product of their features with the harmonics.
+
+    Args:
+        sent: features of the senders.
+        harmonics: of the edges.
+        radial: one weight per path and channel, (…, pairs, paths · channels), the same for an edge
+            and its reverse.
+        graph: for its edges.
+        product: which irreps meet.
+    Returns:
+        (…, atoms, results, channels) in the layout of `product.blocks`.
+    """
+    coupling = product.coupling.to(harmonics)
+    angular = harmonics @ coupling
+    weights = radial.unflatten(-1, (len(product.paths), sent.shape[-1]))
+    if kernels(sent, angular, weights) is None:
+        return _plain(angular, weights, sent, graph, product)
+    return _Form.apply(GRADIENT, product, graph, angular, weights, sent)  # type: ignore[no-any-return]
+
+
+def _plain(
+    angular: Tensor, weights: Tensor, sent: Tensor, graph: Graph, product: ChannelProduct
+) -> Tensor:
+    """The convolution edge by edge in plain torch, differentiable to any order."""
+    x = gather(sent, graph.senders, axis=-3)
+    w = pairs_to_edges(weights.flatten(-2), graph).unflatten(-1, weights.shape[-2:])
+    parts: dict[int, Tensor] = {}
+    for path, (start, inputs, first, stride, outputs, entry) in enumerate(product.table.tolist()):
+        matrix = angular[..., entry : entry + inputs * outputs].unflatten(-1, (outputs, inputs))
+        value = x[..., start : start + inputs, :] * w[..., path : path + 1, :]
+        summed = segment_sum(matrix @ value, graph.receivers, axis=-3)
+        for m, row in enumerate(summed.unbind(-2)):
+            parts[first + m * stride] = row
+    return torch.stack([parts[k] for k in range(product.results)], -2)
+
+
+class _Form(torch.autograd.Function):
+    """The form without one factor; its derivatives are the form without another one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, slot: int, product: ChannelProduct, graph: Graph, *factors: Tensor
+    ) -> Tensor:
+        ctx.slot, ctx.product, ctx.graph = slot, product, graph
+        ctx.save_for_backward(*factors)
+        if factors[-1].dim() == 3:
+            return _run(slot, product, graph, factors)
+        members = [
+            _run(slot, product, graph, part)
+            for part in zip(*(factor.unbind(0) for factor in factors), strict=True)
+        ]
+        return torch.stack(members)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        factors = list(ctx.saved_tensors)
+        factors.insert(ctx.slot, grads[0])
+        slopes = []
+        for slot in range(4):
+            if slot == ctx.slot:
+                continue
+            needed = ctx.needs_input_grad[3 + len(slopes)]
+            others = factors[:slot] + factors[slot + 1 :]
+            slopes.append(_Form.apply(slot, ctx.product, ctx.graph, *others) if needed else None)
+        return None, None, None, *slopes
+
+
+class _Plan(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("paths", "senders", "receivers", "pairs")),
+        *((name, ctypes.c_void_p) for name in ("receiver_offsets", "sender_order")),
+        *((name, ctypes.c_void_p) for name in ("sender_offsets", "pair_edges")),
+        ("pair_count", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("path_count", "channels", "components")),
+        *((name, ctypes.c_int32) for name in ("results", "entries")),
+    )
+
+
+def _run(
+    slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor, ...]
+) -> Tensor:
+    """One derivative of the form by the kernel; factors in the order g, M, w, x without `slot`."""
+    library = kernels(*factors)
+    if library is None:
+        raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
+    kept = [factor.contiguous() for factor in factors]
+    channels = next(f.shape[-1] for f, s in zip(kept, _without(slot), strict=True) if s != ANGULAR)
+    atoms, edges = graph.numbers.shape[0], graph.edge_index.shape[1]
+    shapes = {
+        GRADIENT: (atoms, product.results, channels),
+        ANGULAR: (edges, product.coupling.shape[1]),
+        RADIAL: (graph.pair_edges.shape[1], len(product.paths), channels),
+        SENT: (atoms, product.components, channels),
+    }
+    out = kept[0].new_empty(shapes[slot])
+    plan = _Plan(
+        paths=product.table.ctypes.data,
+        senders=address(graph.edge_index[1]),
+        receivers=address(graph.edge_index[0]),
+        pairs=address(graph.pair_index),
+        receiver_offsets=address(graph.receiver_offsets),
+        sender_order=address(graph.sender_order),
+        sender_offsets=address(graph.sender_offsets),
+        pair_edges=address(graph.pair_edges),
+        pair_count=graph.pair_edges.shape[1],
+        path_count=len(product.paths),
+        channels=channels,
+        components=product.components,
+        results=product.results,
+        entries=product.coupling.shape[1],
+    )
+    kernel = {
+        GRADIENT: library.convolution_out,
+        ANGULAR: library.convolution_angular,
+        RADIAL: library.convolution_radial,
+        SENT: library.convolution_sender,
+    }[slot]
+    places = [address(factor) for factor in kept] + [address(out)]
+    bound = ctypes.c_int64
+
+    def work(begin: int, end: int) -> None:
+        kernel(ctypes.byref(plan), *places, bound(begin), bound(end))
+
+    share(out.shape[0], LEAST_ROWS, work)
+    return out
+
+
+def _without(slot: int) -> list[int]:
+    return [other for other in range(4) if other != slot]
+
+
+def init_mix(
+    generator: torch.Generator, blocks: Sequence[Block], results: Irreps, widths: tuple[int, int]
+) -> Weights:
+    """Standard normal weights of an equivariant linear map, float64; one matrix per irrep.
+
+    Args:
+        generator: the only source of randomness.
+        blocks: of the input; an irrep that is not among the results is dropped.
+        results: irreps of the output.
+        widths: channels in and out.
+    """
+    inputs, outputs = widths
+    return {
+        str(block.irrep): torch.randn(
+            (block.copies * inputs, outputs), generator=generator, dtype=torch.float64
+        )
+        for block in blocks
+        if block.irrep in results
+    }
+
+
+def init_mix_species(
+    generator: torch.Generator,
+    blocks: Sequence[Block],
+    results: Irreps,
+    species: int,
+    widths: tuple[int, int],
+) -> Weights:
+    """Standard normal weights of an equivariant linear map for each species, float64."""
+    maps = [init_mix(generator, blocks, results, widths) for _ in range(species)]
+    return {name: torch.stack([one[name] for one in maps]) for name in maps[0]}
+
+
+def mix(
+    x: Float[Tensor, "*members rows components channels"],
+    weights: Weights,
+    blocks: Sequence[Block],
+    results: Irreps,
+) -> Tensor:
+    """Equivariant linear map: y_l = x_l W_l / √(inputs), the same for all components of an irrep.
+
+    Copies of an irrep are inputs side by side. A result without an input is zero.
+
+    Args:
+        x: (…, rows, components, channels).
+        weights: irrep → (…, copies · channels, channels out).
+        blocks: layout of x.
+        results: irreps of the output, in this order.
+    """
+    by_irrep = {block.irrep: block for block in blocks}
+    parts = []
+    for irrep in results:
+        block = by_irrep.get(irrep)
+        matrix = weights.get(str(irrep))
+        if block is None or matrix is None:
+            width = next(iter(weights.values())).shape[-1]
+            parts.append(x.new_zeros((*x.shape[:-2], irrep.dim, width)))
+            continue
+        flat = _side_by_side(x, block)
+        parts.append(
+            (flat.flatten(-3, -2) @ (matrix / math.sqrt(matrix.shape[-2]))).unflatten(
+                -2, flat.shape[-3:-1]
+            )
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+
+def _side_by_side(x: Tensor, block: Block) -> Tensor:
+    """(…, rows, 2l+1, copies · channels): the copies of an irrep as more channels."""
+    part = x[..., block.start : block.stop, :]
+    return part.reshape(*part.shape[:-2], block.irrep.dim, -1)
+
+
+def by_species(species: Int[Tensor, " atoms"], count: int) -> Segments:
+    """Atoms of each species as neighbours in one order."""
+    sizes = torch.bincount(species, minlength=count)
+    return Segments(
+        index=species,
+        offsets=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+        order=torch.argsort(species, stable=True),
+    )
+
+
+def mix_species(
+    x: Float[Tensor, "*members atoms components channels"],
+    weights: Weights,
+    blocks: Sequence[Block],
+    results: Irreps,
+    species: Segments,
+) -> Tensor:
+    """An equivariant linear map whose matrices belong to the species of each atom.
+
+    Args:
+        x: (…, atoms, components, channels).
+        weights: irrep → (…, species, channels, channels out).
+        blocks: layout of x.
+        results: irreps of the output.
+        species: atoms by species, from `by_species`.
+    """
+    if species.count == 1 or species.order is None:
+        return mix(x, {name: w.select(-3, 0) for name, w in weights.items()}, blocks, results)
+    x = _reorder(x, species.order)
+    bounds = species.offsets.tolist()
+    parts = [
+        mix(
+            x[..., low:high, :, :],
+            {name: w.select(-3, index) for name, w in weights.items()},
+            blocks,
+            results,
+        )
+        for index, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        if high > low
+    ]
+    return _reorder(torch.cat(parts, -3), torch.argsort(species.order))
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows in another order; backwards they go to where they came from, without a sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
+        ctx.order = order
+        return x.index_select(-3, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Reorder.apply(grads[0], torch.argsort(ctx.order)), None
+
+
+def _reorder(x: Tensor, order: Tensor) -> Tensor:
+    return _Reorder.apply(x, order)  # type: ignore[no-any-return]
