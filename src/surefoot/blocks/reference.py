@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot.blocks.repulsion import Repulsion
 from surefoot.graph import Graph, segment_sum
 
 
@@ -19,19 +20,21 @@ class UnknownElement(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """E = Σ_atoms E0(Z) + scale · head; measured once on the training split, shared by members.
+    """E = Σ_atoms E0(Z) + repulsion + scale · head; measured once on the training split.
 
     Attributes:
         elements: atomic numbers, ascending; their positions are the species.
         energies: E0 of each element in eV.
         scale: eV per unit of the head's output.
         neighbors: mean number of neighbours, for models that normalise their sums.
+        repulsion: screened nuclear repulsion, or None.
     """
 
     elements: tuple[int, ...]
     energies: tuple[float, ...]
     scale: float
     neighbors: float
+    repulsion: Repulsion | None = None
 
     def species(self, numbers: Int[Tensor, " atoms"]) -> Int[Tensor, " atoms"]:
         """Position of each atom's element in the table; −1 where it is not there."""

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from surefoot import __version__
-from surefoot.cli import check, evaluate, hat, label, predict, template, train
+from surefoot.cli import check, convert, evaluate, hat, label, predict, template, train
 
 app = typer.Typer(
     name="surefoot",
@@ -42,7 +42,7 @@ def _surefoot(
     """See `surefoot VERB --help`."""
 
 
-for verb in (template, label, check, train, evaluate, predict):
+for verb in (template, label, check, train, evaluate, predict, convert):
     app.command(name=verb.__name__.rsplit(".", 1)[-1], help=verb.__doc__)(verb.run)
 app.add_typer(hat.app, name="hat", help=hat.__doc__)
 

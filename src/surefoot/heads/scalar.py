@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -35,22 +36,50 @@ class Scalar(Settings):
         default=None, ge=1, description="width of the hidden layer; half the features where not set"
     )
     activation: Activation = Field(default="shifted_softplus", description="of the hidden layer")
+    layers: Literal["every", "last", "none"] = Field(
+        default="every",
+        description="read-out layers with a hidden layer; the others are linear (last: as in MACE)",
+    )
+    scaling: Literal["glorot", "normal"] = Field(
+        default="glorot",
+        description="normal: weights of order one, divided by the root of the inputs at each call, "
+        "as equivariant models do; glorot: stored as they act, as SchNet does",
+    )
 
     def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
         """Fresh weights in float64, one small network per read-out layer."""
         weights: Weights = {}
         for index, width in enumerate(widths):
-            hidden = self.hidden or max(1, width // 2)
-            weights |= under(f"layer{index}.hidden", init_linear(generator, width, hidden))
-            weights |= under(f"layer{index}.out", init_linear(generator, hidden, 1))
+            inputs = width
+            last = index == len(widths) - 1
+            if self.layers == "every" or (self.layers == "last" and last):
+                inputs = self.hidden or max(1, width // 2)
+                hidden = self._fresh(generator, width, inputs)
+                weights |= under(f"layer{index}.hidden", hidden)
+            weights |= under(f"layer{index}.out", self._fresh(generator, inputs, 1))
         return weights
+
+    def _fresh(self, generator: torch.Generator, inputs: int, outputs: int) -> Weights:
+        weights = init_linear(generator, inputs, outputs)
+        if self.scaling == "normal":
+            shape = weights["weight"].shape
+            weights["weight"] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return weights
+
+    def _apply(self, x: Tensor, weights: Weights) -> Tensor:
+        if self.scaling == "normal":
+            matrix = weights["weight"]
+            weights = {**weights, "weight": matrix / math.sqrt(matrix.shape[-2])}
+        return linear(x, weights)
 
     def basis(
         self, weights: Weights, rows: Rows, layer: int
-    ) -> Float[Tensor, "*members rows hidden"]:
+    ) -> Float[Tensor, "*members rows width"]:
         """The values whose linear map is the energy: what a last-layer posterior works on."""
-        hidden = linear(rows.values, branch(weights, f"layer{layer}.hidden"))
-        return ACTIVATIONS[self.activation](hidden)
+        hidden = branch(weights, f"layer{layer}.hidden")
+        if not hidden:
+            return rows.values
+        return ACTIVATIONS[self.activation](self._apply(rows.values, hidden))
 
     def __call__(self, weights: Weights, features: Features) -> Point:
         """Energy of each graph in units of the baseline's scale, summed in float64."""
@@ -58,7 +87,7 @@ class Scalar(Settings):
         total = None
         for layer, rows in enumerate(features.layers):
             basis = self.basis(weights, rows, layer)
-            energies = linear(basis, branch(weights, f"layer{layer}.out")).double()
+            energies = self._apply(basis, branch(weights, f"layer{layer}.out")).double()
             if rows.weight is not None:
                 energies = energies * rows.weight.unsqueeze(-1)
             if rows.atom is not None:

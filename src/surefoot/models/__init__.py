@@ -11,6 +11,7 @@ import torch
 
 from surefoot.blocks.dense import Weights
 from surefoot.graph import Features, Geometry
+from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet
 
 
@@ -46,5 +47,5 @@ class Model(Protocol):
         ...
 
 
-MODELS: dict[str, type[Schnet]] = {"schnet": Schnet}
+MODELS: dict[str, type[Mace] | type[Schnet]] = {"mace": Mace, "schnet": Schnet}
 """Name in a config → model."""

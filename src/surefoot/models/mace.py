@@ -1,0 +1,248 @@
+"""MACE: many-body messages from products of equivariant features.
+
+Paper: Batatia, Kovács, Simm, Ortner, Csányi, NeurIPS 2022, arXiv:2206.07697.
+Faithful: the interaction blocks of mace-torch 0.3 (plain or residual first layer, sums divided by
+    the mean number of neighbours or by a learned density), products up to any correlation, one
+    read-out per layer; with the same weights energies, forces and stress are those of mace-torch.
+Differs: the paths of the symmetric contraction are linearly independent, where the original has
+    some that are equal or zero, so there are fewer weights for the same functions; the read-outs
+    are the head's; radial weights are computed once for an edge and its reverse.
+Cost: layers × (½ edges × (radial network + paths × channels)
+    + edges × channels × Σ_paths (2 l1 + 1)(2 l3 + 1) + atoms × channels × (monomials + channels)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from surefoot.blocks.conditioning import embed
+from surefoot.blocks.contraction import Contraction, contract, contraction
+from surefoot.blocks.couplings import Irrep, Irreps, parse_irreps
+from surefoot.blocks.dense import (
+    Weights,
+    branch,
+    init_network,
+    init_table,
+    network,
+    under,
+)
+from surefoot.blocks.products import (
+    ChannelProduct,
+    arrange,
+    by_species,
+    channel_product,
+    convolve,
+    init_mix,
+    init_mix_species,
+    mix,
+    mix_species,
+)
+from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
+from surefoot.blocks.angular import harmonics
+from surefoot.graph import Features, Geometry, Rows, pairs_to_edges, segment_sum
+from surefoot.settings import Settings
+
+SCALARS: Irreps = (Irrep(0, 1),)
+QUADRUPOLE = Irrep(2, 1)
+BASES = {"bessel": Bessel, "gaussian": Gaussians}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Irreps of one layer, and what couples them.
+
+    Attributes:
+        inputs: of the atoms before.
+        angular: of the harmonics.
+        messages: of the sums over neighbours, from which products are made.
+        outputs: of the atoms after.
+        correlation: factors of a product.
+        residual: whether the atoms before are added, by a linear map of their species.
+    """
+
+    inputs: Irreps
+    angular: Irreps
+    messages: Irreps
+    outputs: Irreps
+    correlation: int
+    residual: bool
+
+    @property
+    def product(self) -> ChannelProduct:
+        """Of atoms and harmonics."""
+        return channel_product(self.inputs, self.angular, self.messages)
+
+    @property
+    def plan(self) -> Contraction:
+        """Of messages with each other."""
+        return contraction(self.messages, self.outputs, self.correlation)
+
+
+class Mace(Settings):
+    """Settings of MACE, and the model itself: a pure function of weights and geometry."""
+
+    name: Literal["mace"] = "mace"
+    cutoff: float = Field(
+        default=5.0, gt=0, description="Å; atoms farther apart do not see each other"
+    )
+    irreps: str = Field(
+        default="64x0e + 64x1o",
+        description="hidden features of each atom: channels x degree and parity; all with the "
+        "same channels, 0e among them",
+    )
+    max_ell: int = Field(default=3, ge=0, le=6, description="highest degree of the harmonics")
+    correlation: int = Field(
+        default=3, ge=1, le=4, description="factors of a product; its body order is one more"
+    )
+    interactions: int = Field(default=2, ge=1, description="layers")
+    first: Literal["residual", "plain"] = Field(
+        default="residual",
+        description="first layer: residual adds a linear map of the element, plain (as in the "
+        "paper) gives atoms without neighbours no energy",
+    )
+    normalisation: Literal["neighbors", "density"] = Field(
+        default="neighbors",
+        description="sums are divided by the mean number of neighbours, or by a learned density",
+    )
+    basis: Literal["bessel", "gaussian"] = Field(default="bessel", description="of the distances")
+    basis_size: int = Field(default=8, ge=2, description="functions of the distance")
+    cutoff_power: int = Field(
+        default=5, ge=2, description="p of the polynomial cutoff; more is steeper at the end"
+    )
+    radial: tuple[int, ...] = Field(
+        default=(64, 64, 64), description="hidden widths of the radial network"
+    )
+
+    @field_validator("irreps")
+    @classmethod
+    def _understood(cls, text: str) -> str:
+        parsed = parse_irreps(text)
+        widths = {count for count, _ in parsed}
+        if len(widths) > 1 or SCALARS[0] not in {irrep for _, irrep in parsed}:
+            raise ValueError(
+                f"'{text}' has to hold scalars (0e), and all irreps with the same channels; write "
+                "for example 64x0e + 64x1o"
+            )
+        highest = max(irrep.degree for _, irrep in parsed)
+        if highest > 3:
+            raise ValueError(f"degree {highest} in '{text}' is not built; the highest is 3")
+        return text
+
+    @property
+    def channels(self) -> int:
+        """Channels of every irrep."""
+        return parse_irreps(self.irreps)[0][0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each read-out layer."""
+        return (self.channels,) * self.interactions
+
+    def layers(self) -> tuple[Layer, ...]:
+        """What each layer takes, couples and gives."""
+        hidden = tuple(irrep for _, irrep in parse_irreps(self.irreps))
+        angular = tuple(Irrep(degree, (-1) ** degree) for degree in range(self.max_ell + 1))
+        # As in the original: both parities in the messages only if there are pseudoscalars.
+        both = angular + tuple(Irrep(i.degree, -i.parity) for i in angular)
+        later = both if Irrep(0, -1) in hidden else angular
+        return tuple(
+            Layer(
+                inputs=hidden if index else SCALARS,
+                angular=angular,
+                messages=later if index else angular,
+                outputs=hidden if index < self.interactions - 1 else SCALARS,
+                correlation=self.correlation,
+                residual=index > 0 or self.first == "residual",
+            )
+            for index in range(self.interactions)
+        )
+
+    def init(self, generator: torch.Generator, species: int) -> Weights:
+        """Fresh weights in float64, all standard normal.
+
+        Args:
+            generator: the only source of randomness.
+            species: number of elements.
+        """
+        width = self.channels
+        weights: Weights = {"embedding": init_table(generator, species, width)}
+        for index, layer in enumerate(self.layers()):
+            product, plan = layer.product, layer.plan
+            parts = {
+                "up": init_mix(generator, arrange(layer.inputs), layer.inputs, (width, width)),
+                "radial": init_network(
+                    generator, (self.basis_size, *self.radial, len(product.paths) * width)
+                ),
+                "down": init_mix(generator, product.blocks, layer.messages, (width, width)),
+                "mix": init_mix(generator, arrange(layer.outputs), layer.outputs, (width, width)),
+            }
+            source = layer.inputs if layer.residual else layer.messages
+            target = layer.outputs if layer.residual else layer.messages
+            parts["skip"] = init_mix_species(
+                generator, arrange(source), target, species, (width, width)
+            )
+            if self.normalisation == "density":
+                parts["density"] = init_network(generator, (self.basis_size, 1))
+            for name, part in parts.items():
+                weights |= under(f"layer{index}.{name}", part)
+            shape = (species, plan.path_count, width)
+            weights[f"layer{index}.product"] = torch.randn(
+                shape, generator=generator, dtype=torch.float64
+            )
+        return weights
+
+    def __call__(self, weights: Weights, geometry: Geometry) -> Features:
+        """Atom features after each layer: one read-out layer of scalars for each interaction."""
+        graph = geometry.graph
+        envelope = PolynomialCutoff(self.cutoff, self.cutoff_power)
+        functions = BASES[self.basis](self.cutoff, self.basis_size)
+        basis = expand(geometry.lengths, functions) * expand(geometry.lengths, envelope)
+        angles = harmonics(geometry.vectors, self.max_ell)
+        species = by_species(geometry.species, weights["embedding"].shape[-2])
+        atoms = embed(weights, geometry).unsqueeze(-2)
+        rows = []
+        for index, layer in enumerate(self.layers()):
+            part = branch(weights, f"layer{index}")
+            sent = mix(atoms, branch(part, "up"), arrange(layer.inputs), layer.inputs)
+            radial = network(basis, branch(part, "radial"))
+            summed = convolve(sent, angles, radial, graph, layer.product)
+            messages = mix(summed, branch(part, "down"), layer.product.blocks, layer.messages)
+            messages = messages / self._size(part, basis, geometry)
+            skip = branch(part, "skip")
+            if not layer.residual:
+                messages = mix_species(
+                    messages, skip, arrange(layer.messages), layer.messages, species
+                )
+            products = contract(messages, part["product"], geometry.species, layer.plan)
+            updated = mix(products, branch(part, "mix"), arrange(layer.outputs), layer.outputs)
+            if layer.residual:
+                updated = updated + mix_species(
+                    atoms, skip, arrange(layer.inputs), layer.outputs, species
+                )
+            atoms = updated
+            rows.append(_rows(atoms, layer.outputs))
+        return Features(layers=tuple(rows), geometry=geometry)
+
+    def _size(self, part: Weights, basis: Tensor, geometry: Geometry) -> Tensor | float:
+        """What the sum over neighbours is divided by."""
+        if self.normalisation == "neighbors":
+            return geometry.neighbors
+        density = torch.tanh(network(basis, branch(part, "density")).square())
+        by_atom = segment_sum(pairs_to_edges(density, geometry.graph), geometry.graph.receivers)
+        return 1.0 + by_atom.unsqueeze(-1)
+
+
+def _rows(atoms: Tensor, irreps: Irreps) -> Rows:
+    """Scalars, and degree 2 where it is there."""
+    blocks = {block.irrep: block for block in arrange(irreps)}
+    scalars = blocks[SCALARS[0]]
+    second = blocks.get(QUADRUPOLE)
+    return Rows(
+        values=atoms[..., scalars.start, :],
+        quadrupoles=None if second is None else atoms[..., second.start : second.stop, :],
+    )
