@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -275,7 +276,8 @@ class _Tangent(torch.autograd.Function):
             (slope,) = torch.autograd.grad(value, features, create_graph=True)
             ends = (grad, features, table)
             tangents = torch.autograd.grad((step * slope).sum(), ends, create_graph=True)
-            total = sum((t * g).sum() for t, g in zip(tangents, grads, strict=True))
+            parts = [(t * g).sum() for t, g in zip(tangents, grads, strict=True)]
+            total = torch.stack(parts).sum()
         slopes = torch.autograd.grad(total, leaves, allow_unused=True)
         return *slopes, None, None
 
@@ -327,7 +329,9 @@ def _run(
     return results
 
 
-def _run_one(kind: str, plan: Contraction, species: Tensor, factors: list, results: list) -> None:
+def _run_one(
+    kind: str, plan: Contraction, species: Tensor, factors: list[Tensor], results: Sequence[Tensor]
+) -> None:
     library = kernels(factors[0])
     if library is None:
         raise RuntimeError("a derivative was asked for where the kernels are not to be used.")

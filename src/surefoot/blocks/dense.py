@@ -23,12 +23,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
 
 SILU_SCALE = 1.6765324703310907
-"""1 / √⟨silu(z)²⟩ over standard normal z."""
-
-
-def normalised_silu(x: Tensor) -> Tensor:
-    """SiLU scaled to unit variance for standard normal input."""
-    return SILU_SCALE * torch.nn.functional.silu(x)
+"""1 / √⟨silu(z)²⟩ over standard normal z: makes the SiLU of such values have unit variance."""
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -75,15 +70,18 @@ def init_network(generator: torch.Generator, widths: Sequence[int]) -> Weights:
 
 
 def network(x: Float[Tensor, "*members rows inputs"], weights: Weights) -> Tensor:
-    """A network whose values keep unit variance: x ← a(x W / √inputs), the last layer linear.
+    """A network whose values keep unit variance: x ← silu(x W / √inputs) c, the last layer linear.
 
     The weights are of order one and are divided here, so that an optimiser's step means the same
-    in layers of any width. a is `normalised_silu`.
+    in layers of any width. c is `SILU_SCALE`, applied to the next layer's weights.
     """
-    layers = [weights[f"layer{index}"] for index in range(len(weights))]
-    for matrix in layers[:-1]:
-        x = normalised_silu(x @ (matrix / math.sqrt(matrix.shape[-2])))
-    return x @ (layers[-1] / math.sqrt(layers[-1].shape[-2]))
+    scale = 1.0
+    for index in range(len(weights)):
+        if index:
+            x, scale = torch.nn.functional.silu(x), SILU_SCALE
+        matrix = weights[f"layer{index}"]
+        x = x @ (matrix * (scale / math.sqrt(matrix.shape[-2])))
+    return x
 
 
 def lookup(

@@ -20,8 +20,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from surefoot.blocks.angular import harmonics
 from surefoot.blocks.conditioning import embed
 from surefoot.blocks.contraction import Contraction, contract, contraction
+from surefoot.blocks.convolution import convolve
 from surefoot.blocks.couplings import Irrep, Irreps, parse_irreps
 from surefoot.blocks.dense import (
     Weights,
@@ -36,14 +38,12 @@ from surefoot.blocks.products import (
     arrange,
     by_species,
     channel_product,
-    convolve,
     init_mix,
     init_mix_species,
     mix,
     mix_species,
 )
 from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
-from surefoot.blocks.angular import harmonics
 from surefoot.graph import Features, Geometry, Rows, pairs_to_edges, segment_sum
 from surefoot.settings import Settings
 

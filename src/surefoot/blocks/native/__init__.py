@@ -1,4 +1,4 @@
-"""C kernels of the hot loops: built at first use, kept in a cache, replaced by plain torch elsewhere.
+"""C kernels of the hot loops: built at first use, kept in a cache; elsewhere plain torch serves.
 
 The kernels see tensors as raw memory and take a range of rows or channels, so that threads can
 share one call. Without a C compiler every caller falls back to its plain form; that is said once.
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -77,10 +78,7 @@ def share(count: int, least: int, work: Callable[[int, int], None]) -> None:
         work(0, count)
         return
     bounds = [count * part // threads for part in range(threads + 1)]
-    tasks = [
-        _pool(os.getpid()).submit(work, low, high)
-        for low, high in zip(bounds[1:-1], bounds[2:], strict=True)
-    ]
+    tasks = [_pool(os.getpid()).submit(work, low, high) for low, high in pairwise(bounds[1:])]
     work(bounds[0], bounds[1])
     for task in tasks:
         task.result()
