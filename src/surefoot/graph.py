@@ -145,12 +145,17 @@ class Geometry:
         species: (atoms) index of each atom's element in the potential's table.
         vectors: (…, edges, 3) Å in the precision of the model.
         lengths: (…, pairs) Å; an edge and its reverse are equally long.
+        state: (graphs) index of each graph's charge and spin in the potential's table, or None
+            where the potential does not tell states apart.
+        neighbors: mean number of neighbours, for models that normalise their sums.
     """
 
     graph: Graph
     species: Int[Tensor, " atoms"]
     vectors: Float[Tensor, "*members edges 3"]
     lengths: Float[Tensor, "*members pairs"]
+    state: Int[Tensor, " graphs"] | None = None
+    neighbors: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +167,14 @@ class Rows:
         atom: the rows of each atom, or None when row i is atom i.
         weight: (rows) weight of each row in its atom's sum, or None when all are 1.
         vectors: (rows, 3) a direction per row, or None.
+        quadrupoles: (…, rows, 5, channels) degree 2 of natural parity, where the model has it.
     """
 
     values: Float[Tensor, "*members rows channels"]
     atom: Segments | None = None
     weight: Float[Tensor, " rows"] | None = None
     vectors: Float[Tensor, "rows 3"] | None = None
+    quadrupoles: Float[Tensor, "*members rows 5 width"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

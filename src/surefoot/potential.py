@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from surefoot.blocks.conditioning import States, init_conditioning
 from surefoot.blocks.dense import Weights, branch, cast, stack, under
 from surefoot.blocks.reference import Baseline
 from surefoot.graph import Geometry, Graph, edge_vectors, segment_sum
@@ -25,17 +26,30 @@ from surefoot.prediction import Output, Point
 
 @dataclass(frozen=True, kw_only=True)
 class Potential:
-    """A model, a head and the fixed part of the energy; the weights are given with each call."""
+    """A model, a head and the fixed part of the energy; the weights are given with each call.
+
+    Attributes:
+        model: Geometry → Features.
+        head: Features → Distribution.
+        baseline: reference energies, scale and the table of elements.
+        states: the states of charge and spin that are told apart; None where all are one surface.
+    """
 
     model: Model
     head: Head
     baseline: Baseline
+    states: States | None = None
 
     def init(self, seed: int, dtype: torch.dtype) -> Weights:
         """Fresh weights of one member, made from a generator of this seed."""
         generator = torch.Generator().manual_seed(seed)
         weights = under("model", self.model.init(generator, len(self.baseline.elements)))
         weights |= under("head", self.head.init(generator, self.model.widths))
+        if self.states is not None:  # last, so that conditioning leaves the other weights alone
+            table = weights["model.embedding"].shape
+            weights["model.conditioning"] = init_conditioning(
+                generator, len(self.states.pairs), *table
+            )
         return cast(weights, dtype)
 
     def init_members(self, seed: int, members: int, dtype: torch.dtype) -> Weights:
@@ -75,11 +89,14 @@ class Potential:
                 lengths=torch.linalg.vector_norm(
                     vectors.index_select(-2, graph.pair_edges[0]), dim=-1
                 ),
+                state=None if self.states is None else self.states.index(graph),
+                neighbors=self.baseline.neighbors,
             )
             features = self.model(branch(weights, "model"), geometry)
-            energy = self.head(branch(weights, "head"), features).affine(
-                self.baseline.scale, self.baseline.energy(graph, species)
-            )
+            fixed = self.baseline.energy(graph, species)
+            if self.baseline.repulsion is not None:
+                fixed = fixed + self.baseline.repulsion.energy(geometry)
+            energy = self.head(branch(weights, "head"), features).affine(self.baseline.scale, fixed)
             slope = _slope(energy.mean, vectors, differentiable) if wanted else None
         return Output(
             energy=energy,

@@ -9,6 +9,7 @@ import yaml
 from surefoot.cli.config import Config, load_config, write_template
 from surefoot.cli.screen import UserError
 from surefoot.data.load import load_splits
+from surefoot.models import MODELS
 from surefoot.posteriors.ensemble import unseen_frames
 
 
@@ -23,6 +24,21 @@ def test_template_is_the_defaults(tmp_path: Path) -> None:
     assert config == Config.model_validate({"data": {"train": ["a.xyz"]}})
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_template_of_every_model_is_its_defaults(surefoot, tmp_path: Path, name: str) -> None:
+    config = load_config(write(tmp_path, surefoot("template", "--model", name).stdout))
+    assert config.model == MODELS[name]()
+    wrong = write(tmp_path, f"data: {{train: [a]}}\nmodel: {{name: {name}, cutof: 3}}")
+    with pytest.raises(UserError, match=r"model\.cutof.* cutoff"):
+        load_config(wrong)
+
+
+def test_template_of_an_unknown_model(surefoot) -> None:
+    done = surefoot("template", "--model", "schnett", check=False)
+    assert done.returncode == 1
+    assert "--model schnett: not known; there is" in done.stderr
+
+
 def test_every_default_is_in_the_template() -> None:
     content = yaml.safe_load(write_template(["a.xyz"]))
     assert set(content) == set(Config.model_fields)
@@ -35,6 +51,8 @@ def test_every_default_is_in_the_template() -> None:
         ("data: {train: [a]}\nmodel: {featurs: 3}", ["model.featurs", "features"]),
         ("data: {train: [a]}\ntrian: {epochs: 3}", ["'trian'", "train"]),
         ("data: {train: [a]}\ntrain: {schedule: {nam: cosine}}", ["train.schedule.nam", "name"]),
+        ("data: {train: [a]}\nconditioning: {name: charge}", ["conditioning.name", "charge_spin"]),
+        ("data: {train: [a], units: {spin: 2S}}", ["data.units.spin", "2S", "unpaired"]),
         ("data: {train: [a]}\ntrain: {epochs: -3}", ["train.epochs", "-3", "greater"]),
         ("data: {train: [a]}\nmodel: {name: schnett}", ["schnett", "schnet"]),
         ("model: {features: 3}", ["data", "missing"]),
@@ -113,6 +131,18 @@ def test_template_fits_the_groups_of_the_files(
     splits = load_splits(config.data, config.train.seed)
     unseen = unseen_frames([frame.group for frame in splits.train], config.posterior, 0)
     assert unseen.any() or len(splits.valid) == 4
+
+
+def test_template_tells_two_states_apart(surefoot, folder: Path, tmp_path: Path) -> None:
+    images = ase.io.read(folder / "train.xyz", ":")
+    for number, atoms in enumerate(images):
+        atoms.info["charge"] = number % 2
+    ase.io.write(tmp_path / "t.xyz", images)
+    text = surefoot("template", tmp_path / "t.xyz").stdout
+    assert "# A composition is labelled in two states of charge or spin" in text
+    assert load_config(write(tmp_path, text)).conditioning.name == "charge_spin"
+    plain = surefoot("template", folder / "train.xyz").stdout
+    assert load_config(write(tmp_path, plain)).conditioning.name == "none"
 
 
 def test_schema_is_json(surefoot) -> None:

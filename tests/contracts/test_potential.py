@@ -10,6 +10,7 @@ from ase import Atoms
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from surefoot.blocks.conditioning import States
 from surefoot.blocks.dense import Weights, cast, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
@@ -387,6 +388,86 @@ def test_saved_and_loaded_is_identical(case, members, small_structures, tmp_path
         assert torch.equal(one.mean.nan_to_num(), other.mean.nan_to_num())
         if members > 1:
             assert torch.equal(one.epistemic.nan_to_num(), other.epistemic.nan_to_num())
+
+
+STATES = States(((-1, 2), (0, 1), (0, 3)))
+
+
+@pytest.fixture
+def conditioned(case: Case) -> Case:
+    """The same model and head, told the state of each structure."""
+    potential = replace(case.potential, states=STATES)
+    return Case(potential, random_weights(potential, 1), case.tolerance)
+
+
+def in_states(atoms: Atoms, *states: tuple[int, int]) -> Graph:
+    """One structure in several states, as one batch."""
+    return collate([to_graph(atoms, CUTOFF, charge, spin) for charge, spin in states])
+
+
+@pytest.mark.parametrize("name", ["ethanol", "water_cluster", "skewed_cell", "slab"])
+def test_states_of_one_structure_are_surfaces_of_their_own(
+    conditioned, name, small_structures
+) -> None:
+    """All else equal; a model that does not begin with `embed` fails here."""
+    graph = in_states(small_structures[name], *STATES.pairs)
+    output = conditioned.potential(conditioned.weights, graph)
+    energies, forces = output.energy.mean.detach(), output.forces.mean.detach()
+    by_state = torch.stack(forces.split(graph.atom_counts.tolist()))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (energies[one] - energies[other]).abs() > 1e-3
+        assert (by_state[one] - by_state[other]).abs().max() > 1e-3
+
+
+def test_without_a_table_the_state_changes_nothing(case, small_structures) -> None:
+    energies = case.potential(
+        case.weights, in_states(small_structures["ethanol"], *STATES.pairs)
+    ).energy.mean
+    assert torch.equal(energies, energies[:1].expand(3))
+
+
+def test_a_table_of_zeros_is_the_model_without_conditioning(
+    case, conditioned, small_structures
+) -> None:
+    graph = in_states(small_structures["ethanol"], *STATES.pairs)
+    none = torch.zeros_like(conditioned.weights["model.conditioning"])
+    weights = {**case.weights, "model.conditioning": none}
+    before, after = case.potential(case.weights, graph), conditioned.potential(weights, graph)
+    assert_close(after.energy.mean.detach().numpy(), before.energy.mean.detach().numpy(), 1e-13)
+
+
+def test_conditioning_leaves_the_other_fresh_weights_alone(case, conditioned) -> None:
+    plain, more = (it.potential.init(3, torch.float64) for it in (case, conditioned))
+    assert more.keys() - plain.keys() == {"model.conditioning"}
+    assert more["model.conditioning"].shape == (3, *plain["model.embedding"].shape)
+    assert all(torch.equal(more[name], plain[name]) for name in plain)
+
+
+def test_a_batch_of_states_and_members_equals_singles(conditioned, small_structures) -> None:
+    graphs = [in_states(small_structures["ethanol"], state) for state in STATES.pairs]
+    graphs.append(in_states(small_structures["skewed_cell"], STATES.pairs[0]))
+    members = [random_weights(conditioned.potential, seed) for seed in range(3)]
+    together = conditioned.potential(stack(members), collate(graphs))
+    counts = [graph.numbers.shape[0] for graph in graphs]
+    for index, weights in enumerate(members):
+        forces = together.forces.mean[index].detach().split(counts)
+        for number, graph in enumerate(graphs):
+            alone = conditioned.potential(weights, graph)
+            energy = together.energy.mean[index, number : number + 1].detach().numpy()
+            assert_close(energy, alone.energy.mean.detach().numpy(), 1e-12)
+            assert_close(forces[number].numpy(), alone.forces.mean.detach().numpy(), 1e-12)
+
+
+def test_states_are_saved_with_the_potential(conditioned, small_structures, tmp_path) -> None:
+    predictor = build_predictor(
+        conditioned.potential, Single(conditioned.weights), Calibration(), {}
+    )
+    path = tmp_path / "model.surefoot"
+    predictor.save(path)
+    loaded = load_predictor(path)
+    assert loaded.potential == conditioned.potential
+    graph = in_states(small_structures["ethanol"], *STATES.pairs)
+    assert torch.equal(loaded(graph).energy.mean, predictor(graph).energy.mean)
 
 
 def test_the_comparison_can_fail(case, small_structures) -> None:

@@ -11,6 +11,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.mep.neb import NEB
 from ase.optimize import BFGS
 
+from surefoot.blocks.conditioning import States
 from surefoot.blocks.reference import Baseline, UnknownElement
 from surefoot.calculator import SurefootCalculator, predict_atoms
 from surefoot.data.batches import BatchLimits
@@ -29,13 +30,16 @@ from surefoot.posteriors.predictor import (
 from surefoot.potential import Potential
 
 
-def make_predictor(members: int = 3, factor: float = 2.0) -> Predictor:
+def make_predictor(
+    members: int = 3, factor: float = 2.0, states: States | None = None
+) -> Predictor:
     potential = Potential(
         model=Schnet(features=8, interactions=2, gaussians=10, cutoff=4.0),
         head=Scalar(),
         baseline=Baseline(
             elements=(1, 6, 8, 29), energies=(-1.0, -2.0, -3.0, -4.0), scale=0.3, neighbors=10.0
         ),
+        states=states,
     )
     if members == 1:
         posterior = Single(potential.init(0, torch.float64))
@@ -199,6 +203,37 @@ def test_state_that_was_not_trained_on_is_refused() -> None:
         atoms.get_potential_energy()
     atoms.info["charge"] = 0
     assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_charge_and_spin_of_a_structure_choose_its_surface() -> None:
+    """A result of one state is never given for another."""
+    atoms = molecule("CH3OH")
+    atoms.calc = SurefootCalculator(make_predictor(states=States(((0, 1), (0, 3), (1, 2)))))
+    energies, stated = [], [(0, 1), (0, 3), (1, 2), (0, 1)]
+    for charge, spin in stated:
+        atoms.info |= {"charge": charge, "spin": spin}
+        energies.append(atoms.get_potential_energy())
+        assert np.abs(atoms.get_forces()).max() > 0
+    assert energies[0] == energies[3]
+    assert min(abs(np.diff(energies[:3]))) > 1e-3
+    copies = []
+    for charge, spin in stated:
+        copies.append(atoms.copy())
+        copies[-1].info |= {"charge": charge, "spin": spin}
+    together = predict_atoms(atoms.calc.predictor, copies)
+    assert [result["energy"] for result in together] == pytest.approx(energies, rel=1e-12)
+
+
+@pytest.mark.parametrize("info", [{"charge": 1, "spin": 1}, {"charge": 0}, {}, {"spin": 0}])
+def test_a_state_that_is_not_in_the_table_is_refused(info) -> None:
+    atoms = molecule("CH3OH")
+    atoms.info |= info
+    predictor = make_predictor(states=States(((0, 1), (1, 2))))
+    atoms.calc = SurefootCalculator(predictor)
+    with pytest.raises(UnknownState, match=r"^the structure: .*charge 0 and spin 1, charge 1 and"):
+        atoms.get_potential_energy()
+    with pytest.raises(UnknownState, match=r"^structure 0: "):
+        predict_atoms(predictor, [atoms])
 
 
 def test_members_in_portions_are_the_same_prediction(monkeypatch: pytest.MonkeyPatch) -> None:

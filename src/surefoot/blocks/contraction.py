@@ -86,9 +86,12 @@ def contraction(inputs: Irreps, outputs: Irreps, correlation: int) -> Contractio
     prefixes = {m[:n] for m, *_ in entries for n in range(1, len(m) + 1)}
     nodes = {monomial: place for place, monomial in enumerate(sorted(prefixes))}
     entries.sort(key=lambda entry: (nodes[entry[0]], entry[1]))
-    couplings = torch.zeros(len(entries), column).double()
+    table = np.zeros((len(entries), column))
     for row, (_, _, first, values) in enumerate(entries):
-        couplings[row, first : first + len(values)] = torch.from_numpy(values)
+        table[row, first : first + len(values)] = values
+    # A tensor born in inference mode could never again take part in a derivative.
+    with torch.inference_mode(mode=False):
+        couplings = torch.from_numpy(table)
     counts = np.bincount([nodes[entry[0]] for entry in entries], minlength=len(nodes))
     return Contraction(
         parents=np.array([nodes.get(m[:-1], -1) for m in nodes], np.int32),
@@ -115,7 +118,12 @@ def contract(
         weights: W, (…, species, paths, channels).
         species: of each row.
         plan: which polynomials.
+    Raises:
+        ValueError: if the shapes do not fit each other.
     """
+    fitting = (*weights.shape[:-3], species.shape[0], plan.inputs, weights.shape[-1])
+    if features.shape != fitting:
+        raise ValueError(f"features {tuple(features.shape)} of a contraction have to be {fitting}.")
     present, local = torch.unique(species, return_inverse=True)
     table = plan.couplings.to(weights) @ weights.index_select(-3, present)
     if kernels(features, table) is None:
@@ -268,9 +276,11 @@ class _Tangent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        """Third derivatives, through the plain form."""
-        leaves = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        features, table, grad, step = leaves
+        """Third and higher derivatives, through the plain form."""
+        # Aliases: A may depend on K, but only what depends on the alias counts here.
+        leaves = [t.view_as(t) if t.requires_grad else t.detach() for t in ctx.saved_tensors]
+        features, table, grad, step = (leaf.requires_grad_() for leaf in leaves)
+        further = torch.is_grad_enabled()
         with torch.enable_grad():
             value = (grad * _plain(features, table, ctx.species, ctx.plan)).sum()
             (slope,) = torch.autograd.grad(value, features, create_graph=True)
@@ -278,7 +288,7 @@ class _Tangent(torch.autograd.Function):
             tangents = torch.autograd.grad((step * slope).sum(), ends, create_graph=True)
             parts = [(t * g).sum() for t, g in zip(tangents, grads, strict=True)]
             total = torch.stack(parts).sum()
-        slopes = torch.autograd.grad(total, leaves, allow_unused=True)
+            slopes = torch.autograd.grad(total, leaves, create_graph=further, allow_unused=True)
         return *slopes, None, None
 
 
@@ -324,7 +334,7 @@ def _run(
         _run_one(kind, plan, species, kept, results)
     else:
         for member in range(features.shape[0]):
-            part = [factor[member] if factor.numel() else factor for factor in kept]
+            part = [factor[member] if factor.dim() == 4 else factor for factor in kept]
             _run_one(kind, plan, species, part, [result[member] for result in results])
     return results
 

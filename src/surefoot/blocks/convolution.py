@@ -176,7 +176,8 @@ def _run(slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor
     if library is None:
         raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
     kept = [factor.contiguous() for factor in factors]
-    channels = next(f.shape[-1] for f, s in zip(kept, _without(slot), strict=True) if s != ANGULAR)
+    slots = [other for other in range(4) if other != slot]
+    channels = kept[slots.index(RADIAL if slot != RADIAL else SENT)].shape[-1]
     atoms, edges = graph.numbers.shape[0], graph.edge_index.shape[1]
     shapes = {
         GRADIENT: (atoms, product.results, channels),
@@ -184,6 +185,10 @@ def _run(slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor
         RADIAL: (graph.pair_edges.shape[1], len(product.paths), channels),
         SENT: (atoms, product.components, channels),
     }
+    # The kernel reads raw memory: what does not fit would be read past its end.
+    for other, factor in zip(slots, kept, strict=True):
+        if factor.shape != shapes[other]:
+            raise ValueError(f"{tuple(factor.shape)} of a product has to be {shapes[other]}.")
     out = kept[0].new_empty(shapes[slot])
     plan = _Plan(
         paths=product.table.ctypes.data,
@@ -215,7 +220,3 @@ def _run(slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor
 
     share(out.shape[0], LEAST_ROWS, work)
     return out
-
-
-def _without(slot: int) -> list[int]:
-    return [other for other in range(4) if other != slot]

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from surefoot.blocks.angular import clebsch_gordan
+from surefoot.blocks.angular import MAX_DEGREE, clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
 from surefoot.blocks.dense import Weights
 from surefoot.graph import Segments
@@ -78,7 +78,12 @@ class ChannelProduct:
 
 @functools.cache
 def channel_product(features: Irreps, harmonics: Irreps, results: Irreps) -> ChannelProduct:
-    """All paths from features and harmonics to the wanted irreps."""
+    """All paths from features and harmonics to the wanted irreps, of degrees up to 11."""
+    highest = max(irrep.degree for irrep in (*features, *harmonics, *results))
+    if highest > MAX_DEGREE:
+        raise ValueError(
+            f"degree {highest} of a product is not built; the highest is {MAX_DEGREE}."
+        )
     paths = tuple(
         (first, second, wanted)
         for wanted in results
@@ -90,7 +95,8 @@ def channel_product(features: Irreps, harmonics: Irreps, results: Irreps) -> Cha
     blocks = arrange(reached, [sum(path[2] == irrep for path in paths) for irrep in reached])
     starts = {block.irrep: block.start for block in arrange(features)}
     angular = {block.irrep: block.start for block in arrange(harmonics)}
-    table, parts, entry = [], [], 0
+    table, entry = [], 0
+    parts = [np.zeros((sum(irrep.dim for irrep in harmonics), 0))]
     taken = dict.fromkeys(reached, 0)
     block_of = {block.irrep: block for block in blocks}
     for first, second, third in paths:
@@ -99,16 +105,18 @@ def channel_product(features: Irreps, harmonics: Irreps, results: Irreps) -> Cha
         taken[third] += 1
         table.append((starts[first], first.dim, place, block.copies, third.dim, entry))
         entry += first.dim * third.dim
-        matrix = torch.zeros(sum(i.dim for i in harmonics), third.dim * first.dim).double()
-        cg = math.sqrt(third.dim) * clebsch_gordan(first.degree, second.degree, third.degree)
+        parts.append(np.zeros((len(parts[0]), third.dim * first.dim)))
+        cg = clebsch_gordan(first.degree, second.degree, third.degree).numpy()
         rows = slice(angular[second], angular[second] + second.dim)
-        matrix[rows] = cg.permute(1, 2, 0).reshape(second.dim, -1)
-        parts.append(matrix)
+        parts[-1][rows] = math.sqrt(third.dim) * cg.transpose(1, 2, 0).reshape(second.dim, -1)
+    # A tensor born in inference mode could never again take part in a derivative.
+    with torch.inference_mode(mode=False):
+        coupling = torch.tensor(np.concatenate(parts, 1))
     return ChannelProduct(
         paths=paths,
         blocks=blocks,
         table=np.array(table, np.int32).reshape(-1, 6),
-        coupling=torch.cat(parts, 1) if parts else torch.zeros(0, 0).double(),
+        coupling=coupling,
         components=sum(irrep.dim for irrep in features),
     )
 
@@ -212,9 +220,10 @@ def mix_species(
         results: irreps of the output.
         species: atoms by species, from `by_species`.
     """
-    if species.count == 1 or species.order is None:
+    order = species.order
+    if species.count == 1:
         return mix(x, {name: w.select(-3, 0) for name, w in weights.items()}, blocks, results)
-    x = _reorder(x, species.order)
+    x = x if order is None else _reorder(x, order)
     bounds = species.offsets.tolist()
     parts = [
         mix(
@@ -226,7 +235,8 @@ def mix_species(
         for index, (low, high) in enumerate(pairwise(bounds))
         if high > low
     ]
-    return _reorder(torch.cat(parts, -3), torch.argsort(species.order))
+    joined = torch.cat(parts, -3)
+    return joined if order is None else _reorder(joined, torch.argsort(order))
 
 
 class _Reorder(torch.autograd.Function):

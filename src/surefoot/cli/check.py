@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surefoot.cli.options import EnergyKey, EnergyUnit, Files, ForcesKey, LengthUnit, StressKey
+from surefoot.cli.options import (
+    EnergyKey,
+    EnergyUnit,
+    Files,
+    ForcesKey,
+    LengthUnit,
+    SpinUnit,
+    StressKey,
+)
 
 if TYPE_CHECKING:
+    from surefoot.blocks.conditioning import Conditioning
     from surefoot.data.findings import Finding
     from surefoot.data.read import Frame
 
@@ -25,6 +34,7 @@ def run(
     stress_key: StressKey = None,
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
+    spin_unit: SpinUnit = "auto",
     accept: Annotated[
         list[str] | None,
         typer.Option("--accept", help="Code of a finding that you have judged to be harmless."),
@@ -35,7 +45,7 @@ def run(
     from surefoot.data.read import describe_labels, read_frames
 
     keys = read_keys(energy_key, forces_key, stress_key)
-    units = read_units(energy_unit, length_unit)
+    units = read_units(energy_unit, length_unit, spin_unit)
     splits = {"train": read_frames(files, keys, units)}
     if test:
         splits["test"] = read_frames(test, keys, units)
@@ -45,13 +55,24 @@ def run(
         raise typer.Exit(STATUS_REFUSED)
 
 
-def diagnose(splits: Mapping[str, Sequence[Frame]], accept: Sequence[str] = ()) -> list[Finding]:
-    """Show all findings and return those with which training would be wrong."""
+def diagnose(
+    splits: Mapping[str, Sequence[Frame]],
+    accept: Sequence[str] = (),
+    conditioning: Conditioning | None = None,
+) -> list[Finding]:
+    """Show all findings and return those with which training would be wrong.
+
+    Args:
+        splits: frames by the name of their split.
+        accept: codes of findings that forbid nothing.
+        conditioning: of the model that is to be trained; none where not set.
+    """
+    from surefoot.blocks.conditioning import Conditioning
     from surefoot.cli.screen import say
     from surefoot.data.check import check_frames
     from surefoot.data.findings import Severity
 
-    findings = check_frames(splits)
+    findings = check_frames(splits, conditioning or Conditioning())
     codes = {finding.code for finding in findings}
     for code in accept:
         if code not in codes:

@@ -11,10 +11,13 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
+from surefoot.blocks.conditioning import Conditioning
 from surefoot.cli.screen import UserError
 from surefoot.data.load import DataSettings
 from surefoot.data.read import Frame
+from surefoot.data.states import check_states
 from surefoot.data.statistics import is_isolated
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
@@ -25,6 +28,11 @@ from surefoot.train.loss import LossSettings
 
 FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of the data or less
 
+# Sections that are one of several classes, and the key whose value says which.
+CHOICES: dict[str, tuple[Mapping[str, type[Settings]], str]] = {
+    "model": (MODELS, "name"),
+    "head": (HEADS, "energy"),
+}
 # Pydantic checks instances against these; which class a section becomes is chosen by its name.
 AnyModel = functools.reduce(operator.or_, MODELS.values())
 AnyHead = functools.reduce(operator.or_, HEADS.values())
@@ -36,6 +44,7 @@ class Config(Settings):
     data: DataSettings
     model: AnyModel = MODELS["schnet"]()  # type: ignore[valid-type]
     head: AnyHead = HEADS["scalar"]()  # type: ignore[valid-type]
+    conditioning: Conditioning = Conditioning()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
     posterior: EnsembleSettings = EnsembleSettings()
@@ -43,12 +52,12 @@ class Config(Settings):
     @field_validator("model", mode="before")
     @classmethod
     def _choose_model(cls, section: Any) -> Any:
-        return _choose(section, MODELS, "name", "schnet")
+        return _choose(section, *CHOICES["model"], "schnet")
 
     @field_validator("head", mode="before")
     @classmethod
     def _choose_head(cls, section: Any) -> Any:
-        return _choose(section, HEADS, "energy", "scalar")
+        return _choose(section, *CHOICES["head"], "scalar")
 
 
 def _choose(section: Any, classes: Mapping[str, type[Settings]], key: str, default: str) -> Any:
@@ -81,7 +90,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem, path) for problem in error.errors()]
+        lines = [_explain(problem, path, content) for problem in error.errors()]
         raise UserError("\n".join(lines)) from error
 
 
@@ -101,11 +110,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not YAML ({error}).") from error
 
 
-def _explain(problem: Any, path: Path) -> str:
+def _explain(problem: Any, path: Path, content: Mapping[str, Any]) -> str:
     location = [part for part in problem["loc"] if isinstance(part, str)]
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        valid = _valid_keys(location[:-1])
+        valid = _valid_keys(location[:-1], content)
         near = difflib.get_close_matches(location[-1], valid, n=3, cutoff=0.4) or valid
         return f"{path}: there is no key '{name}'; near it there is {', '.join(near)}."
     if problem["type"] == "missing":
@@ -116,16 +125,28 @@ def _explain(problem: Any, path: Path) -> str:
     return f"{path}: {name}: {reason}{shown}."
 
 
-def _valid_keys(location: Sequence[str]) -> list[str]:
-    """The keys of the section at this place of a config."""
+def _valid_keys(location: Sequence[str], content: Mapping[str, Any]) -> list[str]:
+    """The keys of the section at this place of a config with this content."""
     section: type[BaseModel] = Config
     for part in location:
         field = section.model_fields.get(part)
-        inner = None if field is None else settings_class(field.annotation)
+        inner = None if field is None else _section_class(part, field, content)
         if inner is None:
             break
         section = inner
     return list(section.model_fields)
+
+
+def _section_class(
+    name: str, field: FieldInfo, content: Mapping[str, Any]
+) -> type[Settings] | None:
+    """The settings class of a section: where there are several, the one the content names."""
+    if name not in CHOICES:
+        return settings_class(field.annotation)
+    classes, key = CHOICES[name]
+    section = content.get(name)
+    chosen = section.get(key) if isinstance(section, Mapping) else None
+    return classes[chosen] if isinstance(chosen, str) else type(field.default)
 
 
 def settings_class(annotation: Any) -> type[Settings] | None:
@@ -137,14 +158,24 @@ def settings_class(annotation: Any) -> type[Settings] | None:
     return None
 
 
-def write_template(train: Sequence[str], frames: Sequence[Frame] = ()) -> str:
+def write_template(
+    train: Sequence[str], frames: Sequence[Frame] = (), model: str = "schnet"
+) -> str:
     """A commented config with all keys at their defaults, or such that these frames will do.
 
     Args:
         train: files to train on.
-        frames: what they hold; where there are fewer groups than members, the posterior is adapted.
+        frames: what they hold; where there are fewer groups than members, the posterior is adapted,
+            and where one composition is in two states, the conditioning.
+        model: whose keys are written.
+
+    Raises:
+        UserError: if there is no such model.
     """
+    if model not in MODELS:
+        raise UserError(f"--model {model}: not known; there is {', '.join(MODELS)}.")
     given, notes = _adapt(frames)
+    given["model"] = {"name": model}
     given["data"] = {**given.get("data", {}), "train": list(train)}
     lines = [
         "# surefoot config. Every key is at its default and may be left out, except data: train.",
@@ -152,7 +183,7 @@ def write_template(train: Sequence[str], frames: Sequence[Frame] = ()) -> str:
         *notes,
     ]
     for name, field in Config.model_fields.items():
-        inner = settings_class(field.annotation)
+        inner = _section_class(name, field, given)
         if inner is None:
             continue
         lines += ["", f"{name}:", *_section(inner, given.get(name, {}), 1)]
@@ -161,9 +192,21 @@ def write_template(train: Sequence[str], frames: Sequence[Frame] = ()) -> str:
 
 def _adapt(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Values that differ from the defaults, and comments that say why."""
-    groups = {frame.group for frame in frames if not is_isolated(frame)}
     if not frames:
         return {}, []
+    given, notes = _adapt_posterior(frames)
+    if check_states(frames):
+        given["conditioning"] = {"name": "charge_spin"}
+        notes.append(
+            "# A composition is labelled in two states of charge or spin: conditioning tells them "
+            "apart."
+        )
+    return given, notes
+
+
+def _adapt_posterior(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """As many members as there are groups, or a validation split where there are too few."""
+    groups = {frame.group for frame in frames if not is_isolated(frame)}
     found = f"# Found {len(frames)} frames in {len(groups)} groups"
     if len(groups) >= EnsembleSettings().members:
         return {}, [f"{found}."]

@@ -17,6 +17,7 @@ from surefoot.cli.options import (
     LengthUnit,
     PotentialFile,
     Precision,
+    SpinUnit,
     StressKey,
 )
 
@@ -37,6 +38,7 @@ def run(
     stress_key: StressKey = None,
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
+    spin_unit: SpinUnit = "auto",
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
 ) -> None:
     import json
@@ -55,7 +57,9 @@ def run(
         refuse_overwriting(output, [potential, *files])
     predictor = load_predictor(potential, dtype=read_precision(precision))
     frames = read_frames(
-        files, read_keys(energy_key, forces_key, stress_key), read_units(energy_unit, length_unit)
+        files,
+        read_keys(energy_key, forces_key, stress_key),
+        read_units(energy_unit, length_unit, spin_unit),
     )
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)

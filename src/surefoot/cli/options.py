@@ -23,6 +23,10 @@ StressKey = Annotated[
 ]
 EnergyUnit = Annotated[str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/mol or kJ/mol.")]
 LengthUnit = Annotated[str, typer.Option(help="Å, Bohr or nm: the length in the forces.")]
+SpinUnit = Annotated[
+    str,
+    typer.Option(help="multiplicity (2S+1) or unpaired (electrons); auto tells where it can."),
+]
 Precision = Annotated[
     str | None, typer.Option(help="float32 or float64; as trained where not set.")
 ]
@@ -35,23 +39,24 @@ def read_keys(energy: str | None, forces: str | None, stress: str | None) -> Key
     return Keys(energy=energy, forces=forces, stress=stress)
 
 
-def read_units(energy: str, length: str) -> FileUnits:
+def read_units(energy: str, length: str, spin: str) -> FileUnits:
     """The units that options name.
 
     Raises:
         UserError: if one is not known.
     """
     from surefoot.cli.screen import UserError
-    from surefoot.data.read import FileUnits
+    from surefoot.data.read import SPIN_UNITS, FileUnits
     from surefoot.units import ENERGY_UNITS, LENGTH_UNITS
 
     for name, value, known in (
         ("--energy-unit", energy, ENERGY_UNITS),
         ("--length-unit", length, LENGTH_UNITS),
+        ("--spin-unit", spin, SPIN_UNITS),
     ):
         if value not in known:
             raise UserError(f"{name} {value}: not known; there is {', '.join(known)}.")
-    return FileUnits.model_validate({"energy": energy, "length": length})
+    return FileUnits.model_validate({"energy": energy, "length": length, "spin": spin})
 
 
 def read_precision(precision: str | None):

@@ -14,6 +14,7 @@ from surefoot.cli.options import (
     LengthUnit,
     PotentialFile,
     Precision,
+    SpinUnit,
     StressKey,
 )
 
@@ -36,6 +37,7 @@ def run(
     stress_key: StressKey = None,
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
+    spin_unit: SpinUnit = "auto",
 ) -> None:
     from dataclasses import replace
 
@@ -52,7 +54,7 @@ def run(
     frames = read_frames(
         [file],
         read_keys(energy_key, forces_key, stress_key),
-        read_units(energy_unit, length_unit),
+        read_units(energy_unit, length_unit, spin_unit),
     )
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)

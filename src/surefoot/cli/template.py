@@ -15,6 +15,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to; stdout where not set.")
     ] = None,
+    model: Annotated[str, typer.Option(help="The model whose keys are written.")] = "schnet",
     schema: Annotated[
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
     ] = False,
@@ -31,9 +32,9 @@ def run(
         text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     elif train:
         ignored = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
-        text = write_template(train, read_frames(train, ignored))
+        text = write_template(train, read_frames(train, ignored), model)
     else:
-        text = write_template(["train.xyz"])
+        text = write_template(["train.xyz"], model=model)
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -65,7 +65,7 @@ def run(
     splits = load_splits(settings.data, settings.train.seed)
     for name, frames in splits.by_name().items():
         say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
-    if diagnose(splits.by_name(), settings.data.accept):
+    if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)
     plan = _plan(settings, splits)
     state = _begin(plan, checkpoint, resume)
@@ -113,6 +113,7 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     parts = Parts(
         model=settings.model,
         head=settings.head,
+        conditioning=settings.conditioning,
         loss=settings.loss,
         train=settings.train,
         posterior=settings.posterior,
@@ -138,6 +139,8 @@ def _plan(settings: Config, splits: Splits) -> Plan:
         f"{seen:.0f} of {frames} frames; scale {statistics.scale:.3f}, "
         f"{plan.task.potential.baseline.neighbors:.1f} neighbours per atom"
     )
+    if plan.task.potential.states is not None:
+        say(f"told apart: {plan.task.potential.states.describe()}")
     return plan
 
 

@@ -15,6 +15,7 @@ from ase.geometry import complete_cell
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
+from surefoot.blocks.conditioning import Conditioning
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
 from surefoot.data.groups import check_groups
@@ -35,11 +36,14 @@ SAME_POSITION = 1e-6  # Å
 SAME_ENERGY = 0.01  # eV/atom
 
 
-def check_frames(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
+def check_frames(
+    splits: Mapping[str, Sequence[Frame]], conditioning: Conditioning = Conditioning()
+) -> list[Finding]:
     """Examine a data set; what makes training wrong is an ERROR, what needs a look a WARNING.
 
     Args:
         splits: frames by the name of their split; a plain file is one split.
+        conditioning: of the model; one that is told charge and spin may learn from several states.
 
     Returns:
         Findings in order of subject: labels, numbers, units and signs, close atoms, outliers,
@@ -59,7 +63,8 @@ def check_frames(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     findings += check_duplicates(sound)
     findings += check_groups(sound)
     findings += check_charge_and_spin(frames)
-    findings += check_states(frames)
+    if conditioning.name == "none":
+        findings += check_states(frames)
     return findings
 
 

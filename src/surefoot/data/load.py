@@ -35,7 +35,9 @@ class DataSettings(Settings):
     )
     keys: Keys = Field(default=Keys(), description="where labels stand; `none` ignores one")
     units: FileUnits = Field(
-        default=FileUnits(), description="units of the labels in all these files"
+        default=FileUnits(),
+        description="units of the labels in all these files; spin is multiplicity (2S+1), unpaired "
+        "(electrons) or auto: unpaired where a file holds the spin 0 and all electrons fit",
     )
     references: References = Field(
         default="auto",

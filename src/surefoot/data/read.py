@@ -12,15 +12,15 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from surefoot.data.formats import read_ase, read_database, read_npz
 from surefoot.settings import Settings
 from surefoot.units import ENERGY_UNITS, LENGTH_UNITS
 
@@ -40,6 +40,8 @@ CHARGE_KEYS = ("charge", "total_charge")
 SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
 CALCULATOR = "calculator"
 IGNORE = "none"
+SpinUnit = Literal["auto", "multiplicity", "unpaired"]
+SPIN_UNITS: tuple[SpinUnit, ...] = get_args(SpinUnit)
 SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
 ISOLATED = "IsolatedAtom"  # config_type of frames that give reference energies
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
@@ -55,10 +57,16 @@ class Keys(Settings):
 
 
 class FileUnits(Settings):
-    """Units of the labels in a file, `length` that of forces and stress; positions are in Å."""
+    """Units of the labels in a file, `length` that of forces and stress; positions are in Å.
+
+    `spin` is the multiplicity 2S+1 or the number of unpaired electrons 2S. Where it is `auto`, a
+    file counts unpaired electrons if 0 occurs, which no multiplicity is, and every molecule's
+    number of electrons agrees.
+    """
 
     energy: Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"] = "eV"
     length: Literal["Å", "Angstrom", "Bohr", "nm"] = "Å"
+    spin: SpinUnit = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +79,13 @@ class Frame:
         forces: (atoms, 3) in eV/Å.
         stress: (3, 3) in eV/Å³, tensile positive.
         charge: total charge in e as stated by the file.
-        spin: multiplicity 2S+1 as stated by the file.
+        spin: multiplicity 2S+1 as stated by the file, in `atoms.info` too.
         group: the unit of splits, folds, bootstraps and block intervals.
         config_type: the unit of error tables; `IsolatedAtom` marks reference atoms.
         file: path of the file as the user gave it.
         index: number of the frame in its file, from 0.
-        keys: the key under which each label was found; `calculator` for ASE's own results.
+        keys: the key under which each label was found; `calculator` for ASE's own results; for a
+            spin that is not a multiplicity in the file, what it is there and how that is known.
     """
 
     atoms: Atoms
@@ -156,7 +165,7 @@ def _read_file(path: Path, keys: Keys, units: FileUnits, seen: Counter[str]) -> 
             frames.append(_to_frame(atoms, str(path), index, default_group, keys, units))
         except (TypeError, ValueError) as error:
             raise UnreadableFile(f"{path}, frame {index}: {error}") from error
-    return frames
+    return _with_multiplicities(frames, units.spin)
 
 
 def read_images(path: Path) -> list[Atoms]:
@@ -210,42 +219,8 @@ def refuse_overwriting(output: Path, inputs: Sequence[str | Path]) -> None:
         )
 
 
-def read_ase(path: Path) -> list[Atoms]:
-    """All images of a file that ASE reads."""
-    images = ase.io.read(path, index=":")
-    return images if isinstance(images, list) else [images]
-
-
-def read_npz(path: Path) -> list[Atoms]:
-    """Frames of one molecule in the layout of rMD17 and sGDML.
-
-    Reads `nuclear_charges` or `z` (atoms), `coords` or `R` (frames, atoms, 3), `energies` or `E`
-    and `forces` or `F`; pickled content is refused.
-    """
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        numbers = _first(arrays, "nuclear_charges", "z")
-        positions = _first(arrays, "coords", "R")
-        energies = _first(arrays, "energies", "E")
-        forces = _first(arrays, "forces", "F")
-    if numbers is None or positions is None:
-        raise ValueError("needs nuclear_charges (or z) and coords (or R)")
-    images = []
-    for index, coordinates in enumerate(positions):
-        atoms = Atoms(numbers.astype(int), positions=coordinates)
-        if energies is not None:
-            atoms.info["REF_energy"] = float(np.ravel(energies)[index])
-        if forces is not None:
-            atoms.arrays["REF_forces"] = np.array(forces[index], float)
-        images.append(atoms)
-    return images
-
-
-READERS: dict[str, Callable[[Path], list[Atoms]]] = {".npz": read_npz}
-"""Formats that ASE does not read, by suffix; everything else goes to ASE."""
-
-
-def _first(arrays: Any, *names: str) -> np.ndarray | None:
-    return next((arrays[name] for name in names if name in arrays), None)
+READERS: dict[str, Callable[[Path], list[Atoms]]] = {".npz": read_npz, ".db": read_database}
+"""Formats that ASE does not read, or only in part, by suffix; everything else goes to ASE."""
 
 
 def _to_frame(
@@ -350,6 +325,34 @@ def _whole(info: dict[str, Any], names: tuple[str, ...]) -> int | None:
                 raise ValueError(f"{name} is {info[name]}; a whole number is needed")
             return int(value)
     return None
+
+
+def _with_multiplicities(frames: list[Frame], meaning: SpinUnit) -> list[Frame]:
+    """The frames of one file with spins as 2S+1, whatever they are in the file."""
+    if meaning == "unpaired":
+        return [_with_multiplicity(frame, "as set") for frame in frames]
+    zeros = any(frame.spin == 0 for frame in frames)
+    if meaning == "auto" and zeros and all(_fits_unpaired(frame) for frame in frames):
+        return [_with_multiplicity(frame, "0 occurs, which no 2S+1 is") for frame in frames]
+    return frames
+
+
+def _fits_unpaired(frame: Frame) -> bool:
+    """Whether the stated spin can be a number of unpaired electrons; cells have no parity."""
+    if frame.spin is None or frame.atoms.pbc.any():
+        return True
+    paired = int(frame.atoms.numbers.sum()) - (frame.charge or 0) - frame.spin
+    return frame.spin >= 0 and paired >= 0 and paired % 2 == 0
+
+
+def _with_multiplicity(frame: Frame, reason: str) -> Frame:
+    if frame.spin is None:
+        return frame
+    key = next(name for name in SPIN_KEYS if name in frame.atoms.info)
+    atoms = frame.atoms.copy()
+    atoms.info[key] = frame.spin + 1
+    told = f"{key}, read as unpaired electrons: {reason}"
+    return replace(frame, atoms=atoms, spin=frame.spin + 1, keys={**frame.keys, "spin": told})
 
 
 def _held(atoms: Atoms) -> str:

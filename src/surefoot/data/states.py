@@ -12,8 +12,8 @@ from surefoot.data.read import CHARGE_KEYS, ISOLATED, SPIN_KEYS, Frame
 def check_states(frames: Sequence[Frame]) -> list[Finding]:
     """Find compositions that are labelled in two states of charge and spin.
 
-    A model without charge and spin conditioning gives both states one energy surface. A state that
-    is not stated differs from none.
+    A model without charge and spin conditioning gives both states one energy surface; with it this
+    is no trouble. A state that is not stated differs from none.
     """
     charges: dict[str, dict[int, Frame]] = defaultdict(dict)
     spins: dict[str, dict[int, Frame]] = defaultdict(dict)
@@ -37,8 +37,8 @@ def check_states(frames: Sequence[Frame]) -> list[Finding]:
         "two-states",
         Severity.ERROR,
         suspects,
-        "a model without charge and spin conditioning cannot tell the states apart, so keep one "
-        "state per composition",
+        "a model without charge and spin conditioning cannot tell the states apart, so set "
+        "`conditioning: {name: charge_spin}` in the config, or keep one state per composition",
     )
 
 
@@ -66,7 +66,8 @@ def _check_possible(frames: Sequence[Frame]) -> list[Finding]:
         suspects,
         "spin is the multiplicity 2S+1 = unpaired electrons + 1, an even electron count needs "
         f"1, 3, 5 … and an odd one 2, 4, 6 …, so correct {CHARGE_KEYS[0]} or {SPIN_KEYS[0]} in "
-        "info",
+        "info, or set `units: {spin: unpaired}` (`--spin-unit unpaired`) where the file counts "
+        "unpaired electrons",
     )
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from surefoot.blocks.conditioning import embed
 from surefoot.blocks.dense import (
     ACTIVATIONS,
     Activation,
@@ -25,7 +26,6 @@ from surefoot.blocks.dense import (
     init_linear,
     init_table,
     linear,
-    lookup,
     under,
 )
 from surefoot.blocks.radial import CUTOFFS, Gaussians, expand
@@ -85,7 +85,7 @@ class Schnet(Settings):
         """
         basis = expand(geometry.lengths, Gaussians(self.cutoff, self.gaussians))
         envelope = expand(geometry.lengths, CUTOFFS[self.cutoff_function](self.cutoff))
-        atoms = lookup(weights["embedding"], geometry.species)
+        atoms = embed(weights, geometry)
         graph, activate = geometry.graph, ACTIVATIONS[self.activation]
         for block in range(self.interactions):
             layer = branch(weights, f"interaction{block}")

@@ -84,13 +84,15 @@ def _quantities(
 
 
 def pair_frames(samples: Sequence[Sample]) -> Int[np.ndarray, "pairs 2"]:
-    """Each labelled frame with the one before it of the same group and composition."""
-    before: dict[tuple[str, bytes], int] = {}
+    """Each labelled frame with the one before it of the same group, composition and state."""
+    before: dict[tuple[str, bytes, int, int], int] = {}
     pairs = []
     for number, sample in enumerate(samples):
         if not bool(sample.targets.has_energy.all()):
             continue
-        key = (sample.group, sample.graph.numbers.sort().values.numpy().tobytes())
+        graph = sample.graph
+        composition = graph.numbers.sort().values.numpy().tobytes()
+        key = (sample.group, composition, int(graph.charge), int(graph.spin))
         if key in before:
             pairs.append((before[key], number))
         before[key] = number

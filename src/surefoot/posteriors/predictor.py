@@ -14,8 +14,10 @@ from typing import Any, SupportsInt
 import torch
 from torch import Tensor
 
+from surefoot.blocks.conditioning import States, UnknownState
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.reference import Baseline
+from surefoot.blocks.repulsion import Repulsion
 from surefoot.data.batches import EVALUATION
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
@@ -27,10 +29,6 @@ from surefoot.prediction import Moments, Output, Prediction, join_draws, mix
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KIND = "predictor"
-
-
-class UnknownState(ValueError):
-    """A structure states a charge and spin that the potential was not trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,7 @@ class Predictor:
     """A potential with its draws and calibration.
 
     Attributes:
-        potential: model, head and baseline.
+        potential: model, head, baseline and states.
         posterior: what is saved.
         weights: the draws, stacked.
         calibration: factors on the standard deviations.
@@ -121,15 +119,20 @@ class Predictor:
             place: of the structure, for the message.
         Raises:
             UnknownElement: if it was not trained on an element.
-            UnknownState: if it was trained on stated charges and spins, and not on this one.
+            UnknownState: if it tells states apart and does not know this one, or if it was trained
+                on stated charges and spins, and not on this one.
         """
         self.potential.baseline.require(numbers, place)
+        if self.potential.states is not None:
+            self.potential.states.require(charge, spin, place)
+            return
         states = [tuple(state) for state in self.provenance.get("states", [])]
         if states and charge is not None and spin is not None and (charge, spin) not in states:
             known = ", ".join(f"charge {c} and spin {s}" for c, s in states)
             raise UnknownState(
                 f"{place}: charge {charge} and spin {spin} are stated, but this potential has only "
-                f"learned {known} and can not tell states apart; train on data of this state."
+                f"learned {known} and can not tell states apart; train on data of this state, with "
+                "`conditioning: {name: charge_spin}` where there are several."
             )
 
     def save(self, path: Path) -> None:
@@ -139,6 +142,7 @@ class Predictor:
             "model": potential.model.model_dump(),
             "head": potential.head.model_dump(),
             "baseline": asdict(potential.baseline),
+            "states": None if potential.states is None else potential.states.pairs,
             "posterior": self.posterior.name,
             "calibration": asdict(self.calibration),
             "provenance": self.provenance,
@@ -195,6 +199,7 @@ def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Pre
             model=MODELS[header["model"]["name"]](**header["model"]),
             head=HEADS[header["head"]["energy"]](**header["head"]),
             baseline=_read_baseline(header["baseline"]),
+            states=_read_states(header["states"]),
         )
         posterior_type = POSTERIORS[header["posterior"]]
         calibration = Calibration(**header["calibration"])
@@ -214,7 +219,18 @@ def _read_baseline(header: dict[str, Any]) -> Baseline:
         energies=tuple(header["energies"]),
         scale=header["scale"],
         neighbors=header["neighbors"],
+        repulsion=_read_repulsion(header["repulsion"]),
     )
+
+
+def _read_repulsion(header: dict[str, Any] | None) -> Repulsion | None:
+    return None if header is None else Repulsion(**{**header, "radii": tuple(header["radii"])})
+
+
+def _read_states(pairs: list[list[int]] | None) -> States | None:
+    if pairs is None:
+        return None
+    return States(tuple((int(charge), int(spin)) for charge, spin in pairs))
 
 
 def _slices(weights: Weights, width: int) -> list[Weights]:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool
 
 from surefoot import __version__
+from surefoot.blocks.conditioning import Conditioning, find_states
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, number_groups, to_samples
 from surefoot.data.load import Splits
@@ -51,6 +52,7 @@ class Parts:
 
     model: Model
     head: Head
+    conditioning: Conditioning = Conditioning()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
     posterior: EnsembleSettings = EnsembleSettings()
@@ -61,7 +63,7 @@ class Plan:
     """A run that has not begun: everything but the weights.
 
     Attributes:
-        parts: model, head, loss, settings, posterior.
+        parts: model, head, conditioning, loss, settings, posterior.
         task: what `fit` needs.
         statistics: measured on the training split.
         unseen: (members, samples) which member never learns from which sample.
@@ -89,9 +91,9 @@ def plan_training(
         references: where the energies of free atoms come from.
         provenance: what the files of the run say of their origin.
     Raises:
-        ValueError: if there is nothing to learn from, too few groups for the folds, an element
-            that only the validation split holds, or settings that look at validations where there
-            are none.
+        ValueError: if there is nothing to learn from, too few groups for the folds, an element or
+            a state to tell apart that only the validation split holds, or settings that look at
+            validations where there are none.
     """
     _require_labels(splits, parts.loss)
     unseen = _leave_out(splits, parts)
@@ -100,10 +102,15 @@ def plan_training(
     groups = number_groups(splits.train + splits.valid)
     samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
     baseline = _to_baseline(statistics, samples[: len(splits.train)])
+    states = None
+    if parts.conditioning.name == "charge_spin":
+        states = find_states(sample.graph for sample in samples[: len(splits.train)])
     for frame in splits.valid:
         baseline.require(frame.atoms.numbers, frame.place)
+        if states is not None:
+            states.require(frame.charge, frame.spin, frame.place)
     task = Task(
-        potential=Potential(model=parts.model, head=parts.head, baseline=baseline),
+        potential=Potential(model=parts.model, head=parts.head, baseline=baseline, states=states),
         loss=parts.loss,
         settings=parts.train,
         samples=samples,
@@ -223,6 +230,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
     return {
         "model": parts.model.model_dump(),
         "head": parts.head.model_dump(),
+        "conditioning": parts.conditioning.model_dump(),
         "loss": parts.loss.model_dump(),
         "train": train,
         "posterior": parts.posterior.model_dump(),

@@ -22,9 +22,21 @@ from torch import Tensor
 
 Tree = dict[str, Tensor]
 METADATA = "surefoot"
-FORMAT = 1
+FORMAT = 2
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _add_states_and_repulsion(header: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew neither conditioning on charge and spin nor nuclear repulsion."""
+    upgraded = {**header, "format": 2}
+    if header["kind"] == "predictor":
+        upgraded["states"] = None
+        upgraded["baseline"] = {**header["baseline"], "repulsion": None}
+    if "identity" in header:
+        upgraded["identity"] = {**header["identity"], "conditioning": {"name": "none"}}
+    return upgraded
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_states_and_repulsion}
 """Header of format n → header of format n + 1, so that old files keep loading."""
 
 

@@ -4,7 +4,9 @@ mace-torch's pins clash with ours, so the script runs in an environment of its o
 
     python -m venv ENV
     ENV/bin/pip install torch==2.13.0 mace-torch==0.3.16
-    OMP_NUM_THREADS=1 ENV/bin/python tests/science/oracles/mace_values.py
+    OMP_NUM_THREADS=1 ENV/bin/python tests/science/oracles/mace_values.py [FOLDER]
+
+With a folder the values go there, and every model is saved whole beside them.
 
 Weights are not stored; both sides rebuild them with `fill`, from the name and the shape of each
 trainable entry of the model's state_dict:
@@ -228,6 +230,26 @@ def cases() -> list[Case]:
             },
         ),
         Case(
+            "density_plain",
+            {"ethanol": ethanol(), "far": far_atoms(), "cell": molecular_cell()},
+            {
+                "hidden_irreps": "16x0e + 16x1o",
+                "interaction_cls": INTERACTION.format("DensityResidual"),
+                "interaction_cls_first": INTERACTION.format("Density"),
+                "atomic_inter_scale": 0.02,
+            },
+        ),
+        Case(
+            "gaussian",
+            {"amide": amide()},
+            {
+                "hidden_irreps": "16x0e + 16x1o",
+                "interaction_cls": INTERACTION.format("DensityResidual"),
+                "interaction_cls_first": INTERACTION.format("DensityResidual"),
+                "radial_type": "gaussian",
+            },
+        ),
+        Case(
             "density_soft",
             {"amide": amide()},
             {
@@ -269,6 +291,11 @@ def cases() -> list[Case]:
             "quartic",
             {"ethanol": ethanol()},
             {"hidden_irreps": "8x0e + 8x1o", "max_ell": 1, "correlation": 4, "gate": "None"},
+        ),
+        Case(
+            "quartic_silu",
+            {"ethanol": ethanol()},
+            {"hidden_irreps": "8x0e + 8x1o", "max_ell": 1, "correlation": 4},
         ),
         Case(
             "chebyshev",
@@ -512,19 +539,20 @@ def main() -> None:
 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     archive: dict[str, np.ndarray] = {}
     settings = {}
     for case in [*cases(), *small_models()]:
         model = add_case(case, archive)
         settings[case.name] = {**defaults(), **case.arguments, "kind": case.kind}
-        if case.name.startswith("mace_small"):
-            save(model, FOLDER / f"{case.name}.model")
+        if case.name.startswith("mace_small") or folder != FOLDER:
+            save(model, folder / f"{case.name}.model")
     archive["settings"] = np.array(json.dumps(settings))
     archive["versions"] = np.array(
         json.dumps({name: version(name) for name in ("mace-torch", "e3nn", "torch", "numpy")})
     )
-    np.savez_compressed(FOLDER / "mace.npz", **archive)
-    assert (FOLDER / "mace.npz").stat().st_size < 1_500_000
+    np.savez_compressed(folder / "mace.npz", **archive)
+    assert (folder / "mace.npz").stat().st_size < 1_500_000
 
 
 if __name__ == "__main__":

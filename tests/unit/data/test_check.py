@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 
+from surefoot.blocks.conditioning import Conditioning
 from surefoot.data.check import Finding, Severity, check_frames, check_states
 from surefoot.data.consistency import fit_slope
 from surefoot.data.read import FileUnits, Frame, Keys, read_frames
@@ -401,6 +402,20 @@ def test_impossible_states(tmp_path, charge, spin, fact):
     assert fact in finding.message
 
 
+def test_unpaired_electrons_that_are_read_as_multiplicities(tmp_path):
+    """Triplets only: no 0 gives it away, but 2 is no multiplicity of ten electrons."""
+    images = water()
+    for atoms in images:
+        atoms.info |= {"charge": 0, "spin": 2}
+    frames = reread(tmp_path, images, units=FileUnits(energy="kcal/mol"))
+    finding = next(f for f in check_frames({"train": frames}) if f.code == "impossible-spin")
+    assert finding.count == 12
+    assert "`units: {spin: unpaired}`" in finding.message
+    right = reread(tmp_path, images, units=FileUnits(energy="kcal/mol", spin="unpaired"))
+    codes = {finding.code for finding in check_frames({"train": right})}
+    assert not codes & {"impossible-spin", "open-shell-unstated"}
+
+
 def test_states_that_are_stated_here_and_there(sound, tmp_path):
     damaged = copies(sound)
     del damaged[2].info["spin"]
@@ -426,8 +441,10 @@ def test_two_states_of_one_composition(sound, tmp_path):
     finding = only(check_states(frames), "two-states")
     assert (finding.severity, finding.frame) == (Severity.ERROR, 13)
     assert finding in check_frames({"train": frames})
-    for fact in ("charge 2", "charge 0", "conditioning"):
+    for fact in ("charge 2", "charge 0", "set `conditioning: {name: charge_spin}` in the config"):
         assert fact in finding.message
+    told = Conditioning(name="charge_spin")
+    assert check_frames({"train": frames}, told) == []
     assert check_states(reread(tmp_path, sound)) == []
 
 

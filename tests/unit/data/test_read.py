@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
 from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import ValidationError
 
@@ -331,6 +332,151 @@ def test_charge_and_spin_are_whole_numbers(tmp_path, name, value) -> None:
         UnreadableFile, match=rf"file\.extxyz, frame 1: {name} is {value}; a whole number"
     ):
         reread(tmp_path, [hydrogen(), atoms])
+
+
+def stated(*spins: int | None, charge: int = 0, atoms: Atoms | None = None) -> list[Atoms]:
+    """Structures, by default of two electrons, with these numbers under spin_multiplicity."""
+    images = []
+    for spin in spins:
+        images.append((atoms or hydrogen()).copy())
+        images[-1].info |= {"total_charge": charge}
+        if spin is not None:
+            images[-1].info["spin_multiplicity"] = spin
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "meaning", "spins"),
+    [
+        (stated(0, 2, 0), "auto", [1, 3, 1]),  # 0 is no multiplicity, and all electrons fit
+        (stated(0, None, 2), "auto", [1, None, 3]),
+        (stated(1, 3), "auto", [1, 3]),
+        (stated(2, 2), "auto", [2, 2]),  # nothing assumed; the data doctor names it
+        (stated(0, 1), "auto", [0, 1]),  # 1 fits as a multiplicity only, so 0 is a mistake
+        (stated(0, -2), "auto", [0, -2]),
+        (stated(0, 4), "auto", [0, 4]),  # more unpaired electrons than there are
+        (stated(0, charge=1), "auto", [0]),
+        (stated(1, charge=1) + stated(0), "auto", [2, 1]),
+        (stated(0, 1, atoms=crystal()), "auto", [1, 2]),  # a cell has no parity
+        (stated(2, 2), "unpaired", [3, 3]),
+        (stated(1), "unpaired", [2]),
+        (stated(0, 2), "multiplicity", [0, 2]),
+    ],
+)
+def test_what_a_spin_counts(tmp_path, images, meaning, spins) -> None:
+    frames = reread(tmp_path, images, units=FileUnits(spin=meaning))
+    assert [frame.spin for frame in frames] == spins
+    # What uses the structure later, and what is written from it, means the same.
+    assert [read_state(frame.atoms.info)[1] for frame in frames] == spins
+
+
+def test_each_file_is_judged_alone(tmp_path) -> None:
+    ase.io.write(tmp_path / "a.xyz", stated(0, 2))
+    ase.io.write(tmp_path / "b.xyz", stated(3, 1))
+    frames = read_frames([tmp_path / "a.xyz", tmp_path / "b.xyz"])
+    assert [frame.spin for frame in frames] == [1, 3, 3, 1]
+    assert describe_labels(frames).endswith(
+        "spin 4/4 (spin_multiplicity, read as unpaired electrons: 0 occurs, which no 2S+1 is)"
+    )
+    told = describe_labels(reread(tmp_path, stated(2), units=FileUnits(spin="unpaired")))
+    assert told.endswith("spin 1/1 (spin_multiplicity, read as unpaired electrons: as set)")
+
+
+def test_unknown_meanings_of_a_spin_are_refused() -> None:
+    with pytest.raises(ValidationError, match="unpaired"):
+        FileUnits.model_validate({"spin": "electrons"})
+
+
+# --- databases of ASE -----------------------------------------------------------------------
+
+
+def in_data(energy: float, **data: object) -> dict[str, object]:
+    """A row as SchNetPack writes it: everything an array."""
+    forces = (energy * FORCES).astype(np.float32)
+    return {"energy": np.array([energy], np.float32), "forces": forces, **data}
+
+
+def test_labels_and_states_in_the_data_of_a_database(tmp_path) -> None:
+    path = tmp_path / "file.db"
+    with connect(path) as database:
+        for spin in (0, 2):
+            state = {"total_charge": np.array([0.0]), "spin_multiplicity": np.array([spin])}
+            more = {"dipole_moment": np.ones((1, 3)), "note": {"deep": 1}}
+            database.write(hydrogen(), data=in_data(-spin - 0.5, **state, **more))
+    before = path.read_bytes()
+    frames = read_frames([path])
+    assert [frame.energy for frame in frames] == [-0.5, -2.5]
+    np.testing.assert_allclose(frames[1].forces, -2.5 * FORCES, rtol=1e-6)
+    assert [(frame.charge, frame.spin) for frame in frames] == [(0, 1), (0, 3)]
+    assert describe_labels(frames) == (
+        "energy 2/2 (calculator), forces 2/2 (calculator), stress 0/2, charge 2/2, "
+        "spin 2/2 (spin_multiplicity, read as unpaired electrons: 0 occurs, which no 2S+1 is)"
+    )
+    assert set(frames[0].atoms.info) == {"total_charge", "spin_multiplicity", "dipole_moment"}
+    assert path.read_bytes() == before
+
+
+def test_key_value_pairs_and_own_names_in_a_database(tmp_path) -> None:
+    path = tmp_path / "file.db"
+    with connect(path) as database:
+        database.write(
+            hydrogen(),
+            key_value_pairs={"group": "a", "target": -3.0, "spin": 3},
+            data={"gradient": FORCES, "more": np.arange(5)},
+        )
+    (frame,) = read_frames([path], Keys(energy="target", forces="gradient"))
+    assert (frame.energy, frame.group, frame.charge, frame.spin) == (-3.0, "a", None, 3)
+    np.testing.assert_array_equal(frame.forces, FORCES)
+    with pytest.raises(UnreadableFile, match=r"info group, info target.*array gradient"):
+        read_frames([path], Keys(energy="mine"))
+
+
+def test_results_that_ase_stored_in_a_database(tmp_path) -> None:
+    """They go before labels of the same name in `data`, and an atom alone has forces too."""
+    path = tmp_path / "file.db"
+    with connect(path) as database:
+        database.write(labelled("calculator"), data=in_data(-1.0))
+        atom = Atoms("H")
+        database.write(atom, data={"energy": np.array([-13.6]), "forces": np.zeros((1, 3))})
+    first, second = read_frames([path])
+    assert (first.energy, second.energy) == (-4.0, -13.6)
+    np.testing.assert_allclose(first.forces, 4 * FORCES)
+    assert second.forces is not None
+    assert second.forces.shape == (1, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0 torn"])
+def test_what_is_no_database_is_refused_and_left_alone(tmp_path, content) -> None:
+    path = tmp_path / "file.db"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=r"file\.db: can not be read \(.+\)"):
+        read_frames([path])
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_database_in_another_length_is_refused(tmp_path) -> None:
+    path = tmp_path / "file.db"
+    with connect(path) as database:
+        database.write(hydrogen())
+        database.metadata = {"_distance_unit": "Bohr"}
+    with pytest.raises(UnreadableFile, match="lengths are in Bohr; Å is needed"):
+        read_frames([path])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "states"),
+    [("ag3", {(-1, 1): -13.19, (1, 1): 4.47}), ("carbene", {(0, 1): -10.45, (0, 3): -9.69})],
+)
+def test_charge_spin(data_folder, name, states) -> None:
+    frames = read_frames([data_folder / "charge_spin" / f"ase_{name}_2200.db"])
+    assert "2200/2200 (spin_multiplicity, read as unpaired" in describe_labels(frames)
+    assert all(frame.forces is not None for frame in frames)
+    for state, mean in states.items():
+        energies = [frame.energy for frame in frames if (frame.charge, frame.spin) == state]
+        assert len(energies) == 1100
+        assert np.mean(energies) == pytest.approx(mean, abs=0.005)
 
 
 # --- groups ---------------------------------------------------------------------------------

@@ -233,6 +233,17 @@ def test_pairs_are_consecutive_frames_of_one_group_and_composition() -> None:
     assert pair_frames([]).shape == (0, 2)
 
 
+def test_frames_in_two_states_are_no_pair() -> None:
+    """Between two surfaces little of the error is shared."""
+    water = molecule("H2O")
+    states = [(0, 1), (0, 3), (0, 1), (1, None), (0, 3)]
+    frames = [
+        frame(water, index, energy=0.0, charge=charge, spin=spin)
+        for index, (charge, spin) in enumerate(states)
+    ]
+    assert pair_frames(to_samples(frames, CUTOFF)).tolist() == [[0, 2], [1, 4]]
+
+
 def test_differences_by_hand(predictor, samples, rng) -> None:
     """A difference is unseen by those who saw neither frame; here any three leave out each."""
     unseen = np.argsort(rng.random((MEMBERS, len(samples))), axis=0) < 3

@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 
+from surefoot.blocks.conditioning import Conditioning, States, UnknownState
 from surefoot.blocks.reference import UnknownElement
 from surefoot.data.convert import to_graph
 from surefoot.data.load import Splits
@@ -188,6 +189,35 @@ def test_provenance_holds_the_stated_states_of_the_training_split() -> None:
         assert plan.provenance["states"] == []
 
 
+def stated(count: int = 12) -> list[Frame]:
+    """Frames in two states, and some that state nothing."""
+    states = [(0, 1), (-1, 2), (None, None)]
+    return [
+        replace(frame(index), charge=states[index % 3][0], spin=states[index % 3][1])
+        for index in range(count)
+    ]
+
+
+CONDITIONED = replace(PARTS, conditioning=Conditioning(name="charge_spin"))
+
+
+def test_states_of_the_training_split_are_told_apart_where_asked() -> None:
+    train = stated()
+    valid = [replace(frame(0, file="valid.xyz"), charge=0, spin=1)]
+    assert plan_training(make_splits(train=train), PARTS).task.potential.states is None
+    plan = plan_training(make_splits(train=train, valid=valid), CONDITIONED)
+    assert plan.task.potential.states == States(((-1, 2), (0, 0), (0, 1)))
+    state = run(plan)
+    assert state.weights["model.conditioning"].shape == (MEMBERS, 3, 2, 4)
+    assert not torch.equal(
+        state.weights["model.conditioning"], start(plan).weights["model.conditioning"]
+    )
+    predictor, _ = finish(plan, state)
+    graphs = [to_graph(molecule("H2O"), 3.0, *pair) for pair in ((0, 1), (-1, 2))]
+    energies = [float(predictor(graph).energy.mean) for graph in graphs]
+    assert abs(energies[0] - energies[1]) > 1e-6
+
+
 # --- what is refused ------------------------------------------------------------------------
 
 
@@ -213,6 +243,14 @@ def test_an_element_that_only_the_validation_split_holds() -> None:
     splits = make_splits(valid=[frame(0, file="valid.xyz"), frame(1, "NH3", "valid.xyz")])
     with pytest.raises(UnknownElement, match=r"valid\.xyz, frame 1: atomic number 7"):
         plan_training(splits, PARTS)
+
+
+def test_a_state_that_only_the_validation_split_holds() -> None:
+    valid = [replace(frame(0, file="valid.xyz"), charge=2, spin=1)]
+    splits = make_splits(train=stated(), valid=valid)
+    plan_training(splits, PARTS)
+    with pytest.raises(UnknownState, match=r"valid\.xyz, frame 0: charge 2 and spin 1"):
+        plan_training(splits, CONDITIONED)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +392,7 @@ CHANGES: dict[str, Callable[[], tuple[Parts, dict]]] = {
         ORIGIN,
     ),
     "head.hidden": lambda: (replace(PARTS, head=Scalar(hidden=3)), ORIGIN),
+    "conditioning.name": lambda: (CONDITIONED, ORIGIN),
     "posterior.left_out": lambda: (
         replace(PARTS, posterior=EnsembleSettings(members=MEMBERS, left_out=3)),
         ORIGIN,

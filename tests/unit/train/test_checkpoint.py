@@ -109,7 +109,7 @@ def test_newer_format_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     write_tree(path, "checkpoint", {"a": torch.ones(2)}, {})
     monkeypatch.undo()
-    with pytest.raises(RefusedFile, match=r"format 99.*reads up to 1; install a newer one"):
+    with pytest.raises(RefusedFile, match=r"format 99.*reads up to 2; install a newer one"):
         read_tree(path, "checkpoint")
 
 
@@ -120,10 +120,19 @@ def test_older_format_is_upgraded_step_by_step(tmp_path, monkeypatch) -> None:
     monkeypatch.undo()
     steps = {
         -1: lambda header: {**header, "format": 0, "middle": header["old"] + 1},
-        0: lambda header: {**header, "format": 1, "new": header["middle"] + 1},
+        0: lambda header: {**header, "format": 2, "new": header["middle"] + 1},
     }
     monkeypatch.setattr(checkpoint, "UPGRADES", steps)
     assert read_tree(path, "checkpoint")[1]["new"] == 7
+
+
+def test_a_checkpoint_of_format_1_was_not_conditioned(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "run.ckpt"
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    write_tree(path, "checkpoint", {"a": torch.ones(2)}, {"identity": {"model": {"name": "x"}}})
+    monkeypatch.undo()
+    identity = read_tree(path, "checkpoint")[1]["identity"]
+    assert identity == {"model": {"name": "x"}, "conditioning": {"name": "none"}}
 
 
 def test_pickle_is_refused_and_not_executed(tmp_path) -> None:

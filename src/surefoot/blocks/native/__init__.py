@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shar
 REALS = {torch.float32: "float", torch.float64: "double"}
 COMPILER_LIMIT = 300.0  # seconds; some ten are usual
 
+_loading = threading.Lock()
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
@@ -53,15 +55,19 @@ def kernels(*tensors: Tensor) -> ctypes.CDLL | None:
     usable = kind in REALS and all(t.device.type == "cpu" and t.dtype == kind for t in tensors)
     if not usable or _plain.get():
         return None
-    return _library(REALS[kind])
+    with _loading:  # members on threads of their own build nothing twice
+        return _library(REALS[kind])
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
     """Where the values of a contiguous tensor begin; null for None."""
     if tensor is None:
         return ctypes.c_void_p(None)
-    if not tensor.is_contiguous():
-        raise ValueError("a kernel was given a tensor that is not contiguous.")
+    if not tensor.is_contiguous() or tensor.dtype not in (*REALS, torch.int64):
+        raise ValueError(
+            f"a kernel was given a tensor of {tensor.dtype} and strides {tensor.stride()}; values "
+            "are float32 or float64, indices int64, and all are contiguous."
+        )
     return ctypes.c_void_p(tensor.data_ptr())
 
 
@@ -97,15 +103,15 @@ def _library(real: str) -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_build(compiler, real)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         _say_plain(f"{compiler} could not build the kernels ({_first_line(error)})")
         return None
 
 
 def _say_plain(reason: str) -> None:
     warnings.warn(
-        f"{reason}: equivariant models run several times slower in plain torch; install a C "
-        "compiler to change that.",
+        f"{reason}: until that is changed, equivariant models run several times slower in plain "
+        "torch.",
         RuntimeWarning,
         stacklevel=4,
     )
@@ -126,9 +132,7 @@ def _build(compiler: str, real: str) -> Path:
     digest.update("\0".join([*command, _version(compiler), _processor()]).encode())
     target = cache_folder() / f"kernels-{real}-{digest.hexdigest()[:20]}.so"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".so")
-        os.close(handle)
+        temporary = _temporary(target.parent)
         try:
             subprocess.run(  # noqa: S603 - the compiler is the user's own
                 [*command, "-o", temporary, str(folder / "kernels.c"), "-lm"],
@@ -141,6 +145,20 @@ def _build(compiler: str, real: str) -> Path:
         finally:
             Path(temporary).unlink(missing_ok=True)
     return target
+
+
+def _temporary(folder: Path) -> str:
+    """An empty file beside the target, so that the finished library takes its place at once."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, path = tempfile.mkstemp(dir=folder, suffix=".so")
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written to, {error.strerror}; SUREFOOT_CACHE may name another "
+            "folder"
+        ) from error
+    os.close(handle)
+    return path
 
 
 def cache_folder() -> Path:

@@ -9,6 +9,7 @@
 
 #define WIDTH 64 /* bytes of a vector */
 #define LANES ((int)(WIDTH / sizeof(REAL)))
+#define UNROLL _Pragma("GCC unroll 8") /* short loops, so that sums stay in registers */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef REAL vector __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
@@ -41,48 +42,55 @@ INLINE REAL sum_one(REAL value) { return value; }
 #undef T
 #undef KIND
 
-#define LOAD NAME(load, KIND)
-
-/* Runs BODY with `c` at every block of channels. */
-#define OVER_CHANNELS(channels, VECTOR, SCALAR)          \
-  do {                                                   \
-    int c = 0;                                           \
-    for (; c + LANES <= (channels); c += LANES) VECTOR;  \
-    for (; c < (channels); ++c) SCALAR;                  \
-  } while (0)
-
 /* ---- convolution: F(g, M, w, x) = sum over edges, paths, m3, m1, channels of
- *      g[receiver, k(path, m3), c] M[edge, path, m3, m1] w[pair, path, c] x[sender, o1 + m1, c] */
+ *      g[receiver, k(path, m3), c] M[edge, path, m3, m1] w[pair, path, c] x[sender, o1 + m1, c].
+ * Each function adds one edge to the derivative of F by the factor it is named after. */
+
+#define EDGE(name, A, B, C, RESULT)                                                       \
+  static void name##_edge(const Plan *plan, const REAL *A, const REAL *B, const REAL *C,  \
+                          REAL *RESULT, int64_t e) {                                      \
+    const int all = plan->channels, whole = all - all % LANES;                            \
+    for (int p = 0; p < plan->path_count; ++p) {                                          \
+      const Path *path = plan->paths + p;                                                 \
+      BY_DEGREE(name, A, B, C, RESULT)                                                    \
+    }                                                                                     \
+  }
+EDGE(out, M, w, x, out)
+EDGE(sender, g, M, w, gx)
+EDGE(radial, g, M, x, gw)
+EDGE(angular, g, w, x, gM)
+
+static void clear(REAL *rows, int64_t begin, int64_t end, int64_t size) {
+  memset(rows + begin * size, 0, sizeof(REAL) * (end - begin) * size);
+}
 
 void convolution_out(const Plan *plan, const REAL *M, const REAL *w, const REAL *x, REAL *out,
                      int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i)
-    OVER_CHANNELS(plan->channels, out_lanes(plan, M, w, x, out, i, c),
-                  out_one(plan, M, w, x, out, i, c));
+  clear(out, begin, end, (int64_t)plan->results * plan->channels);
+  for (int64_t e = plan->receiver_offsets[begin]; e < plan->receiver_offsets[end]; ++e)
+    out_edge(plan, M, w, x, out, e);
 }
 
 void convolution_sender(const Plan *plan, const REAL *g, const REAL *M, const REAL *w, REAL *gx,
                         int64_t begin, int64_t end) {
-  for (int64_t s = begin; s < end; ++s)
-    OVER_CHANNELS(plan->channels, sender_lanes(plan, g, M, w, gx, s, c),
-                  sender_one(plan, g, M, w, gx, s, c));
+  clear(gx, begin, end, (int64_t)plan->components * plan->channels);
+  for (int64_t j = plan->sender_offsets[begin]; j < plan->sender_offsets[end]; ++j)
+    sender_edge(plan, g, M, w, gx, plan->sender_order[j]);
 }
 
 void convolution_radial(const Plan *plan, const REAL *g, const REAL *M, const REAL *x, REAL *gw,
                         int64_t begin, int64_t end) {
-  for (int64_t q = begin; q < end; ++q)
-    OVER_CHANNELS(plan->channels, radial_lanes(plan, g, M, x, gw, q, c),
-                  radial_one(plan, g, M, x, gw, q, c));
+  clear(gw, begin, end, (int64_t)plan->path_count * plan->channels);
+  for (int64_t q = begin; q < end; ++q) {
+    radial_edge(plan, g, M, x, gw, plan->pair_edges[q]);
+    radial_edge(plan, g, M, x, gw, plan->pair_edges[plan->pair_count + q]);
+  }
 }
 
 void convolution_angular(const Plan *plan, const REAL *g, const REAL *w, const REAL *x, REAL *gM,
                          int64_t begin, int64_t end) {
-  const int whole = plan->channels - plan->channels % LANES;
-  for (int64_t e = begin; e < end; ++e) {
-    memset(gM + e * plan->entries, 0, sizeof(REAL) * plan->entries);
-    angular_lanes(plan, g, w, x, gM, e, 0, whole, LANES);
-    angular_one(plan, g, w, x, gM, e, whole, plan->channels, 1);
-  }
+  clear(gM, begin, end, plan->entries);
+  for (int64_t e = begin; e < end; ++e) angular_edge(plan, g, w, x, gM, e);
 }
 
 /* ---- contraction of products of components; threads share the channels */

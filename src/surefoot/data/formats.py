@@ -1,0 +1,98 @@
+"""Files to ASE structures with what stands beside them: one function per format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+SQLITE = b"SQLite format 3\0"  # how every such file begins
+RESULTS = ("energy", "forces", "stress")
+ANGSTROM = ("Ang", "Angstrom", "Å")
+
+
+def read_ase(path: Path) -> list[Atoms]:
+    """All images of a file that ASE reads."""
+    images = ase.io.read(path, index=":")
+    return images if isinstance(images, list) else [images]
+
+
+def read_npz(path: Path) -> list[Atoms]:
+    """Frames of one molecule in the layout of rMD17 and sGDML.
+
+    Reads `nuclear_charges` or `z` (atoms), `coords` or `R` (frames, atoms, 3), `energies` or `E`
+    and `forces` or `F`; pickled content is refused.
+    """
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        numbers = _first(arrays, "nuclear_charges", "z")
+        positions = _first(arrays, "coords", "R")
+        energies = _first(arrays, "energies", "E")
+        forces = _first(arrays, "forces", "F")
+    if numbers is None or positions is None:
+        raise ValueError("needs nuclear_charges (or z) and coords (or R)")
+    images = []
+    for index, coordinates in enumerate(positions):
+        atoms = Atoms(numbers.astype(int), positions=coordinates)
+        if energies is not None:
+            atoms.info["REF_energy"] = float(np.ravel(energies)[index])
+        if forces is not None:
+            atoms.arrays["REF_forces"] = np.array(forces[index], float)
+        images.append(atoms)
+    return images
+
+
+def _first(arrays: Any, *names: str) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def read_database(path: Path) -> list[Atoms]:
+    """Rows of an ASE database, with what ASE's own reader drops: key-value pairs and `data`.
+
+    SchNetPack keeps its labels in `data`, each as an array. What is called energy, forces or stress
+    goes to a calculator, as ASE does with such columns of extended XYZ; else one number goes to
+    `info`, one row per atom to `arrays`, other arrays to `info`.
+
+    Raises:
+        ValueError: if it is no SQLite file, or holds lengths in another unit than Å.
+    """
+    # ASE makes a database of an empty file, and here nothing may be written.
+    with path.open("rb") as file:
+        if file.read(len(SQLITE)) != SQLITE:
+            raise ValueError("not a database of ASE, which is an SQLite file")
+    from ase.db import connect
+
+    database = connect(path, type="db", use_lock_file=False)
+    unit = database.metadata.get("_distance_unit", ANGSTROM[0])
+    if unit not in ANGSTROM:
+        raise ValueError(f"its lengths are in {unit}; Å is needed, so convert the file")
+    images = []
+    for row in database.select():
+        atoms = row.toatoms()
+        results = {} if atoms.calc is None else dict(atoms.calc.results)
+        for name, value in {**row.key_value_pairs, **row.data}.items():
+            number = _to_number(value)
+            if number is None:
+                continue
+            if name in RESULTS:
+                results.setdefault(name, number)
+            elif np.ndim(number) == 2 and len(number) == len(atoms):
+                atoms.arrays.setdefault(name, number)
+            else:
+                atoms.info[name] = number
+        atoms.calc = SinglePointCalculator(atoms, **results) if results else None
+        images.append(atoms)
+    return images
+
+
+def _to_number(value: Any) -> Any:
+    """A number or a float array as it stands in a database; text as it is, None for the rest."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        return None  # nested records: no label and no state
+    return array.item() if array.size == 1 and array.ndim < 2 else array.astype(float)

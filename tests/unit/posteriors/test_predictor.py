@@ -1,0 +1,80 @@
+"""The file of a potential: what its header holds, and which older ones still load."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from ase.build import molecule
+
+from surefoot.blocks.conditioning import States, UnknownState
+from surefoot.blocks.reference import Baseline
+from surefoot.blocks.repulsion import Repulsion
+from surefoot.data.convert import to_graph
+from surefoot.heads.scalar import Scalar
+from surefoot.models.schnet import Schnet
+from surefoot.posteriors.posterior import Single
+from surefoot.posteriors.predictor import (
+    Calibration,
+    Predictor,
+    build_predictor,
+    load_predictor,
+)
+from surefoot.potential import Potential
+from surefoot.train import checkpoint
+from surefoot.train.checkpoint import read_tree, write_tree
+
+BASELINE = Baseline(elements=(1, 8), energies=(-1.0, -2.0), scale=0.5, neighbors=2.0)
+POTENTIAL = Potential(
+    model=Schnet(cutoff=3.0, features=4, interactions=1, gaussians=5),
+    head=Scalar(),
+    baseline=BASELINE,
+)
+
+
+def predictor_of(potential: Potential) -> Predictor:
+    weights = potential.init(0, torch.float64)
+    return build_predictor(potential, Single(weights), Calibration(), {"states": [[0, 1]]})
+
+
+def write_format_1(path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file as it was before states and repulsion were known."""
+    predictor.save(path)
+    tree, header = read_tree(path, "predictor")
+    old = {name: value for name, value in header.items() if name not in ("format", "kind")}
+    del old["states"], old["baseline"]["repulsion"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 1)
+        write_tree(path, "predictor", tree, old)
+
+
+def test_a_potential_of_format_1_loads(tmp_path, monkeypatch) -> None:
+    predictor = predictor_of(POTENTIAL)
+    write_format_1(tmp_path / "old", predictor, monkeypatch)
+    loaded = load_predictor(tmp_path / "old")
+    assert loaded.potential == POTENTIAL
+    graph = to_graph(molecule("H2O"), 3.0)
+    assert torch.equal(loaded(graph).energy.mean, predictor(graph).energy.mean)
+
+
+def test_repulsion_is_saved_with_the_potential(tmp_path) -> None:
+    baseline = replace(BASELINE, repulsion=Repulsion(radii=(0.31, 0.66), power=5))
+    predictor = predictor_of(replace(POTENTIAL, baseline=baseline))
+    predictor.save(tmp_path / "model")
+    assert load_predictor(tmp_path / "model").potential.baseline == baseline
+
+
+def test_only_states_of_the_table_are_predicted() -> None:
+    predictor = predictor_of(replace(POTENTIAL, states=States(((-1, 2), (0, 0)))))
+    for state in ((-1, 2), (0, None), (None, None)):
+        predictor.require([8, 1], *state, "b.xyz, frame 2")
+    # The states among the provenance are for potentials that tell none apart.
+    with pytest.raises(UnknownState, match=r"^b\.xyz, frame 2: charge 0 and spin 1 is not among"):
+        predictor.require([8, 1], 0, 1, "b.xyz, frame 2")
+
+
+def test_without_a_table_the_way_out_is_named() -> None:
+    predictor = predictor_of(POTENTIAL)
+    predictor.require([8, 1], 0, None, "b.xyz, frame 2")
+    with pytest.raises(UnknownState, match=r"conditioning: \{name: charge_spin\}"):
+        predictor.require([8, 1], 0, 3, "b.xyz, frame 2")
