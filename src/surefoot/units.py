@@ -8,6 +8,7 @@ HARTREE = 27.211386245988  # eV
 BOHR = 0.529177210903  # Å
 KCAL_PER_MOL = 4184.0 / 6.02214076e23 / 1.602176634e-19  # eV
 KJ_PER_MOL = 1000.0 / 6.02214076e23 / 1.602176634e-19  # eV
+GPA = 1e-21 / 1.602176634e-19  # eV/Å³
 BOLTZMANN = 8.617333262145179e-05  # eV/K
 
 ENERGY_UNITS: dict[str, float] = {
@@ -22,3 +23,6 @@ ENERGY_UNITS: dict[str, float] = {
 
 LENGTH_UNITS: dict[str, float] = {"Å": 1.0, "Angstrom": 1.0, "Bohr": BOHR, "nm": 10.0}
 """Length units of positions and of the denominator of forces, each in Å."""
+
+STRESS_UNITS: dict[str, float] = {"GPa": GPA, "kbar": 0.1 * GPA, "VASP": -0.1 * GPA}
+"""Stress units a file may be in, each in eV/Å³; VASP's is a pressure in kbar."""

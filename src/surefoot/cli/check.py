@@ -15,6 +15,7 @@ from surefoot.cli.options import (
     LengthUnit,
     SpinUnit,
     StressKey,
+    StressUnit,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def run(
     stress_key: StressKey = None,
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
+    stress_unit: StressUnit = "auto",
     spin_unit: SpinUnit = "auto",
     accept: Annotated[
         list[str] | None,
@@ -45,7 +47,7 @@ def run(
     from surefoot.data.read import describe_labels, read_frames
 
     keys = read_keys(energy_key, forces_key, stress_key)
-    units = read_units(energy_unit, length_unit, spin_unit)
+    units = read_units(energy_unit, length_unit, stress_unit, spin_unit)
     splits = {"train": read_frames(files, keys, units)}
     if test:
         splits["test"] = read_frames(test, keys, units)

@@ -23,6 +23,9 @@ StressKey = Annotated[
 ]
 EnergyUnit = Annotated[str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/mol or kJ/mol.")]
 LengthUnit = Annotated[str, typer.Option(help="Å, Bohr or nm: the length in the forces.")]
+StressUnit = Annotated[
+    str, typer.Option(help="GPa, kbar or VASP (its output); auto is energy / length³.")
+]
 SpinUnit = Annotated[
     str,
     typer.Option(help="multiplicity (2S+1) or unpaired (electrons); auto tells where it can."),
@@ -39,7 +42,7 @@ def read_keys(energy: str | None, forces: str | None, stress: str | None) -> Key
     return Keys(energy=energy, forces=forces, stress=stress)
 
 
-def read_units(energy: str, length: str, spin: str) -> FileUnits:
+def read_units(energy: str, length: str, stress: str, spin: str) -> FileUnits:
     """The units that options name.
 
     Raises:
@@ -47,16 +50,18 @@ def read_units(energy: str, length: str, spin: str) -> FileUnits:
     """
     from surefoot.cli.screen import UserError
     from surefoot.data.read import SPIN_UNITS, FileUnits
-    from surefoot.units import ENERGY_UNITS, LENGTH_UNITS
+    from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
 
     for name, value, known in (
         ("--energy-unit", energy, ENERGY_UNITS),
         ("--length-unit", length, LENGTH_UNITS),
+        ("--stress-unit", stress, ("auto", *STRESS_UNITS)),
         ("--spin-unit", spin, SPIN_UNITS),
     ):
         if value not in known:
             raise UserError(f"{name} {value}: not known; there is {', '.join(known)}.")
-    return FileUnits.model_validate({"energy": energy, "length": length, "spin": spin})
+    units = {"energy": energy, "length": length, "stress": stress, "spin": spin}
+    return FileUnits.model_validate(units)
 
 
 def read_precision(precision: str | None):

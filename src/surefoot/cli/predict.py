@@ -16,6 +16,7 @@ from surefoot.cli.options import (
     Precision,
     SpinUnit,
     StressKey,
+    StressUnit,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(
     stress_key: StressKey = None,
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
+    stress_unit: StressUnit = "auto",
     spin_unit: SpinUnit = "auto",
 ) -> None:
     from dataclasses import replace
@@ -54,7 +56,7 @@ def run(
     frames = read_frames(
         [file],
         read_keys(energy_key, forces_key, stress_key),
-        read_units(energy_unit, length_unit, spin_unit),
+        read_units(energy_unit, length_unit, stress_unit, spin_unit),
     )
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)

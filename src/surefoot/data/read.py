@@ -22,7 +22,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from surefoot.data.formats import read_ase, read_database, read_npz
 from surefoot.settings import Settings
-from surefoot.units import ENERGY_UNITS, LENGTH_UNITS
+from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
 
 ENERGY_KEYS = ("REF_energy", "dft_energy", "DFT_energy", "energy_dft", "energy_xtb", "xtb_energy")
 FORCES_KEYS = (
@@ -43,6 +43,7 @@ IGNORE = "none"
 SpinUnit = Literal["auto", "multiplicity", "unpaired"]
 SPIN_UNITS: tuple[SpinUnit, ...] = get_args(SpinUnit)
 SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
+VASP_ORDER = [0, 1, 2, 4, 5, 3]  # xx yy zz xy yz zx → ASE's xx yy zz yz xz xy
 ISOLATED = "IsolatedAtom"  # config_type of frames that give reference energies
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
 GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
@@ -62,10 +63,15 @@ class FileUnits(Settings):
     `spin` is the multiplicity 2S+1 or the number of unpaired electrons 2S. Where it is `auto`, a
     file counts unpaired electrons if 0 occurs, which no multiplicity is, and every molecule's
     number of electrons agrees.
+
+    `stress` is a unit of its own where the file does not use energy / length³: GPa or kbar, tensile
+    positive, in ASE's Voigt order; VASP stands for its output, kbar of pressure in the order xx,
+    yy, zz, xy, yz, zx.
     """
 
     energy: Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"] = "eV"
     length: Literal["Å", "Angstrom", "Bohr", "nm"] = "Å"
+    stress: Literal["auto", "GPa", "kbar", "VASP"] = "auto"
     spin: SpinUnit = "auto"
 
 
@@ -234,7 +240,7 @@ def _to_frame(
     info = atoms.info
     energy, energy_key = _find(info, results, keys.energy, ENERGY_KEYS, "energy")
     forces, forces_key = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
-    stress, stress_key = _find_stress(atoms, results, keys.stress, length_unit)
+    stress, stress_key = _find_stress(atoms, results, keys.stress, units)
     found = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     charge, spin = read_state(info)
     plain = atoms.copy()
@@ -243,15 +249,21 @@ def _to_frame(
         atoms=plain,
         energy=None if energy is None else float(energy) * energy_unit,
         forces=None if forces is None else np.array(forces, float) * energy_unit / length_unit,
-        stress=None if stress is None else stress * energy_unit,
+        stress=stress,
         charge=charge,
         spin=spin,
         group=str(info.get("group", default_group)),
-        config_type=str(info.get("config_type", "Default")),
+        config_type=_config_type(info),
         file=file,
         index=index,
         keys={label: key for label, key in found.items() if key is not None},
     )
+
+
+def _config_type(info: dict[str, Any]) -> str:
+    """As the file says it; reference atoms are spelled in several ways."""
+    stated = str(info.get("config_type", "Default"))
+    return ISOLATED if stated.replace("_", "").lower() == ISOLATED.lower() else stated
 
 
 def _find(
@@ -279,24 +291,30 @@ def _find(
 
 
 def _find_stress(
-    atoms: Atoms, results: dict[str, Any], key: str | None, length_unit: float
+    atoms: Atoms, results: dict[str, Any], key: str | None, units: FileUnits
 ) -> tuple[np.ndarray | None, str | None]:
-    """Stress in the file's unit of energy per Å³, or −virial / volume; a virial is an energy."""
+    """Stress in eV/Å³, or −virial / volume; a virial is an energy."""
+    energy_unit = ENERGY_UNITS[units.energy]
     if key not in VIRIAL_KEYS:
         stress, found = _find(atoms.info, results, key, STRESS_KEYS, "stress")
         if stress is not None:
-            return _full_stress(stress) / length_unit**3, found
+            unit = energy_unit / LENGTH_UNITS[units.length] ** 3
+            unit = STRESS_UNITS.get(units.stress, unit)
+            return _full_stress(stress, units.stress) * unit, found
         if key is not None:
             return None, None
     for candidate in VIRIAL_KEYS if key is None else (key,):
         if candidate in atoms.info and abs(atoms.cell.volume) > 0:
-            return -_full_stress(atoms.info[candidate]) / atoms.cell.volume, candidate
+            virial = _full_stress(atoms.info[candidate], "auto") * energy_unit
+            return -virial / atoms.cell.volume, candidate
     return None, None
 
 
-def _full_stress(value: Any) -> np.ndarray:
+def _full_stress(value: Any, unit: str) -> np.ndarray:
     array = np.array(value, float)
     if array.shape == (6,):
+        if unit == "VASP":
+            array = array[VASP_ORDER]
         return voigt_6_to_full_3x3_stress(array)
     if array.size == 9:
         return array.reshape(3, 3)

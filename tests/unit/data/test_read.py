@@ -177,6 +177,29 @@ def test_unknown_units_are_refused() -> None:
         FileUnits.model_validate({"energy": "kcal"})
 
 
+@pytest.mark.parametrize(
+    ("unit", "order", "factor"),
+    [
+        ("GPa", [0, 1, 2, 3, 4, 5], 0.00624150907446),
+        ("kbar", [0, 1, 2, 3, 4, 5], 0.000624150907446),
+        ("VASP", [0, 1, 2, 5, 3, 4], -0.000624150907446),
+    ],
+)
+def test_stress_in_a_unit_of_its_own(tmp_path, unit, order, factor) -> None:
+    """VASP prints a pressure in the order xx yy zz xy yz zx; ASE's is xx yy zz yz xz xy."""
+    atoms = Atoms("He2", positions=[[0, 0, 0], [1, 1, 1]], cell=CELL, pbc=True)
+    atoms.info["REF_stress"] = full_3x3_to_voigt_6_stress(STRESS)[order]
+    units = FileUnits.model_validate({"stress": unit, "energy": "Hartree"})
+    frame = reread(tmp_path, atoms, units=units)[0]
+    np.testing.assert_allclose(frame.stress, STRESS * factor, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["IsolatedAtom", "isolated_atom", "Isolated_Atom"])
+def test_reference_atoms_are_spelled_in_several_ways(tmp_path, name) -> None:
+    atom = Atoms("H", info={"REF_energy": -13.6, "config_type": name})
+    assert reread(tmp_path, atom)[0].config_type == "IsolatedAtom"
+
+
 @pytest.mark.parametrize("value", [full_3x3_to_voigt_6_stress(STRESS), STRESS, STRESS.reshape(9)])
 @pytest.mark.parametrize("key", [None, "REF_stress", "my_stress"])
 def test_stress_in_six_or_nine_numbers(tmp_path, value, key) -> None:

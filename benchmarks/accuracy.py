@@ -1,0 +1,213 @@
+"""Train on public sets and test beside published figures; trainings run in resumable pieces.
+
+Usage: SUREFOOT_DATA=… python benchmarks/accuracy.py CASE … [--minutes 40] [--runs runs/accuracy]
+       python benchmarks/accuracy.py table
+
+A case is a config in benchmarks/accuracy/. After --minutes a training is interrupted; the same
+command goes on with it. A finished case leaves its potential beside its config and its figures in
+results/accuracy.json; `table` writes accuracy/README.md from those.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+CONFIGS, RESULTS = HERE / "accuracy", HERE / "results" / "accuracy.json"
+MACE = "MACE, arXiv:2206.07697"
+RACE = "RACE, arXiv:2510.03046"
+ALLEGRO = "Allegro, arXiv:2204.05249"
+KCAL = ("--energy-unit", "kcal/mol")
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test file, its error measure, and what was published for it.
+
+    Attributes:
+        file: below SUREFOOT_DATA.
+        measure: rmse or mae.
+        options: of `surefoot evaluate`.
+        quoted: source → (energy in meV, forces in meV/Å), of the whole structure.
+        goal: what this project set itself, in the same units.
+    """
+
+    file: str
+    measure: str
+    options: tuple[str, ...] = ()
+    quoted: tuple[tuple[str, float, float], ...] = ()
+    goal: str = ""
+
+
+ACAC = Test("acac/test_MD_300K.xyz.gz", "rmse", (), ((MACE, 0.9, 5.1),), "energy ≤ 1.5, forces ≤ 9")
+BPA_300 = Test(
+    "3bpa/test_300K.xyz.gz",
+    "rmse",
+    (),
+    ((MACE, 3.0, 8.8), (ALLEGRO, 3.84, 12.98), (RACE, 3.4, 12.1)),
+    "forces ≤ 15",
+)
+BPA_600 = Test(
+    "3bpa/test_600K.xyz.gz",
+    "rmse",
+    (),
+    ((MACE, 9.7, 21.8), (ALLEGRO, 12.07, 29.17), (RACE, 11.7, 31.8)),
+)
+ETHANOL = Test(
+    "rmd17/rmd17_ethanol_test_01.npz",
+    "mae",
+    KCAL,
+    ((MACE, 0.4, 2.1), (ALLEGRO, 0.4, 2.1), (RACE, 0.8, 3.6)),
+    "forces ≤ 4",
+)
+ASPIRIN = Test(
+    "rmd17/rmd17_aspirin_test_01.npz",
+    "mae",
+    KCAL,
+    ((MACE, 2.2, 6.6), (ALLEGRO, 2.3, 7.3), (RACE, 3.3, 9.6)),
+)
+STRESS = ("--stress-key", "virial_stress_kbar", "--stress-unit", "VASP")
+COPPER = Test("mlearn/Cu_test.extxyz.gz", "mae", STRESS)
+TESTS = {
+    "acac": (ACAC,),
+    "bpa": (BPA_300, BPA_600),
+    "ethanol": (ETHANOL,),
+    "aspirin": (ASPIRIN,),
+    "copper": (COPPER,),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="+", help="configs of benchmarks/accuracy, or `table`")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of training in this run")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
+    chosen = parser.parse_args()
+    if chosen.cases == ["table"]:
+        write_table()
+        return
+    data = Path(os.environ["SUREFOOT_DATA"])
+    for case in chosen.cases:
+        run = chosen.runs.resolve() / case
+        if train(case, run, data, 60 * chosen.minutes):
+            record(case, run, data)
+        else:
+            print(f"{case}: interrupted after {chosen.minutes:g} minutes; the same command goes on")
+
+
+def train(case: str, run: Path, data: Path, seconds: float) -> bool:
+    """Train for so long at most; whether it came to its end."""
+    if (run / "potential.safetensors").exists():
+        return True
+    command = [program(), "train", str(CONFIGS / f"{case}.yaml"), "-o", str(run)]
+    if (run / "last.safetensors").exists():
+        command.append("--resume")
+    with subprocess.Popen(command, cwd=data) as process:
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+    return (run / "potential.safetensors").exists()
+
+
+def program() -> str:
+    return str(Path(sys.executable).parent / "surefoot")
+
+
+def record(case: str, run: Path, data: Path) -> None:
+    """Errors on the test files, wall time and hash of the potential."""
+    potential = run / "potential.safetensors"
+    tests = []
+    for test in TESTS[case.partition("_")[0]]:
+        report = run / f"{Path(test.file).name}.json"
+        command = [program(), "evaluate", str(potential), test.file, "-o", str(report)]
+        subprocess.run([*command, *test.options], cwd=data, check=True)
+        accuracy = json.loads(report.read_text())["accuracy"]
+        errors = {name: {**part["all"], "unit": part["unit"]} for name, part in accuracy.items()}
+        tests.append({"file": test.file, "errors": errors})
+    kept = CONFIGS / f"{case}.safetensors"
+    shutil.copy(potential, kept)
+    log = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
+    column = log[0].index("seconds")
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found[case] = {
+        "command": f"python benchmarks/accuracy.py {case}",
+        "config": (CONFIGS / f"{case}.yaml").read_text(),
+        "epochs": len(log) - 1,
+        "training_seconds": round(sum(float(line[column]) for line in log[1:])),
+        "parameters": parameters(kept),
+        "sha256": hashlib.sha256(kept.read_bytes()).hexdigest(),
+        "tests": tests,
+        "machine": platform.processor() or platform.machine(),
+    }
+    RESULTS.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
+
+
+def parameters(potential: Path) -> int:
+    from surefoot.posteriors.predictor import load_predictor
+
+    return sum(value.numel() for value in load_predictor(potential).weights.values())
+
+
+def write_table() -> None:
+    """accuracy/README.md: our figures, and the published ones as quoted."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text())
+    lines = [
+        "# Accuracy on public sets",
+        "",
+        "Written by `python benchmarks/accuracy.py table` from `results/accuracy.json`. Configs and"
+        " potentials stand beside this page. Seed 0 everywhere.",
+        "Energies in meV per structure where all structures have as many atoms, else in meV/atom;"
+        " forces in meV/Å, per component. Quoted figures are those of the cited papers.",
+        "",
+        "| case | test | measure | energy | forces | stress, meV/Å³ | parameters | epochs | training |"
+        " quoted (energy / forces) | aim |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case, result in found.items():
+        cases = {test.file: test for test in TESTS[case.partition("_")[0]]}
+        for entry in result["tests"]:
+            test = cases[entry["file"]]
+            lines.append(row(case, test, entry["errors"], result))
+    hashes = [f"| `{case}.safetensors` | {r['sha256']} |" for case, r in found.items()]
+    lines += ["", "| file | SHA-256 |", "|---|---|", *hashes]
+    (CONFIGS / "README.md").write_text("\n".join(lines) + "\n")
+
+
+ATOMS = {"acac": 15, "3bpa": 27, "ethanol": 9, "aspirin": 21}
+
+
+def row(case: str, test: Test, errors: dict[str, Any], result: dict[str, Any]) -> str:
+    atoms = next((n for name, n in ATOMS.items() if name in test.file), None)
+    energy = errors["energy"][test.measure]
+    shown = f"{energy:.2f} /atom" if atoms is None else f"{energy * atoms:.2f}"
+    stress = errors.get("stress")
+    quoted = "; ".join(f"{source}: {e:g} / {f:g}" for source, e, f in test.quoted)
+    cells = [
+        case,
+        test.file,
+        test.measure.upper(),
+        shown,
+        f"{errors['forces'][test.measure]:.2f}",
+        "" if stress is None else f"{stress[test.measure]:.3f}",
+        str(result["parameters"]),
+        str(result["epochs"]),
+        f"{result['training_seconds'] / 60:.0f} min",
+        quoted,
+        test.goal,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
