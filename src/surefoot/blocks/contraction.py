@@ -285,7 +285,9 @@ class _Tangent(torch.autograd.Function):
             value = (grad * _plain(features, table, ctx.species, ctx.plan)).sum()
             (slope,) = torch.autograd.grad(value, features, create_graph=True)
             ends = (grad, features, table)
-            tangents = torch.autograd.grad((step * slope).sum(), ends, create_graph=True)
+            tangents = torch.autograd.grad(  # of one factor only, the slope does not depend on A
+                (step * slope).sum(), ends, create_graph=True, materialize_grads=True
+            )
             parts = [(t * g).sum() for t, g in zip(tangents, grads, strict=True)]
             total = torch.stack(parts).sum()
             slopes = torch.autograd.grad(total, leaves, create_graph=further, allow_unused=True)

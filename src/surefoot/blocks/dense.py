@@ -14,7 +14,7 @@ from torch import Tensor
 Weights = dict[str, Tensor]
 """Dotted parameter name → tensor; stacked members have one more leading axis everywhere."""
 
-Activation = Literal["shifted_softplus", "silu"]
+Activation = Literal["shifted_softplus", "silu", "tanh"]
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -29,6 +29,7 @@ SILU_SCALE = 1.6765324703310907
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "shifted_softplus": shifted_softplus,
     "silu": torch.nn.functional.silu,
+    "tanh": torch.tanh,
 }
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, format_irreps, parse_irreps
 from surefoot.blocks.dense import under
+from surefoot.blocks.distances import AGNESI, COVALENT_RADII, SOFT, Transform
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.repulsion import SCREENING, Repulsion
-from surefoot.deploy.mace_weights import Order, Source, model_weights, readouts
+from surefoot.deploy.mace_weights import GATES, Gate, Order, Source, model_weights, readouts
 from surefoot.deploy.records import Global, Record, UnreadableFile, find, read_records, tensors
 from surefoot.models.mace import Mace
 from surefoot.posteriors.posterior import Single
@@ -34,9 +35,10 @@ BLOCKS = {
     "RealAgnosticDensityResidualInteractionBlock": ("residual", "density"),
 }
 READOUTS = ("LinearReadoutBlock", "NonLinearReadoutBlock")
+TRANSFORMS: dict[str, Transform] = {"AgnesiTransform": "agnesi", "SoftTransform": "soft"}
 RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian"}
 EMBEDDING = "node_embedding.linear.weight"
-HIGHEST = 119  # one past the last element
+ELEMENTS = 118
 SILU = "torch.nn.functional.silu"
 ROUNDED = {torch.float32: 1e-5, torch.float64: 1e-9}
 """What rounding of the coupling tensors may leave of them outside our basis."""
@@ -124,7 +126,6 @@ def _interactions(record: Record) -> int:
 def _refuse_options(record: Record) -> None:
     """Refuse options of mace-torch that change what it computes and are not built here."""
     for option, usual, what in (
-        ("apply_cutoff", True, "the cutoff acts on the radial weights"),
         ("use_agnostic_product", False, "the products know no elements"),
         ("use_last_readout_only", False, "only the last layer is read out"),
         ("use_so3", False, "all parities are called even"),
@@ -135,10 +136,6 @@ def _refuse_options(record: Record) -> None:
         if value != usual:
             shown = f" = {value}" if isinstance(value, bool) else ""
             raise _refusal(f"the model has the option {option}{shown} ({what})")
-    transform = find(record, "radial_embedding.distance_transform", None)
-    if transform is not None:
-        name = _class(record, "radial_embedding.distance_transform")
-        raise _refusal(f"the model transforms distances by {name} (option distance_transform)")
     basis = _class(record, "radial_embedding.bessel_fn")
     if basis not in RADIAL:
         raise _refusal(f"the radial basis {basis} (option radial_type) is not built here")
@@ -153,7 +150,7 @@ def _open(record: Record, found: dict[str, Tensor], head: str | None) -> Source:
     """The weights with what has to be known to read them."""
     heads = _heads(record)
     if head is None and len(heads) > 1:
-        raise UnreadableFile(f"the model has the heads {', '.join(heads)}; name one of them.")
+        raise UnreadableFile(f"the model has the heads {', '.join(heads)}; name one (--head).")
     if head is not None and head not in heads:
         raise UnreadableFile(f"there is no head '{head}'; the model has {', '.join(heads)}.")
     for name in (EMBEDDING, "atomic_numbers"):
@@ -162,15 +159,18 @@ def _open(record: Record, found: dict[str, Tensor], head: str | None) -> Source:
     precision, numbers = found[EMBEDDING].dtype, found["atomic_numbers"]
     if precision not in ROUNDED:
         raise _refusal(f"the weights are stored as {precision}")
-    if not (0 < int(numbers.min()) and int(numbers.max()) < HIGHEST):
+    if bool(((numbers < 1) | (numbers > ELEMENTS)).any()):
         raise UnreadableFile(f"its elements {numbers.tolist()} are no atomic numbers; damaged.")
+    gate, scale = _gate(record)
     return Source(
         tensors={name: t.double() if t.is_floating_point() else t for name, t in found.items()},
         orders=tuple(_order(record, index) for index in range(_interactions(record))),
         species=torch.argsort(numbers),
         head=0 if head is None else heads.index(head),
         heads=len(heads),
-        silu=_silu(record),
+        silu=_radial_scale(record),
+        gate=gate,
+        gate_scale=scale,
         rounding=ROUNDED[precision],
     )
 
@@ -207,23 +207,43 @@ def _items(value: Any) -> list[Any]:
     return list(value.args[0]) if isinstance(value, Record) and value.args else []
 
 
-def _silu(record: Record) -> float:
-    """The constant of the normalised SiLU, which has to be the only activation."""
-    names = []
+def _radial_scale(record: Record) -> float:
+    """The constant of the normalised SiLU in the radial networks."""
+    constants = set()
     for index in range(_interactions(record)):
         network = f"interactions.{index}.conv_tp_weights"
-        names += [f"{network}.layer{n}.act" for n in range(len(find(record, f"{network}.hs")) - 2)]
-        if find(record, f"readouts.{index}.non_linearity", None) is not None:
-            names.append(f"readouts.{index}.non_linearity.acts.0")
-    constants = set()
-    for name in names:
-        function = find(record, f"{name}.f", None)
-        if not isinstance(function, Global) or function.name != SILU:
-            raise _refusal(f"the activation {name} (option gate) is not SiLU")
-        constants.add(float(find(record, f"{name}.cst")))
+        for layer in range(len(find(record, f"{network}.hs")) - 2):
+            name, scale = _activation(record, f"{network}.layer{layer}.act")
+            if name != "silu":
+                raise _refusal(f"the activation of {network} is {name}, not SiLU")
+            constants.add(scale)
     if len(constants) != 1:
-        raise _refusal("its activations are normalised in several ways, or there are none")
+        raise _refusal("its radial networks have several normalisations, or no hidden layer")
     return constants.pop()
+
+
+def _gate(record: Record) -> tuple[Gate, float]:
+    """The activation of the last read-out, and its constant."""
+    last = f"readouts.{_interactions(record) - 1}.non_linearity"
+    if find(record, last, None) is None:
+        return "none", 1.0
+    name, scale = _activation(record, f"{last}.acts.0")
+    if name not in GATES:
+        raise _refusal(f"the activation {name} of the read-out (option gate)")
+    return name, scale  # type: ignore[return-value]
+
+
+def _activation(record: Record, path: str) -> tuple[str, float]:
+    """Name of a normalised activation, and what it is multiplied by; none where there is none."""
+    if find(record, path, None) is None:
+        return "none", 1.0
+    function = find(record, f"{path}.f")
+    name = "of unknown name"
+    if isinstance(function, Global):
+        name = "silu" if function.name == SILU else function.name
+    elif isinstance(function, Record) and function.name == "builtins.getattr":
+        name = str(function.args[-1])  # how a built-in function such as torch.tanh is pickled
+    return name, float(find(record, f"{path}.cst"))
 
 
 def _settings(record: Record, source: Source) -> Mace:
@@ -247,6 +267,8 @@ def _settings(record: Record, source: Source) -> Mace:
                 "interactions": count,
                 "first": kinds[0][0],
                 "normalisation": kinds[0][1],
+                "transform": _transform(record, source),
+                "envelope": "basis" if find(record, "apply_cutoff", True) else "weights",
                 "basis": basis,
                 "basis_size": source.take(
                     f"radial_embedding.bessel_fn.{basis}_weights", -1
@@ -263,6 +285,25 @@ def _settings(record: Record, source: Source) -> Mace:
         ) from error
     _check_basis(source, model)
     return model
+
+
+def _transform(record: Record, source: Source) -> Transform:
+    """How distances are transformed; its constants stand in the file and may have been trained."""
+    name = "radial_embedding.distance_transform"
+    if find(record, name, None) is None:
+        return "none"
+    kind = _class(record, name)
+    if kind not in TRANSFORMS:
+        raise _refusal(f"the transform of distances {kind} (option distance_transform)")
+    expected = dict(AGNESI) if kind == "AgnesiTransform" else {"alpha": SOFT}
+    found = {part: float(source.take(f"{name}.{part}")) for part in expected}
+    same = all(math.isclose(found[part], expected[part], rel_tol=1e-6) for part in expected)
+    numbers = source.take("atomic_numbers", -1)
+    radii = source.take(f"{name}.covalent_radii", -1)[numbers]
+    usual = torch.tensor(COVALENT_RADII, dtype=torch.float64)[numbers - 1]
+    if not same or not torch.allclose(radii, usual, rtol=1e-6):
+        raise _refusal(f"the constants of its {kind} have been trained")
+    return TRANSFORMS[kind]
 
 
 def _check_basis(source: Source, model: Mace) -> None:

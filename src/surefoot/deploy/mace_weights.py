@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from surefoot.blocks.products import arrange
 from surefoot.deploy.records import UnreadableFile
 from surefoot.heads.scalar import Scalar
 from surefoot.models.mace import Layer, Mace
+
+Gate = Literal["silu", "tanh", "none"]
+GATES = get_args(Gate)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Source:
         species: our species → row of its tables.
         head: index of the head that is read.
         heads: how many there are.
-        silu: what it multiplies SiLU by, to normalise it.
+        silu: what it multiplies SiLU by, to normalise it, in the radial networks.
+        gate: activation of the read-out of the last layer.
+        gate_scale: what that one is multiplied by.
         rounding: what rounding of the coupling tensors may leave of them outside our basis.
         read: names that were taken; it fills as weights are mapped.
     """
@@ -62,6 +68,8 @@ class Source:
     head: int
     heads: int
     silu: float
+    gate: Gate
+    gate_scale: float
     rounding: float
     read: set[str] = field(default_factory=set)
 
@@ -139,7 +147,7 @@ def _by_irrep(order: Irreps, matrices: Tensor) -> Weights:
     return {str(irrep): matrix for irrep, matrix in zip(order, matrices, strict=True)}
 
 
-def _paths(layer: Layer, inputs: Irreps) -> list[tuple[int, float]]:
+def _paths(layer: Layer, inputs: Irreps) -> list[tuple[int, int]]:
     """For each path in our order: its place in the file, and the sign it takes.
 
     The file sorts paths by result (degree, then odd before even), then by the irreps of the atoms
@@ -251,21 +259,22 @@ def readouts(source: Source, model: Mace) -> tuple[Scalar, Weights]:
     width, heads, head = model.channels, source.heads, source.head
     last = model.interactions - 1
     weights: Weights = {}
-    hidden = 1
-    for index in range(model.interactions):
-        name = f"readouts.{index}"
-        if index < last or last == 0:
-            matrix = source.take(f"{name}.linear.weight", width, heads)
-            weights |= under(f"layer{index}.out", _dense(matrix[:, [head]]))
-            continue
-        first = source.take(f"{name}.linear_1.weight", width, heads, -1)
-        hidden = first.shape[-1]
-        second = source.take(f"{name}.linear_2.weight", heads, hidden, heads)
-        factor = source.silu / math.sqrt(heads)
-        weights |= under(f"layer{index}.hidden", _dense(first[:, head]))
-        weights |= under(f"layer{index}.out", _dense(factor * second[head][:, [head]]))
-    layers = "last" if last else "none"
-    return Scalar(hidden=hidden, activation="silu", layers=layers, scaling="normal"), weights
+    for index in range(last or 1):
+        matrix = source.take(f"readouts.{index}.linear.weight", width, heads)
+        weights |= under(f"layer{index}.out", _dense(matrix[:, [head]]))
+    if last == 0:
+        return Scalar(layers="none", scaling="normal"), weights
+    first = source.take(f"readouts.{last}.linear_1.weight", width, heads, -1)[:, head]
+    hidden = first.shape[-1]
+    second = source.take(f"readouts.{last}.linear_2.weight", heads, hidden, heads)[head][:, [head]]
+    second = second * (source.gate_scale / math.sqrt(heads))
+    if source.gate == "none":  # two linear maps are one
+        weights |= under(f"layer{last}.out", _dense(first @ second / math.sqrt(hidden)))
+        return Scalar(layers="none", scaling="normal"), weights
+    weights |= under(f"layer{last}.hidden", _dense(first))
+    weights |= under(f"layer{last}.out", _dense(second))
+    scalar = Scalar(hidden=hidden, activation=source.gate, layers="last", scaling="normal")
+    return scalar, weights
 
 
 def _dense(matrix: Tensor) -> Weights:

@@ -44,7 +44,8 @@ def read_records(path: Path) -> Record | dict[Any, Any]:
             of torch, compressed, damaged, or holds tensors outside their storage.
     """
     if not path.is_file():
-        raise UnreadableFile(f"{path}: there is no such file.")
+        what = "this is a folder" if path.is_dir() else "there is no such file"
+        raise UnreadableFile(f"{path}: {what}; give a model saved by torch.save(model, path).")
     try:
         with zipfile.ZipFile(path) as archive:
             result = Machine(Archive(archive, path.stat().st_size)).run()
@@ -60,10 +61,12 @@ def read_records(path: Path) -> Record | dict[Any, Any]:
 def _no_zip(path: Path, error: Exception) -> str:
     """Say what a file that zipfile refuses seems to be."""
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(9)
     if start[:2] == b"\x80\x02":
         return "a pickle in the format of torch before 1.6; save the model again with a newer one."
-    if start == b"PK\x03\x04":
+    if start[8:] == b"{":  # safetensors: the length of a header in JSON, and the header
+        return "a safetensors file, as surefoot writes; its potentials need no conversion."
+    if start[:4] == b"PK\x03\x04":
         return f"truncated or damaged ({error}); copy the file again."
     return "not a file of torch.save; give a model saved by torch.save(model, path)."
 

@@ -11,7 +11,9 @@ import torch
 
 from surefoot.blocks.dense import Weights
 from surefoot.graph import Features, Geometry
+from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
+from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
 
 
@@ -47,5 +49,10 @@ class Model(Protocol):
         ...
 
 
-MODELS: dict[str, type[Mace] | type[Schnet]] = {"mace": Mace, "schnet": Schnet}
+MODELS: dict[str, type[Allegro] | type[Mace] | type[Race] | type[Schnet]] = {
+    "allegro": Allegro,
+    "mace": Mace,
+    "race": Race,
+    "schnet": Schnet,
+}
 """Name in a config → model."""

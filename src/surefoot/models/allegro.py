@@ -2,9 +2,10 @@
 
 Paper: Musaelian, Batzner, Johansson, Sun, Owen, Kornbluth, Kozinsky, Nat. Commun. 14, 579 (2023).
 Faithful: the architecture as nequip-allegro 0.8.3 builds it, with Bessel functions; with the same
-    weights energies, forces and stress are those of that package to rounding. It differs from the
-    paper: no envelope after each layer (nothing has a bias, so all vanishes with the radial
-    functions), the read-out sees the scalars of all layers, and each path has a weight.
+    weights energies, forces and stress are those of that package to rounding. The package differs
+    from the paper: no envelope after each layer (nothing has a bias, so all vanishes with the
+    radial functions), the read-out sees the scalars of all layers, and tensors are not mixed
+    between channels, each path has a weight per channel instead.
 Differs: the read-out network is the head's, with biases, and counts an edge from what it says of
     one at the cutoff; SiLU is scaled by 1.68 to unit variance, there by √2. What depends on the
     distance alone is computed once for an edge and its reverse, and the environment is coupled

@@ -33,6 +33,7 @@ from surefoot.blocks.dense import (
     network,
     under,
 )
+from surefoot.blocks.distances import TRANSFORMS, Transform, bond_lengths
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
@@ -110,6 +111,16 @@ class Mace(Settings):
         description="sums are divided by the mean number of neighbours, or by a learned density",
     )
     basis: Literal["bessel", "gaussian"] = Field(default="bessel", description="of the distances")
+    transform: Transform = Field(
+        default="none",
+        description="of the distances before the basis, by the covalent radii of the pair: agnesi, "
+        "soft or none",
+    )
+    envelope: Literal["basis", "weights"] = Field(
+        default="basis",
+        description="what the cutoff multiplies: the functions of the distance, or the weights "
+        "that the radial network makes of them",
+    )
     basis_size: int = Field(default=8, ge=2, description="functions of the distance")
     cutoff_power: int = Field(
         default=5, ge=2, description="p of the polynomial cutoff; more is steeper at the end"
@@ -199,9 +210,7 @@ class Mace(Settings):
     def __call__(self, weights: Weights, geometry: Geometry) -> Features:
         """Atom features after each layer: one read-out layer of scalars for each interaction."""
         graph = geometry.graph
-        envelope = PolynomialCutoff(self.cutoff, self.cutoff_power)
-        functions = BASES[self.basis](self.cutoff, self.basis_size)
-        basis = expand(geometry.lengths, functions) * expand(geometry.lengths, envelope)
+        basis, envelope = self._radial(geometry)
         angles = harmonics(geometry.vectors, self.max_ell)
         species = by_species(geometry.species, weights["embedding"].shape[-2])
         atoms = embed(weights, geometry).unsqueeze(-2)
@@ -209,10 +218,10 @@ class Mace(Settings):
         for index, layer in enumerate(self.layers()):
             part = branch(weights, f"layer{index}")
             sent = mix(atoms, branch(part, "up"), arrange(layer.inputs), layer.inputs)
-            radial = network(basis, branch(part, "radial"))
+            radial = _times(network(basis, branch(part, "radial")), envelope)
             summed = convolve(sent, angles, radial, graph, layer.product)
             messages = mix(summed, branch(part, "down"), layer.product.blocks, layer.messages)
-            messages = messages / self._size(part, basis, geometry)
+            messages = messages / self._size(part, basis, envelope, geometry)
             skip = branch(part, "skip")
             if not layer.residual:
                 messages = mix_species(
@@ -228,13 +237,29 @@ class Mace(Settings):
             rows.append(_rows(atoms, layer.outputs))
         return Features(layers=tuple(rows), geometry=geometry)
 
-    def _size(self, part: Weights, basis: Tensor, geometry: Geometry) -> Tensor | float:
+    def _radial(self, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
+        """Radial functions of each pair, and what is left to multiply their weights by."""
+        lengths = geometry.lengths
+        if self.transform != "none":
+            lengths = TRANSFORMS[self.transform](lengths, bond_lengths(geometry))
+        basis = expand(lengths, BASES[self.basis](self.cutoff, self.basis_size))
+        envelope = expand(geometry.lengths, PolynomialCutoff(self.cutoff, self.cutoff_power))
+        return (basis * envelope, None) if self.envelope == "basis" else (basis, envelope)
+
+    def _size(
+        self, part: Weights, basis: Tensor, envelope: Tensor | None, geometry: Geometry
+    ) -> Tensor | float:
         """What the sum over neighbours is divided by."""
         if self.normalisation == "neighbors":
             return geometry.neighbors
         density = torch.tanh(network(basis, branch(part, "density")).square())
+        density = _times(density, envelope)
         by_atom = segment_sum(pairs_to_edges(density, geometry.graph), geometry.graph.receivers)
         return 1.0 + by_atom.unsqueeze(-1)
+
+
+def _times(values: Tensor, envelope: Tensor | None) -> Tensor:
+    return values if envelope is None else values * envelope
 
 
 def _rows(atoms: Tensor, irreps: Irreps) -> Rows:

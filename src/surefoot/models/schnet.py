@@ -50,7 +50,9 @@ class Schnet(Settings):
     cutoff_function: Literal["cosine", "polynomial"] = Field(
         default="cosine", description="cosine as in SchNetPack; polynomial has one more derivative"
     )
-    activation: Activation = Field(default="shifted_softplus", description="the paper's, or silu")
+    activation: Activation = Field(
+        default="shifted_softplus", description="shifted_softplus as in the paper, silu or tanh"
+    )
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -91,9 +91,9 @@ def plan_training(
         references: where the energies of free atoms come from.
         provenance: what the files of the run say of their origin.
     Raises:
-        ValueError: if there is nothing to learn from, too few groups for the folds, an element or
-            a state to tell apart that only the validation split holds, or settings that look at
-            validations where there are none.
+        ValueError: if there is nothing to learn from, no neighbour within the cutoff, too few
+            groups for the folds, an element or a state to tell apart that only the validation
+            split holds, or settings that look at validations where there are none.
     """
     _require_labels(splits, parts.loss)
     unseen = _leave_out(splits, parts)
@@ -101,7 +101,7 @@ def plan_training(
     statistics = measure(splits.train + splits.isolated, references)
     groups = number_groups(splits.train + splits.valid)
     samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
-    baseline = _to_baseline(statistics, samples[: len(splits.train)])
+    baseline = _to_baseline(statistics, samples[: len(splits.train)], parts.model.cutoff)
     states = None
     if parts.conditioning.name == "charge_spin":
         states = find_states(sample.graph for sample in samples[: len(splits.train)])
@@ -137,9 +137,16 @@ def _leave_out(splits: Splits, parts: Parts) -> Bool[np.ndarray, "members sample
     return np.concatenate([folds, aside], axis=1)
 
 
-def _to_baseline(statistics: Statistics, learnt: Sequence[Sample]) -> Baseline:
+def _to_baseline(
+    statistics: Statistics, learnt: Sequence[Sample], cutoff: float
+) -> Baseline:
     atoms = sum(sample.graph.numbers.shape[0] for sample in learnt)
     edges = sum(sample.graph.edge_index.shape[1] for sample in learnt)
+    if edges == 0:
+        raise ValueError(
+            f"no two atoms of the training data are within the cutoff of {cutoff:g} Å, so there is "
+            "nothing to learn; raise model.cutoff, or check that positions are in Å."
+        )
     return Baseline(
         elements=statistics.elements,
         energies=statistics.energies,

@@ -88,13 +88,25 @@ def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
             metadata = file.metadata() or {}
             tree = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise RefusedFile(f"{path}: damaged or not a safetensors file ({error}).") from error
+        raise RefusedFile(f"{path}: {_no_tree(path, error)}") from error
     if METADATA not in metadata:
         raise RefusedFile(f"{path}: a safetensors file, but not one that surefoot wrote.")
     header = _upgrade(_read_header(metadata[METADATA], tree, path), path)
     if header["kind"] != kind:
         raise RefusedFile(f"{path}: this is a {header['kind']}; a {kind} is needed here.")
     return tree, header
+
+
+def _no_tree(path: Path, error: Exception) -> str:
+    """Say what a file that is not safetensors seems to be."""
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if zipped:
+        return (
+            "not a safetensors file but a zip file, as torch.save writes; `surefoot convert` makes "
+            "a potential of a model of mace-torch."
+        )
+    return f"damaged or not a safetensors file ({error})."
 
 
 def _read_header(text: str, tree: Tree, path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ PRODUCTS = {
     "scalars": ("0e", "0e + 1o + 2e + 3o", "0e + 1o + 2e + 3o"),
     "natural": ("0e + 1o + 2e", "0e + 1o + 2e", "0e + 1o + 2e + 3o"),
     "both parities": ("0e + 1o + 0o + 1e", "0e + 1o + 2e", "0e + 1o + 0o + 1e + 2o"),
+    "tiny": ("0e + 1o", "0e + 1o", "1o"),
     "above degree 3": ("0e + 1o + 4e", "0e + 1o + 5o", "0e + 1o + 4e + 5o"),
 }
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -41,6 +42,7 @@ def product_of(name: str) -> ChannelProduct:
 class Inputs:
     """A graph, and random values for all that is convolved on it."""
 
+    name: str
     graph: Graph
     product: ChannelProduct
     tensors: tuple[Tensor, Tensor, Tensor]
@@ -49,19 +51,18 @@ class Inputs:
         return convolve(*tensors, self.graph, self.product)
 
     def formula(self, *tensors: Tensor) -> Tensor:
-        return formula(*tensors, self.graph, self.product)
+        return formula(*tensors, self.graph, self.name)
 
 
-def formula(
-    sent: Tensor, angles: Tensor, radial: Tensor, graph: Graph, product: ChannelProduct
-) -> Tensor:
+def formula(sent: Tensor, angles: Tensor, radial: Tensor, graph: Graph, name: str) -> Tensor:
     """out[i, m3, c] = Σ_e √(2 l3 + 1) Σ_{m1 m2} C[m1, m2, m3] Y[e, m2] w[pair, c] x[j, m1, c]"""
     receiver, sender = graph.edge_index
+    product = product_of(name)
     components: dict[object, slice] = {}
-    for texts in (0, 1):
+    for factor in (0, 1):
         start = 0
-        for irrep in dict.fromkeys(path[texts] for path in product.paths):
-            components[texts, irrep] = slice(start, start + irrep.dim)
+        for irrep in irreps(PRODUCTS[name][factor]):
+            components[factor, irrep] = slice(start, start + irrep.dim)
             start += irrep.dim
     weights = radial.unflatten(-1, (len(product.paths), -1))[..., graph.pair_index, :, :]
     copies: dict[object, list[Tensor]] = {block.irrep: [] for block in product.blocks}
@@ -109,7 +110,7 @@ def make_inputs(
         torch.randn((*members, *shape), generator=generator, dtype=torch.float64).to(dtype)
         for shape in shapes
     )
-    return Inputs(graph, product, tuple(tensors))
+    return Inputs(name, graph, product, tuple(tensors))
 
 
 def derivatives(
@@ -228,10 +229,10 @@ def test_without_edges_all_is_zero(atoms, members, plain) -> None:
 
 def test_gradcheck() -> None:
     graph = to_graph(Atoms("OH", positions=[[0, 0, 0], [0.9, 0.3, -0.2]]), CUTOFF)
-    inputs = make_inputs("natural", 2, graph=graph)
+    inputs = make_inputs("tiny", 2, graph=graph)
     leaves = tuple(tensor.requires_grad_() for tensor in inputs.tensors)
-    assert torch.autograd.gradcheck(inputs.convolve, leaves)
-    assert torch.autograd.gradgradcheck(inputs.convolve, leaves)
+    assert torch.autograd.gradcheck(inputs.convolve, leaves, fast_mode=True)
+    assert torch.autograd.gradgradcheck(inputs.convolve, leaves, fast_mode=True)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, function: type) -> list[int]:
@@ -248,7 +249,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, function: type) -> list[int]:
 
 
 def chain(
-    graph: Graph, product: ChannelProduct, layer: Callable[..., Tensor]
+    graph: Graph, product: ChannelProduct, layer: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> tuple[Callable[..., tuple[Tensor, Tensor]], tuple[Tensor, ...]]:
     """Two layers whose weights make features and radial weights: energy and its slope by v."""
     generator = torch.Generator().manual_seed(5)
@@ -266,10 +267,10 @@ def chain(
         angles = harmonics(leaf, 2)
         radial = torch.tanh(leaf[graph.pair_edges[0]].square().sum(-1, keepdim=True)) @ matrix
         sent = table.expand(atoms, -1, -1)
-        summed = layer(sent, angles, radial, graph, product)
+        summed = layer(sent, angles, radial)
         if not first_only:
             narrow = torch.tanh(summed[..., : product.components, :]) * table
-            summed = layer(narrow, angles, radial, graph, product)
+            summed = layer(narrow, angles, radial)
         energy = summed.square().sum()
         (slope,) = torch.autograd.grad(energy, leaf, create_graph=True)
         return energy, slope
@@ -279,7 +280,8 @@ def chain(
 
 def test_forces_of_one_layer_do_not_ask_for_the_slope_of_the_features(monkeypatch) -> None:
     calls = counted(monkeypatch, convolution._SentBranch)
-    run, leaves = chain(small_graph(), product_of("natural"), convolve)
+    inputs = make_inputs("natural", 3)
+    run, leaves = chain(inputs.graph, inputs.product, inputs.convolve)
     energy, _ = run(*leaves, first_only=True)
     assert not calls
     torch.autograd.grad(energy, leaves)
@@ -289,8 +291,9 @@ def test_forces_of_one_layer_do_not_ask_for_the_slope_of_the_features(monkeypatc
 def test_features_that_depend_on_the_weights_and_on_the_vectors() -> None:
     """The slopes of energy and of forces by all weights, through two layers."""
     answers = []
-    for layer in (convolve, formula):
-        run, leaves = chain(small_graph(), product_of("natural"), layer)
+    inputs = make_inputs("natural", 3)
+    for layer in (inputs.convolve, inputs.formula):
+        run, leaves = chain(inputs.graph, inputs.product, layer)
         energy, slope = run(*leaves)
         total = energy + slope.square().sum()
         answers.append([energy, slope, *torch.autograd.grad(total, leaves)])
@@ -333,7 +336,7 @@ def test_first_use_in_inference_mode_does_not_spoil_training() -> None:
     with torch.inference_mode():
         make_inputs("natural", 3)
     inputs = make_inputs("natural", 3)
-    assert len(derivatives(inputs.convolve, inputs.tensors, 2)) == 9
+    assert len(derivatives(inputs.convolve, inputs.tensors, 2)) == 8
 
 
 def test_views_and_strides() -> None:
@@ -368,15 +371,15 @@ def test_shapes_that_do_not_fit_are_refused(place) -> None:
 def test_indices_of_another_kind_are_refused() -> None:
     inputs = make_inputs("natural", 7)
     graph = replace(inputs.graph, pair_index=inputs.graph.pair_index.int())
-    with pytest.raises(ValueError, match="int32.*indices int64"):
+    with pytest.raises(ValueError, match=r"int32.*indices int64"):
         convolve(*inputs.tensors, graph, inputs.product)
 
 
-def test_mixed_precision_is_refused() -> None:
+def test_mixed_precision_takes_the_plain_form() -> None:
     inputs = make_inputs("natural", 7)
     sent, angles, radial = inputs.tensors
-    with pytest.raises(RuntimeError, match="dtype"):
-        inputs.convolve(sent.float(), angles, radial)
+    found = inputs.convolve(sent.float(), angles, radial)
+    assert_same([found], [inputs.convolve(*inputs.tensors)], 1e-6)
 
 
 def test_threads_give_the_same_bits() -> None:

@@ -5,12 +5,15 @@ import torch
 
 from surefoot.blocks.dense import (
     ACTIVATIONS,
+    SILU_SCALE,
     branch,
     cast,
     init_linear,
+    init_network,
     init_table,
     linear,
     lookup,
+    network,
     shifted_softplus,
     stack,
     under,
@@ -99,3 +102,70 @@ def test_unstack_undoes_stack(generator) -> None:
 def test_cast_changes_every_leaf(generator) -> None:
     single = cast(init_linear(generator, 2, 3), torch.float32)
     assert {value.dtype for value in single.values()} == {torch.float32}
+
+
+def test_scale_of_silu_makes_its_mean_square_one() -> None:
+    """c² ∫ silu(z)² φ(z) dz = 1, by the trapezoidal rule."""
+    z = torch.linspace(-12, 12, 4801, dtype=torch.float64)
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    moment = ((SILU_SCALE * z * torch.sigmoid(z)).square() * density).sum() * (z[1] - z[0])
+    assert float(moment) == pytest.approx(1, abs=1e-10)
+
+
+WIDTHS = (3, 8, 5, 2)
+
+
+def test_fresh_networks(generator) -> None:
+    weights = init_network(generator, WIDTHS)
+    assert {name: tuple(w.shape) for name, w in weights.items()} == {
+        "layer0": (3, 8),
+        "layer1": (8, 5),
+        "layer2": (5, 2),
+    }
+    assert all(w.dtype == torch.float64 for w in weights.values())
+    assert float(init_network(generator, (100, 100))["layer0"].std()) == pytest.approx(1, abs=0.05)
+
+
+def test_network_equals_a_loop(generator) -> None:
+    weights = init_network(generator, WIDTHS)
+    x = torch.randn((7, 3), generator=generator, dtype=torch.float64)
+    expected = []
+    for row in x:
+        value = row
+        for index, inputs in enumerate(WIDTHS[:-1]):
+            value = value @ weights[f"layer{index}"] / math.sqrt(inputs)
+            if index < 2:  # the last layer is linear
+                value = 1.6765324703310907 * value * torch.sigmoid(value)
+        expected.append(value)
+    torch.testing.assert_close(network(x, weights), torch.stack(expected), rtol=1e-13, atol=1e-13)
+
+
+def test_more_than_ten_layers_keep_their_order(generator) -> None:
+    weights = init_network(generator, (4,) * 13)
+    x = torch.randn((5, 4), generator=generator, dtype=torch.float64)
+    shuffled = {name: weights[name] for name in sorted(weights)}
+    assert list(shuffled) != list(weights)
+    assert torch.equal(network(x, shuffled), network(x, weights))
+
+
+def test_network_without_a_hidden_layer_is_linear(generator) -> None:
+    weights = init_network(generator, (4, 3))
+    x = torch.randn((5, 4), generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(network(x, weights), x @ weights["layer0"] / 2)
+
+
+def test_variance_of_a_network_stays(generator) -> None:
+    x = torch.randn((400, 64), generator=generator, dtype=torch.float64)
+    value = network(x, init_network(generator, (64, 256, 256, 64)))
+    assert float(value.square().mean()) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("shared_input", [False, True])
+def test_stacked_networks_equal_a_loop(shared_input, generator) -> None:
+    members = [init_network(generator, WIDTHS) for _ in range(4)]
+    shape = (7, 3) if shared_input else (4, 7, 3)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    together = network(x, stack(members))
+    for index, member in enumerate(members):
+        alone = network(x if shared_input else x[index], member)
+        torch.testing.assert_close(together[index], alone, rtol=1e-13, atol=1e-13)

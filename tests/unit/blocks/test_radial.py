@@ -1,16 +1,27 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from surefoot.blocks.radial import CUTOFFS, CosineCutoff, Gaussians, PolynomialCutoff, expand
+from surefoot.blocks.radial import (
+    CUTOFFS,
+    Bessel,
+    CosineCutoff,
+    Gaussians,
+    PolynomialCutoff,
+    expand,
+)
 
 CUTOFF = 5.0
 FUNCTIONS = {
     "gaussians": Gaussians(CUTOFF, 7),
+    "bessel": Bessel(CUTOFF, 6),
     "cosine": CosineCutoff(CUTOFF),
     "polynomial": PolynomialCutoff(CUTOFF),
+    "polynomial, p = 2": PolynomialCutoff(CUTOFF, 2),
+    "polynomial, p = 5": PolynomialCutoff(CUTOFF, 5),
 }
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
@@ -27,8 +38,18 @@ def closed_form(name: str, r: torch.Tensor) -> torch.Tensor:
         centres = torch.arange(7, dtype=r.dtype) * spacing
         return torch.exp(-((r[..., None] - centres) ** 2) / (2 * spacing**2))
     x = r[..., None] / CUTOFF
+    if name == "bessel":
+        # sin(k r) / r = k ∫_0^1 cos(k r t) dt, which is quick to differentiate four times
+        nodes, shares = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(40))
+        k = torch.arange(1, 7, dtype=r.dtype) * math.pi / CUTOFF
+        waves = torch.cos((0.5 * (nodes + 1)) * (k * r[..., None])[..., None])
+        return math.sqrt(2 / CUTOFF) * k * (waves @ (0.5 * shares))
     if name == "cosine":
         return (1 + torch.cos(math.pi * x)) / 2
+    if name == "polynomial, p = 2":
+        return 1 - 6 * x**2 + 8 * x**3 - 3 * x**4
+    if name == "polynomial, p = 5":
+        return 1 - 21 * x**5 + 35 * x**6 - 15 * x**7
     return 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
 
 
@@ -115,3 +136,31 @@ def test_precision_is_that_of_the_lengths(function, generator) -> None:
     single = expand(r.float(), function)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), expand(r, function), rtol=1e-5, atol=1e-6)
+
+
+def test_bessel_functions_are_orthonormal_and_vanish_at_the_cutoff() -> None:
+    """∫ b_n b_m r² dr = δ_nm over the sphere of the cutoff, by the midpoint rule."""
+    count = 4000
+    r = (torch.arange(count, dtype=torch.float64) + 0.5) * CUTOFF / count
+    values = Bessel(CUTOFF, 6).derivative(r, 0) * r[:, None]
+    overlap = values.T @ values * CUTOFF / count
+    torch.testing.assert_close(overlap, torch.eye(6).double(), rtol=0, atol=1e-9)
+    at_cutoff = Bessel(CUTOFF, 6).derivative(torch.tensor([CUTOFF]).double(), 0)
+    assert at_cutoff.abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("power", [2, 3, 5, 8, 12])
+def test_a_higher_power_is_flatter_at_zero_and_steeper_at_the_end(power) -> None:
+    """One at zero with p − 1 vanishing derivatives; zero at the cutoff with two."""
+    function = PolynomialCutoff(CUTOFF, power)
+    ends = torch.tensor([0.0, CUTOFF * (1 - 1e-9)], dtype=torch.float64)
+    assert function.derivative(ends, 0)[0, 0] == 1
+    for order in range(1, 3):
+        assert function.derivative(ends, order)[1].abs().max() < 1e-5
+    for order in range(1, power):
+        assert function.derivative(ends, order)[0, 0] == 0
+    assert function.derivative(ends, power)[0, 0] != 0
+    r = torch.linspace(0, CUTOFF, 50, dtype=torch.float64)
+    assert (function.derivative(r, 0).diff(dim=0) <= 0).all()
+    steeper = PolynomialCutoff(CUTOFF, power + 1)
+    assert (steeper.derivative(r, 0) - function.derivative(r, 0)).min() > -1e-12

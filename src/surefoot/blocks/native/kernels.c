@@ -13,15 +13,24 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef REAL vector __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
+typedef REAL half __attribute__((vector_size(WIDTH / 2)));
+typedef REAL quarter __attribute__((vector_size(WIDTH / 4)));
 
 #define GLUE(name, kind) name##_##kind
 #define NAME(name, kind) GLUE(name, kind)
 
 INLINE vector load_lanes(const REAL *from) { return *(const vector *)from; }
 INLINE void store_lanes(REAL *to, vector value) { *(vector *)to = value; }
+/* By halves: one after the other would wait for each addition. */
 INLINE REAL sum_lanes(vector value) {
-  REAL total = 0;
-  for (int lane = 0; lane < LANES; ++lane) total += value[lane];
+  half two[2];
+  quarter four[2];
+  memcpy(two, &value, WIDTH);
+  two[0] += two[1];
+  memcpy(four, &two[0], WIDTH / 2);
+  four[0] += four[1];
+  REAL total = four[0][0];
+  for (int lane = 1; lane < LANES / 4; ++lane) total += four[0][lane];
   return total;
 }
 INLINE REAL load_one(const REAL *from) { return *from; }
@@ -61,7 +70,8 @@ EDGE(radial, g, M, x, gw)
 EDGE(angular, g, w, x, gM)
 
 static void clear(REAL *rows, int64_t begin, int64_t end, int64_t size) {
-  memset(rows + begin * size, 0, sizeof(REAL) * (end - begin) * size);
+  if (begin < end && size) /* a tensor without values has no address */
+    memset(rows + begin * size, 0, sizeof(REAL) * (end - begin) * size);
 }
 
 void convolution_out(const Plan *plan, const REAL *M, const REAL *w, const REAL *x, REAL *out,

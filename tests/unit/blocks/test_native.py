@@ -1,0 +1,316 @@
+"""Building, keeping and sharing the kernels. Compilers here are scripts: real ones take long."""
+
+import shlex
+import shutil
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from surefoot.blocks import native
+from surefoot.blocks.contraction import contract, contraction
+from surefoot.blocks.couplings import Irrep
+from surefoot.blocks.native import address, cache_folder, kernels, plain_only, share
+
+FAKE = """\
+import shutil, sys, time
+from pathlib import Path
+if "--version" in sys.argv:
+    print("fake {version}")
+    sys.exit()
+with Path("{log}").open("a") as log:
+    log.write("built\\n")
+{action}
+"""
+COPY = "time.sleep({wait}); shutil.copy('{ready}', sys.argv[sys.argv.index('-o') + 1])"
+FAIL = "print('kernels.c:1: no such thing', 'second line', sep='\\n', file=sys.stderr); sys.exit(1)"
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A script in place of a compiler, and how often it was asked to build."""
+
+    command: str
+    log: Path
+
+    @property
+    def builds(self) -> int:
+        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
+
+
+@pytest.fixture
+def ready() -> str:
+    """Path of a finished library, built by the real compiler."""
+    library = kernels(torch.zeros(1, dtype=torch.float64))
+    assert library is not None, "the tests need a C compiler"
+    return library._name
+
+
+@pytest.fixture(autouse=True)
+def _fresh(ready, monkeypatch, tmp_path):
+    """Nothing built, nothing loaded, and nothing of it left behind."""
+    native._library.cache_clear()
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path / "cache"))
+    yield
+    native._library.cache_clear()
+
+
+def make_compiler(folder: Path, action: str, version: str = "1") -> Compiler:
+    log, script = folder / f"log{version}", folder / f"compiler{version}.py"
+    script.write_text(FAKE.format(version=version, log=log, action=action))
+    return Compiler(f"{sys.executable} -S {script}", log)
+
+
+@pytest.fixture
+def working(ready, monkeypatch, tmp_path) -> Compiler:
+    compiler = make_compiler(tmp_path, COPY.format(wait=0, ready=ready))
+    monkeypatch.setenv("CC", compiler.command)
+    return compiler
+
+
+def load() -> object:
+    return kernels(torch.zeros(1, dtype=torch.float64))
+
+
+def contracted() -> torch.Tensor:
+    """Something that a caller of the kernels computes."""
+    irreps = (Irrep(0, 1), Irrep(1, -1))
+    plan = contraction(irreps, irreps, 2)
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn((3, 4, 5), generator=generator, dtype=torch.float64)
+    weights = torch.randn((2, plan.path_count, 5), generator=generator, dtype=torch.float64)
+    return contract(features, weights, torch.tensor([1, 0, 1]), plan)
+
+
+def kept() -> list[str]:
+    folder = cache_folder()
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_without_a_compiler_the_plain_form_computes_and_says_so_once(monkeypatch, tmp_path) -> None:
+    with plain_only():
+        expected = contracted()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.warns(RuntimeWarning, match="no C compiler was found .* several times slower"):
+        found = contracted()
+    assert torch.equal(found, expected)
+    assert torch.equal(contracted(), expected)  # a second warning would be an error
+    assert load() is None
+
+
+def test_a_broken_compiler_is_named_with_its_first_complaint(monkeypatch, tmp_path) -> None:
+    compiler = make_compiler(tmp_path, FAIL)
+    monkeypatch.setenv("CC", compiler.command)
+    with pytest.warns(RuntimeWarning, match=r"could not build .*\(kernels\.c:1: no such thing\)"):
+        assert load() is None
+    assert load() is None
+    assert compiler.builds == 1
+    assert kept() == []
+
+
+def test_a_compiler_that_is_not_there(monkeypatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler-at-all")
+    with pytest.warns(RuntimeWarning, match="no-such-compiler-at-all could not build"):
+        assert load() is None
+
+
+def test_a_compiler_that_never_ends(ready, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(native, "COMPILER_LIMIT", 1.0)
+    compiler = make_compiler(tmp_path, COPY.format(wait=60, ready=ready))
+    monkeypatch.setenv("CC", compiler.command)
+    with pytest.warns(RuntimeWarning, match="timed out"):
+        assert load() is None
+    assert kept() == []
+
+
+def test_a_library_that_cannot_be_loaded(monkeypatch, tmp_path) -> None:
+    text = "Path(sys.argv[sys.argv.index('-o') + 1]).write_text('no library')"
+    monkeypatch.setenv("CC", make_compiler(tmp_path, text).command)
+    with pytest.warns(RuntimeWarning, match="could not build the kernels"):
+        assert load() is None
+
+
+def test_the_second_load_builds_nothing(working) -> None:
+    first = load()
+    native._library.cache_clear()
+    second = load()
+    assert first is not None
+    assert second is not None
+    assert working.builds == 1
+    assert len(kept()) == 1
+
+
+def test_another_compiler_builds_another_library(working, ready, monkeypatch, tmp_path) -> None:
+    load()
+    newer = make_compiler(tmp_path, COPY.format(wait=0, ready=ready), version="2")
+    monkeypatch.setenv("CC", newer.command)
+    native._library.cache_clear()
+    load()
+    assert (working.builds, newer.builds) == (1, 1)
+    assert len(kept()) == 2
+
+
+@pytest.mark.parametrize("changed", ["SOURCES", "FLAGS", "processor", "precision"])
+def test_the_name_of_a_library_holds_all_it_depends_on(changed, working, monkeypatch) -> None:
+    before = native._build(working.command, "double")
+    if changed == "SOURCES":
+        monkeypatch.setattr(native, "SOURCES", native.SOURCES[:-1])
+    elif changed == "FLAGS":
+        monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-g"))
+    elif changed == "processor":
+        monkeypatch.setattr(native, "_processor", lambda: "another")
+    precision = "float" if changed == "precision" else "double"
+    assert native._build(working.command, precision) != before
+    assert working.builds == 2
+
+
+def test_two_builds_at_once_end_with_one_good_library(ready, tmp_path) -> None:
+    """As two processes do it: they share nothing but the folder."""
+    compiler = make_compiler(tmp_path, COPY.format(wait=0.3, ready=ready))
+    barrier = threading.Barrier(2)
+
+    def build(_: int) -> Path:
+        barrier.wait()
+        return native._build(compiler.command, "double")
+
+    with ThreadPoolExecutor(2) as pool:
+        paths = set(pool.map(build, range(2)))
+    assert compiler.builds == 2
+    assert [path.name for path in paths] == kept()
+    assert paths.pop().read_bytes() == Path(ready).read_bytes()
+
+
+def test_threads_of_one_process_build_once(working) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        libraries = set(pool.map(lambda _: id(load()), range(4)))
+    assert len(libraries) == 1
+    assert working.builds == 1
+
+
+def test_where_libraries_are_kept(monkeypatch, tmp_path) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("SUREFOOT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "surefoot"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_folder() == tmp_path / ".cache" / "surefoot"
+
+
+def test_a_folder_that_cannot_be_written_to(working, monkeypatch, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(RuntimeWarning, match="file/cache cannot be written to.* SUREFOOT_CACHE may"):
+        assert load() is None
+
+
+def test_nobody_home(working, monkeypatch) -> None:
+    monkeypatch.delenv("SUREFOOT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.warns(RuntimeWarning, match="home directory"):
+        assert load() is None
+
+
+def test_what_the_kernels_are_for() -> None:
+    single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernels(double.half()) is None
+        assert kernels(double, single) is None
+        assert kernels(double.long()) is None
+        assert kernels(torch.zeros(1, dtype=torch.float64, device="meta")) is None
+
+
+def test_plain_only_ends_with_its_block(working) -> None:
+    def fail() -> None:
+        with plain_only():
+            assert load() is None
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert load() is not None
+
+
+def test_address() -> None:
+    values = torch.arange(12.0).reshape(3, 4)
+    assert address(values).value == values.data_ptr()
+    assert address(values[1]).value == values.data_ptr() + 16
+    assert address(None).value is None
+    for wrong in (values.T, values.half(), values.int(), values.bool()):
+        with pytest.raises(ValueError, match="a kernel was given a tensor"):
+            address(wrong)
+
+
+@pytest.mark.parametrize(
+    ("threads", "count", "least", "expected"),
+    [
+        (1, 100, 1, [(0, 100)]),
+        (2, 100, 60, [(0, 100)]),
+        (2, 101, 50, [(0, 50), (50, 101)]),
+        (3, 10, 3, [(0, 3), (3, 6), (6, 10)]),
+        (3, 5, 2, [(0, 2), (2, 5)]),
+        (2, 0, 1, [(0, 0)]),
+        (2, 4, 0, [(0, 2), (2, 4)]),
+    ],
+)
+def test_share_takes_every_item_once(threads, count, least, expected) -> None:
+    ranges: list[tuple[int, int]] = []
+    torch.set_num_threads(threads)
+    try:
+        share(count, least, lambda begin, end: ranges.append((begin, end)))
+    finally:
+        torch.set_num_threads(1)
+    assert sorted(ranges) == expected
+
+
+def test_share_runs_at_the_same_time_and_passes_errors_on() -> None:
+    barrier = threading.Barrier(2, timeout=20)
+
+    def meet(begin: int, end: int) -> None:
+        barrier.wait()
+
+    def fail(begin: int, end: int) -> None:
+        barrier.wait()
+        if begin:
+            raise KeyError(begin)
+
+    torch.set_num_threads(2)
+    try:
+        share(8, 1, meet)
+        with pytest.raises(KeyError, match="4"):
+            share(8, 1, fail)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_every_source_is_named() -> None:
+    """What is not in the digest could change without a new build."""
+    folder = Path(native.__file__).parent
+    assert {path.name for path in folder.iterdir() if path.suffix in (".c", ".h")} == set(
+        native.SOURCES
+    )
+
+
+@pytest.mark.slow
+def test_a_real_compiler(monkeypatch, tmp_path) -> None:
+    """Short flags, since only the build is asked for; a name with a space comes as two words."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    assert compiler is not None
+    monkeypatch.setenv("CC", f"{shlex.quote(compiler)} -w")
+    monkeypatch.setattr(native, "FLAGS", ("-O0", "-shared", "-fPIC"))
+    with plain_only():
+        expected = contracted()
+    torch.testing.assert_close(contracted(), expected, rtol=1e-12, atol=1e-12)
+    assert len(kept()) == 1
