@@ -9,7 +9,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.blocks.angular import MAX_DEGREE, clebsch_gordan
-from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
+from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irreps
 from surefoot.blocks.dense import Weights
-from surefoot.graph import Segments
+from surefoot.graph import Rows, Segments
 
 
 @dataclass(frozen=True)
@@ -170,28 +169,24 @@ def mix(
         blocks: layout of x.
         results: irreps of the output, in this order.
     """
-    by_irrep = {block.irrep: block for block in blocks}
+    # One split: its slope is one concatenation, that of slices a sum of mostly zeros.
+    pieces = x.split([block.stop - block.start for block in blocks], -2)
+    by_irrep = {block.irrep: piece for block, piece in zip(blocks, pieces, strict=True)}
     parts = []
     for irrep in results:
-        block = by_irrep.get(irrep)
+        piece = by_irrep.get(irrep)
         matrix = weights.get(str(irrep))
-        if block is None or matrix is None:
+        if piece is None or matrix is None:
             width = next(iter(weights.values())).shape[-1]
             parts.append(x.new_zeros((*x.shape[:-2], irrep.dim, width)))
             continue
-        flat = _side_by_side(x, block)
+        flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)  # copies as more channels
         parts.append(
             (flat.flatten(-3, -2) @ (matrix / math.sqrt(matrix.shape[-2]))).unflatten(
                 -2, flat.shape[-3:-1]
             )
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
-
-
-def _side_by_side(x: Tensor, block: Block) -> Tensor:
-    """(…, rows, 2l+1, copies · channels): the copies of an irrep as more channels."""
-    part = x[..., block.start : block.stop, :]
-    return part.reshape(*part.shape[:-2], block.irrep.dim, -1)
 
 
 def by_species(species: Int[Tensor, " atoms"], count: int) -> Segments:
@@ -224,16 +219,16 @@ def mix_species(
     if species.count == 1:
         return mix(x, {name: w.select(-3, 0) for name, w in weights.items()}, blocks, results)
     x = x if order is None else _reorder(x, order)
-    bounds = species.offsets.tolist()
+    sizes = species.offsets.diff().tolist()
     parts = [
         mix(
-            x[..., low:high, :, :],
+            piece,
             {name: w.select(-3, index) for name, w in weights.items()},
             blocks,
             results,
         )
-        for index, (low, high) in enumerate(pairwise(bounds))
-        if high > low
+        for index, piece in enumerate(x.split(sizes, -3))
+        if sizes[index]
     ]
     joined = torch.cat(parts, -3)
     return joined if order is None else _reorder(joined, torch.argsort(order))
@@ -254,3 +249,18 @@ class _Reorder(torch.autograd.Function):
 
 def _reorder(x: Tensor, order: Tensor) -> Tensor:
     return _Reorder.apply(x, order)  # type: ignore[no-any-return]
+
+
+def read_out(x: Float[Tensor, "*members rows components channels"], irreps: Multiplicities) -> Rows:
+    """What heads see of features: the scalars, and degree 2 of natural parity where it is there.
+
+    Args:
+        x: (…, rows, components, channels).
+        irreps: of x, in its order, each with the channels that it fills.
+    """
+    blocks = arrange([irrep for _, irrep in irreps])
+    parts = {
+        block.irrep: x[..., block.start : block.stop, :count]
+        for block, (count, _) in zip(blocks, irreps, strict=True)
+    }
+    return Rows(values=parts[Irrep(0, 1)].select(-2, 0), quadrupoles=parts.get(Irrep(2, 1)))

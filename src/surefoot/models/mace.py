@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
 from surefoot.blocks.angular import harmonics
@@ -43,13 +43,13 @@ from surefoot.blocks.products import (
     init_mix_species,
     mix,
     mix_species,
+    read_out,
 )
 from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
-from surefoot.graph import Features, Geometry, Rows, pairs_to_edges, segment_sum
+from surefoot.graph import Features, Geometry, pairs_to_edges, segment_sum
 from surefoot.settings import Settings
 
 SCALARS: Irreps = (Irrep(0, 1),)
-QUADRUPOLE = Irrep(2, 1)
 BASES = {"bessel": Bessel, "gaussian": Gaussians}
 
 
@@ -125,7 +125,7 @@ class Mace(Settings):
     cutoff_power: int = Field(
         default=5, ge=2, description="p of the polynomial cutoff; more is steeper at the end"
     )
-    radial: tuple[int, ...] = Field(
+    radial: tuple[PositiveInt, ...] = Field(
         default=(64, 64, 64), description="hidden widths of the radial network"
     )
 
@@ -234,7 +234,7 @@ class Mace(Settings):
                     atoms, skip, arrange(layer.inputs), layer.outputs, species
                 )
             atoms = updated
-            rows.append(_rows(atoms, layer.outputs))
+            rows.append(read_out(atoms, tuple((self.channels, irrep) for irrep in layer.outputs)))
         return Features(layers=tuple(rows), geometry=geometry)
 
     def _radial(self, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
@@ -260,14 +260,3 @@ class Mace(Settings):
 
 def _times(values: Tensor, envelope: Tensor | None) -> Tensor:
     return values if envelope is None else values * envelope
-
-
-def _rows(atoms: Tensor, irreps: Irreps) -> Rows:
-    """Scalars, and degree 2 where it is there."""
-    blocks = {block.irrep: block for block in arrange(irreps)}
-    scalars = blocks[SCALARS[0]]
-    second = blocks.get(QUADRUPOLE)
-    return Rows(
-        values=atoms[..., scalars.start, :],
-        quadrupoles=None if second is None else atoms[..., second.start : second.stop, :],
-    )

@@ -43,13 +43,13 @@ from surefoot.blocks.products import (
     channel_product,
     mix,
     mix_species,
+    read_out,
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
-from surefoot.graph import Features, Geometry, Rows
+from surefoot.graph import Features, Geometry
 from surefoot.settings import Settings
 
 SCALAR = Irrep(0, 1)
-QUADRUPOLE = Irrep(2, 1)
 HIGHEST = 6  # degree up to which the tests compare with the plain formula
 
 Shapes = dict[str, tuple[tuple[int, ...], int]]
@@ -186,7 +186,7 @@ class Race(Settings):
             atoms = updated + mix_species(
                 atoms, branch(part, "skip"), arrange(before), after, species
             )
-            rows.append(_rows(atoms, layer.outputs))
+            rows.append(read_out(atoms, layer.outputs))
         return Features(layers=tuple(rows), geometry=geometry)
 
 
@@ -291,15 +291,6 @@ def spread(values: Tensor, sizes: Sequence[int], width: int, axis: int) -> Tenso
     shape = list(values.shape)
     shape[axis] = width * len(sizes)
     return values.new_zeros(shape).index_copy(axis, torch.cat(places).to(values.device), values)
-
-
-def _rows(atoms: Tensor, irreps: Multiplicities) -> Rows:
-    """Scalars, and degree 2 where it is there, without the channels that are filled up."""
-    parts = {
-        block.irrep: atoms[..., block.start : block.stop, :count]
-        for block, (count, _) in zip(arrange(_bare(irreps)), irreps, strict=True)
-    }
-    return Rows(values=parts[SCALAR].squeeze(-2), quadrupoles=parts.get(QUADRUPOLE))
 
 
 _BOTH_TO_2 = "64x0e + 64x0o + 64x1o + 64x1e + 64x2e + 64x2o"

@@ -137,9 +137,7 @@ def _leave_out(splits: Splits, parts: Parts) -> Bool[np.ndarray, "members sample
     return np.concatenate([folds, aside], axis=1)
 
 
-def _to_baseline(
-    statistics: Statistics, learnt: Sequence[Sample], cutoff: float
-) -> Baseline:
+def _to_baseline(statistics: Statistics, learnt: Sequence[Sample], cutoff: float) -> Baseline:
     atoms = sum(sample.graph.numbers.shape[0] for sample in learnt)
     edges = sum(sample.graph.edge_index.shape[1] for sample in learnt)
     if edges == 0:

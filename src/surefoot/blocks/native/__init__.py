@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,17 +31,19 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 COMPILER_LIMIT = 300.0  # seconds; some ten are usual
 
 _loading = threading.Lock()
-_plain: ContextVar[bool] = ContextVar("plain", default=False)
+_plain = threading.Event()  # of the whole process: threads that share members follow
 
 
 @contextmanager
 def plain_only() -> Iterator[None]:
-    """Inside, no kernel is used: the plain forms compute everything."""
-    token = _plain.set(True)
+    """Inside, no kernel is used in this process: the plain forms compute everything."""
+    before = _plain.is_set()
+    _plain.set()
     try:
         yield
     finally:
-        _plain.reset(token)
+        if not before:
+            _plain.clear()
 
 
 def kernels(*tensors: Tensor) -> ctypes.CDLL | None:
@@ -53,7 +54,7 @@ def kernels(*tensors: Tensor) -> ctypes.CDLL | None:
     """
     kind = tensors[0].dtype
     usable = kind in REALS and all(t.device.type == "cpu" and t.dtype == kind for t in tensors)
-    if not usable or _plain.get():
+    if not usable or _plain.is_set():
         return None
     with _loading:  # members on threads of their own build nothing twice
         return _library(REALS[kind])
@@ -141,6 +142,7 @@ def _build(compiler: str, real: str) -> Path:
                 text=True,
                 timeout=COMPILER_LIMIT,
             )
+            Path(temporary).chmod(0o755)
             Path(temporary).replace(target)
         finally:
             Path(temporary).unlink(missing_ok=True)

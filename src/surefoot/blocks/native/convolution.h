@@ -22,30 +22,32 @@ typedef struct {
 
 #define MOST 23 /* components of degree 11 */
 
-/* Degrees up to 3 are unrolled by the compiler; others run the same code with loops. */
-#define CALL(name, inputs, outputs, A, B, C, RESULT)                                           \
-  name##_lanes(plan, path, p, inputs, outputs, A, B, C, RESULT, e, 0, whole, LANES);           \
-  name##_one(plan, path, p, inputs, outputs, A, B, C, RESULT, e, whole, all, 1)
+/* Degrees up to 3 are unrolled by the compiler; others, and channels that fill no vector, run the
+   same code with loops. */
+#define LANE(name, inputs, outputs, A, B, C, RESULT) \
+  name##_lanes(plan, path, p, inputs, outputs, A, B, C, RESULT, e, 0, whole, LANES)
 #define BY_DEGREE(name, A, B, C, RESULT)                                                       \
   switch (path->inputs * 32 + path->outputs) {                                                 \
-    case 1 * 32 + 1: CALL(name, 1, 1, A, B, C, RESULT); break; \
-    case 1 * 32 + 3: CALL(name, 1, 3, A, B, C, RESULT); break; \
-    case 1 * 32 + 5: CALL(name, 1, 5, A, B, C, RESULT); break; \
-    case 1 * 32 + 7: CALL(name, 1, 7, A, B, C, RESULT); break; \
-    case 3 * 32 + 1: CALL(name, 3, 1, A, B, C, RESULT); break; \
-    case 3 * 32 + 3: CALL(name, 3, 3, A, B, C, RESULT); break; \
-    case 3 * 32 + 5: CALL(name, 3, 5, A, B, C, RESULT); break; \
-    case 3 * 32 + 7: CALL(name, 3, 7, A, B, C, RESULT); break; \
-    case 5 * 32 + 1: CALL(name, 5, 1, A, B, C, RESULT); break; \
-    case 5 * 32 + 3: CALL(name, 5, 3, A, B, C, RESULT); break; \
-    case 5 * 32 + 5: CALL(name, 5, 5, A, B, C, RESULT); break; \
-    case 5 * 32 + 7: CALL(name, 5, 7, A, B, C, RESULT); break; \
-    case 7 * 32 + 1: CALL(name, 7, 1, A, B, C, RESULT); break; \
-    case 7 * 32 + 3: CALL(name, 7, 3, A, B, C, RESULT); break; \
-    case 7 * 32 + 5: CALL(name, 7, 5, A, B, C, RESULT); break; \
-    case 7 * 32 + 7: CALL(name, 7, 7, A, B, C, RESULT); break; \
-    default: CALL(name, path->inputs, path->outputs, A, B, C, RESULT);                         \
-  }
+    case 1 * 32 + 1: LANE(name, 1, 1, A, B, C, RESULT); break; \
+    case 1 * 32 + 3: LANE(name, 1, 3, A, B, C, RESULT); break; \
+    case 1 * 32 + 5: LANE(name, 1, 5, A, B, C, RESULT); break; \
+    case 1 * 32 + 7: LANE(name, 1, 7, A, B, C, RESULT); break; \
+    case 3 * 32 + 1: LANE(name, 3, 1, A, B, C, RESULT); break; \
+    case 3 * 32 + 3: LANE(name, 3, 3, A, B, C, RESULT); break; \
+    case 3 * 32 + 5: LANE(name, 3, 5, A, B, C, RESULT); break; \
+    case 3 * 32 + 7: LANE(name, 3, 7, A, B, C, RESULT); break; \
+    case 5 * 32 + 1: LANE(name, 5, 1, A, B, C, RESULT); break; \
+    case 5 * 32 + 3: LANE(name, 5, 3, A, B, C, RESULT); break; \
+    case 5 * 32 + 5: LANE(name, 5, 5, A, B, C, RESULT); break; \
+    case 5 * 32 + 7: LANE(name, 5, 7, A, B, C, RESULT); break; \
+    case 7 * 32 + 1: LANE(name, 7, 1, A, B, C, RESULT); break; \
+    case 7 * 32 + 3: LANE(name, 7, 3, A, B, C, RESULT); break; \
+    case 7 * 32 + 5: LANE(name, 7, 5, A, B, C, RESULT); break; \
+    case 7 * 32 + 7: LANE(name, 7, 7, A, B, C, RESULT); break; \
+    default: LANE(name, path->inputs, path->outputs, A, B, C, RESULT);                         \
+  }                                                                                            \
+  if (whole < all)                                                                             \
+    name##_one(plan, path, p, path->inputs, path->outputs, A, B, C, RESULT, e, whole, all, 1);
 #endif
 
 #define LOAD NAME(load, KIND)
@@ -59,10 +61,10 @@ INLINE void NAME(out, KIND)(const Plan *plan, const Path *path, int p, const int
                             const int outputs, const REAL *M, const REAL *w, const REAL *x,
                             REAL *out, int64_t e, int begin, int end, int step) {
   const int64_t C = plan->channels;
-  const REAL *matrix = M + e * plan->entries + path->entry;
+  const REAL *restrict matrix = M + e * plan->entries + path->entry;
   const REAL *sent = x + (plan->senders[e] * plan->components + path->start) * C;
   const REAL *weights = w + (plan->pairs[e] * plan->path_count + p) * C;
-  REAL *row = out + (plan->receivers[e] * plan->results + path->first) * C;
+  REAL *restrict row = out + (plan->receivers[e] * plan->results + path->first) * C;
   const int64_t stride = path->stride * C;
   for (int c = begin; c < end; c += step) {
     const T weight = LOAD(weights + c);
@@ -83,10 +85,10 @@ INLINE void NAME(sender, KIND)(const Plan *plan, const Path *path, int p, const 
                                const int outputs, const REAL *g, const REAL *M, const REAL *w,
                                REAL *gx, int64_t e, int begin, int end, int step) {
   const int64_t C = plan->channels;
-  const REAL *matrix = M + e * plan->entries + path->entry;
+  const REAL *restrict matrix = M + e * plan->entries + path->entry;
   const REAL *slope = g + (plan->receivers[e] * plan->results + path->first) * C;
   const REAL *weights = w + (plan->pairs[e] * plan->path_count + p) * C;
-  REAL *row = gx + (plan->senders[e] * plan->components + path->start) * C;
+  REAL *restrict row = gx + (plan->senders[e] * plan->components + path->start) * C;
   const int64_t stride = path->stride * C;
   for (int c = begin; c < end; c += step) {
     const T weight = LOAD(weights + c);
@@ -107,10 +109,10 @@ INLINE void NAME(radial, KIND)(const Plan *plan, const Path *path, int p, const 
                                const int outputs, const REAL *g, const REAL *M, const REAL *x,
                                REAL *gw, int64_t e, int begin, int end, int step) {
   const int64_t C = plan->channels;
-  const REAL *matrix = M + e * plan->entries + path->entry;
+  const REAL *restrict matrix = M + e * plan->entries + path->entry;
   const REAL *sent = x + (plan->senders[e] * plan->components + path->start) * C;
   const REAL *slope = g + (plan->receivers[e] * plan->results + path->first) * C;
-  REAL *row = gw + (plan->pairs[e] * plan->path_count + p) * C;
+  REAL *restrict row = gw + (plan->pairs[e] * plan->path_count + p) * C;
   const int64_t stride = path->stride * C;
   for (int c = begin; c < end; c += step) {
     T value[MOST], sum = LOAD(row + c);
@@ -134,7 +136,7 @@ INLINE void NAME(angular, KIND)(const Plan *plan, const Path *path, int p, const
   const REAL *sent = x + (plan->senders[e] * plan->components + path->start) * C;
   const REAL *slope = g + (plan->receivers[e] * plan->results + path->first) * C;
   const REAL *weights = w + (plan->pairs[e] * plan->path_count + p) * C;
-  REAL *matrix = gM + e * plan->entries + path->entry;
+  REAL *restrict matrix = gM + e * plan->entries + path->entry;
   const int64_t stride = path->stride * C;
   UNROLL
   for (int m3 = 0; m3 < outputs; ++m3) {
