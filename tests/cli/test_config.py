@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from surefoot.cli.config import Config, load_config, write_template
+from surefoot.cli.recipes import RECIPES
 from surefoot.cli.screen import UserError
 from surefoot.data.load import load_splits
 from surefoot.models import MODELS
@@ -25,9 +26,12 @@ def test_template_is_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_template_of_every_model_is_its_defaults(surefoot, tmp_path: Path, name: str) -> None:
+def test_template_of_every_model_is_its_recipe(surefoot, tmp_path: Path, name: str) -> None:
+    """Everything else is at its default."""
     config = load_config(write(tmp_path, surefoot("template", "--model", name).stdout))
-    assert config.model == MODELS[name]()
+    recipe = {section: dict(values) for section, values in RECIPES.get(name, {}).items()}
+    recipe["model"] = {"name": name, **recipe.get("model", {})}
+    assert config == Config.model_validate({"data": {"train": ["train.xyz"]}, **recipe})
     wrong = write(tmp_path, f"data: {{train: [a]}}\nmodel: {{name: {name}, cutof: 3}}")
     with pytest.raises(UserError, match=r"model\.cutof.* cutoff"):
         load_config(wrong)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from surefoot.blocks.conditioning import Conditioning
+from surefoot.cli.recipes import RECIPES
 from surefoot.cli.screen import UserError
 from surefoot.data.load import DataSettings
 from surefoot.data.read import Frame
@@ -167,7 +168,7 @@ def write_template(
         train: files to train on.
         frames: what they hold; where there are fewer groups than members, the posterior is adapted,
             and where one composition is in two states, the conditioning.
-        model: whose keys are written.
+        model: whose keys are written, with the recipe that was found to train it well.
 
     Raises:
         UserError: if there is no such model.
@@ -175,10 +176,13 @@ def write_template(
     if model not in MODELS:
         raise UserError(f"--model {model}: not known; there is {', '.join(MODELS)}.")
     given, notes = _adapt(frames)
-    given["model"] = {"name": model}
+    given |= {section: dict(values) for section, values in RECIPES.get(model, {}).items()}
+    given["model"] = {"name": model, **given.get("model", {})}
     given["data"] = {**given.get("data", {}), "train": list(train)}
+    recipe = f" or a value found to train {model} well" if model in RECIPES else ""
     lines = [
-        "# surefoot config. Every key is at its default and may be left out, except data: train.",
+        f"# surefoot config. Every key is at its default{recipe}.",
+        "# Without a key its default holds; only data: train has none.",
         "# A mistyped key is an error that names the nearest valid ones.",
         *notes,
     ]
@@ -231,7 +235,7 @@ def _section(settings: type[Settings], given: Mapping[str, Any], depth: int) -> 
             lines.append(f"{indent}# {field.description}")
         inner = settings_class(field.annotation)
         if inner is not None:
-            lines += [f"{indent}{name}:", *_section(inner, {}, depth + 1)]
+            lines += [f"{indent}{name}:", *_section(inner, given.get(name, {}), depth + 1)]
             continue
         value = given.get(name, field.default)
         text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)

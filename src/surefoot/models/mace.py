@@ -4,15 +4,18 @@ Paper: Batatia, Kovács, Simm, Ortner, Csányi, NeurIPS 2022, arXiv:2206.07697.
 Faithful: the interaction blocks of mace-torch 0.3 (plain or residual first layer, sums divided by
     the mean number of neighbours or by a learned density), products up to any correlation, one
     read-out per layer; with the same weights energies, forces and stress are those of mace-torch.
-Differs: the paths of the symmetric contraction are linearly independent, where the original has
-    some that are equal or zero, so there are fewer weights for the same functions; the read-outs
-    are the head's; radial weights are computed once for an edge and its reverse.
+Differs: sums are divided by the root of the mean number of neighbours unless told otherwise, since
+    products of three sums divided by the number itself are too small to learn quickly; the paths
+    of the symmetric contraction are linearly independent, where the original has some that are
+    equal or zero, so there are fewer weights for the same functions; the read-outs are the head's;
+    radial weights are computed once for an edge and its reverse.
 Cost: layers × (½ edges × (radial network + paths × channels)
     + edges × channels × Σ_paths (2 l1 + 1)(2 l3 + 1) + atoms × channels × (monomials + channels)).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,9 +109,10 @@ class Mace(Settings):
         description="first layer: residual adds a linear map of the element, plain (as in the "
         "paper) gives atoms without neighbours no energy",
     )
-    normalisation: Literal["neighbors", "density"] = Field(
-        default="neighbors",
-        description="sums are divided by the mean number of neighbours, or by a learned density",
+    normalisation: Literal["root_neighbors", "neighbors", "density"] = Field(
+        default="root_neighbors",
+        description="sums are divided by the root of the mean number of neighbours, so that they "
+        "keep their size; by the number itself, as in the paper; or by a learned density",
     )
     basis: Literal["bessel", "gaussian"] = Field(default="bessel", description="of the distances")
     transform: Transform = Field(
@@ -252,6 +256,8 @@ class Mace(Settings):
         """What the sum over neighbours is divided by."""
         if self.normalisation == "neighbors":
             return geometry.neighbors
+        if self.normalisation == "root_neighbors":
+            return math.sqrt(geometry.neighbors)
         density = torch.tanh(network(basis, branch(part, "density")).square())
         density = _times(density, envelope)
         by_atom = segment_sum(pairs_to_edges(density, geometry.graph), geometry.graph.receivers)

@@ -1,0 +1,28 @@
+"""What trains each model well: the values that `surefoot template --model` writes.
+
+Found on AcAc and 3BPA (benchmarks/accuracy.py); every key can be changed in the written file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+EQUIVARIANT: dict[str, dict[str, Any]] = {
+    "head": {"activation": "silu", "hidden": 16, "scaling": "normal"},
+    "loss": {
+        "energy": 5.0,
+        "forces": 1.0,
+        "energy_rule": "absolute",
+        "forces_rule": "norm",
+        "stress_rule": "absolute",
+    },
+    "train": {"learning_rate": 0.01, "amsgrad": False, "batch": {"graphs": 5}},
+}
+
+RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "mace": EQUIVARIANT,
+    "race": EQUIVARIANT,
+    "allegro": EQUIVARIANT,
+}
+"""Model → section → key → value."""
