@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from surefoot.data.read import FileUnits, Keys
 
 Files = Annotated[list[str], typer.Argument(help="Files that ASE reads, or .npz of rMD17.")]
-PotentialFile = Annotated[Path, typer.Argument(help="A potential that `surefoot train` wrote.")]
+PotentialFile = Annotated[Path, typer.Argument(help="A potential that `surefoot train` or `convert` wrote.")]
 EnergyKey = Annotated[
     str | None, typer.Option(help="Key of the energy in info; `none` ignores energies.")
 ]

@@ -68,7 +68,8 @@ class Allegro(Settings):
     lmax: int = Field(default=2, ge=0, le=3, description="highest degree of the tensors")
     parity: Literal["full", "natural"] = Field(
         default="full",
-        description="tensors of both parities, or only of parity (-1)^l; one from 3 layers on",
+        description="tensors of both parities, or only of parity (-1)^l; the same with less than 3 "
+        "layers",
     )
     layers: int = Field(default=2, ge=1, description="tensor products, each with its own weights")
     scalars: int = Field(default=64, ge=1, description="scalar channels of each edge and layer")

@@ -2,7 +2,7 @@
 
 Paper: Batatia, Kovács, Simm, Ortner, Csányi, NeurIPS 2022, arXiv:2206.07697.
 Faithful: the interaction blocks of mace-torch 0.3 (plain or residual first layer, sums divided by
-    the mean number of neighbours or by a learned density), products up to any correlation, one
+    the mean number of neighbours or by a learned density), products of up to four factors, one
     read-out per layer; with the same weights energies, forces and stress are those of mace-torch.
 Differs: sums are divided by the root of the mean number of neighbours unless told otherwise, since
     products of three sums divided by the number itself are too small to learn quickly; the paths
@@ -106,8 +106,8 @@ class Mace(Settings):
     interactions: int = Field(default=2, ge=1, description="layers")
     first: Literal["residual", "plain"] = Field(
         default="residual",
-        description="first layer: residual adds a linear map of the element, plain (as in the "
-        "paper) gives atoms without neighbours no energy",
+        description="first layer: residual adds a linear map of the element; with plain (as in the "
+        "paper) atoms without neighbours have no features",
     )
     normalisation: Literal["root_neighbors", "neighbors", "density"] = Field(
         default="root_neighbors",

@@ -109,10 +109,10 @@ def _library(real: str) -> ctypes.CDLL | None:
         return None
 
 
+@functools.cache  # said once, not once per precision
 def _say_plain(reason: str) -> None:
     warnings.warn(
-        f"{reason}: until that is changed, equivariant models run several times slower in plain "
-        "torch.",
+        f"{reason}: until that is changed, equivariant models run slower, in plain torch.",
         RuntimeWarning,
         stacklevel=4,
     )
