@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import fcc111, molecule
 
+from surefoot.blocks.native import kernels
 from surefoot.data.convert import Sample, to_graph
 from surefoot.graph import Targets
 
@@ -23,6 +24,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compiled() -> None:
+    """The kernels; where there is no compiler only the plain forms can be tested."""
+    if kernels(torch.zeros(1)) is None:
+        pytest.skip("there is no C compiler, hence no kernels to test.")
 
 
 @pytest.fixture

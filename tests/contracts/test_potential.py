@@ -75,9 +75,7 @@ SMALL_MODELS: dict[str, Model] = {
         interactions=4,
         radial=(16, 16),
     ),
-    "race equal": Race(
-        cutoff=CUTOFF, irreps="8x0e + 8x1o", channels=8, max_ell=3, interactions=2
-    ),
+    "race equal": Race(cutoff=CUTOFF, irreps="8x0e + 8x1o", channels=8, max_ell=3, interactions=2),
 }
 SMALL_HEADS: dict[str, Head] = {
     "scalar": Scalar(),

@@ -143,6 +143,7 @@ def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float) -
         )
 
 
+@pytest.mark.usefixtures("compiled")
 def test_kernels_are_there() -> None:
     """Or all tests below would be of the plain form."""
     assert kernels(torch.zeros(1)) is not None
@@ -244,6 +245,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, function: type) -> list[int]:
     return calls
 
 
+@pytest.mark.usefixtures("compiled")
 def test_forces_do_not_ask_for_the_slope_of_the_table(monkeypatch) -> None:
     calls = counted(monkeypatch, module._TableBranch)
     inputs = make_inputs("triples", 7)

@@ -148,6 +148,7 @@ def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float) -
         )
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_graph_is_worth_asking() -> None:
     """Atoms without neighbours, several edges between the same atoms, edges to oneself."""
     graph = small_graph()
@@ -278,6 +279,7 @@ def chain(
     return run, (table.requires_grad_(), matrix.requires_grad_())
 
 
+@pytest.mark.usefixtures("compiled")
 def test_forces_of_one_layer_do_not_ask_for_the_slope_of_the_features(monkeypatch) -> None:
     calls = counted(monkeypatch, convolution._SentBranch)
     inputs = make_inputs("natural", 3)
@@ -357,6 +359,7 @@ def test_views_and_strides() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.usefixtures("compiled")
 def test_shapes_that_do_not_fit_are_refused(place) -> None:
     """Never read past the end of anything."""
     inputs = make_inputs("natural", 7)
@@ -368,6 +371,7 @@ def test_shapes_that_do_not_fit_are_refused(place) -> None:
         inputs.convolve(inputs.tensors[0][:, :-1], *inputs.tensors[1:])
 
 
+@pytest.mark.usefixtures("compiled")
 def test_indices_of_another_kind_are_refused() -> None:
     inputs = make_inputs("natural", 7)
     graph = replace(inputs.graph, pair_index=inputs.graph.pair_index.int())
@@ -382,6 +386,7 @@ def test_mixed_precision_takes_the_plain_form() -> None:
     assert_same([found], [inputs.convolve(*inputs.tensors)], 1e-6)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_threads_give_the_same_bits() -> None:
     """Each sum belongs to one thread."""
     rng = np.random.default_rng(3)
@@ -414,6 +419,7 @@ def test_threads_give_the_same_bits() -> None:
     assert all(torch.equal(one, two) for one, two in zip(*answers, strict=True))
 
 
+@pytest.mark.usefixtures("compiled")
 def test_kernels_are_not_left_in_the_middle() -> None:
     """What began with kernels cannot go on without them; silence would be worse."""
     inputs = make_inputs("natural", 2)

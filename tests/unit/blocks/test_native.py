@@ -47,7 +47,8 @@ class Compiler:
 def ready() -> str:
     """Path of a finished library, built by the real compiler."""
     library = kernels(torch.zeros(1, dtype=torch.float64))
-    assert library is not None, "the tests need a C compiler"
+    if library is None:
+        pytest.skip("there is no C compiler.")
     return library._name
 
 
@@ -55,9 +56,11 @@ def ready() -> str:
 def _fresh(ready, monkeypatch, tmp_path):
     """Nothing built, nothing loaded, and nothing of it left behind."""
     native._library.cache_clear()
+    native._say_plain.cache_clear()
     monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path / "cache"))
     yield
     native._library.cache_clear()
+    native._say_plain.cache_clear()
 
 
 def make_compiler(folder: Path, action: str, version: str = "1") -> Compiler:
@@ -97,7 +100,7 @@ def test_without_a_compiler_the_plain_form_computes_and_says_so_once(monkeypatch
         expected = contracted()
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.warns(RuntimeWarning, match="no C compiler was found .* several times slower"):
+    with pytest.warns(RuntimeWarning, match="no C compiler was found .* slower, in plain torch"):
         found = contracted()
     assert torch.equal(found, expected)
     assert torch.equal(contracted(), expected)  # a second warning would be an error
@@ -139,6 +142,7 @@ def test_a_library_that_cannot_be_loaded(monkeypatch, tmp_path) -> None:
 def test_the_second_load_builds_nothing(working) -> None:
     first = load()
     native._library.cache_clear()
+    native._say_plain.cache_clear()
     second = load()
     assert first is not None
     assert second is not None
@@ -151,6 +155,7 @@ def test_another_compiler_builds_another_library(working, ready, monkeypatch, tm
     newer = make_compiler(tmp_path, COPY.format(wait=0, ready=ready), version="2")
     monkeypatch.setenv("CC", newer.command)
     native._library.cache_clear()
+    native._say_plain.cache_clear()
     load()
     assert (working.builds, newer.builds) == (1, 1)
     assert len(kept()) == 2
