@@ -59,6 +59,12 @@ def test_every_default_is_in_the_template() -> None:
         ("data: {train: [a], units: {spin: 2S}}", ["data.units.spin", "2S", "unpaired"]),
         ("data: {train: [a]}\ntrain: {epochs: -3}", ["train.epochs", "-3", "greater"]),
         ("data: {train: [a]}\nmodel: {name: schnett}", ["schnett", "schnet"]),
+        ("data: {train: [a]}\nmodel: {name: race, max_ell: 7}", ["more than 6 is not built", "7"]),
+        (
+            "data: {train: [a]}\nmodel: {name: mace, correlation: 5}",
+            ["model.correlation: more than 4 is not built (found 5)."],
+        ),
+        ("data: {train: [a]}\nmodel: {name: allegro, lmax: 4}", ["more than 3 is not built"]),
         ("model: {features: 3}", ["data", "missing"]),
         ("data: {train: [a]}\nposterior: {members: 4, left_out: 1}", ["left_out", "two members"]),
         ("data: {train: [a]}\ntrain: {learning_rate: .nan}", ["learning_rate", "finite"]),

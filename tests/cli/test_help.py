@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
+
+from surefoot.cli import main
 
 VERBS = ("template", "label", "check", "train", "evaluate", "predict", "hat")
 
@@ -26,6 +29,26 @@ def test_help_needs_no_heavy_import() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = set(eval(done.stdout))  # noqa: S307 - our own list
     assert not heavy & {"torch", "numpy", "ase"}
+
+
+def test_warnings_of_the_package_are_sentences(surefoot, monkeypatch) -> None:
+    """Those of other packages stay as they are."""
+    shown: list[str] = []
+
+    def show(message: Warning, *_: object) -> None:
+        shown.append(str(message))
+
+    def warn() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn_explicit("ours", RuntimeWarning, main.__file__, 51)
+            warnings.warn_explicit("of torch", RuntimeWarning, "/torch/functional.py", 51)
+
+    monkeypatch.setattr(main, "app", warn)
+    monkeypatch.setattr(warnings, "showwarning", show)
+    assert surefoot().stderr == "surefoot: ours\n"
+    assert shown == ["of torch"]
+    assert warnings.showwarning is show
 
 
 def test_version(surefoot) -> None:

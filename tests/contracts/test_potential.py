@@ -475,7 +475,8 @@ def test_without_a_table_the_state_changes_nothing(case, small_structures) -> No
     energies = case.potential(
         case.weights, in_states(small_structures["ethanol"], *STATES.pairs)
     ).energy.mean
-    assert torch.equal(energies, energies[:1].expand(3))
+    # Rows of one product of matrices may be rounded differently.
+    torch.testing.assert_close(energies, energies[:1].expand(3), rtol=1e-14, atol=1e-13)
 
 
 def test_a_table_of_zeros_is_the_model_without_conditioning(

@@ -175,11 +175,11 @@ def mix(
     parts = []
     for irrep in results:
         piece = by_irrep.get(irrep)
-        matrix = weights.get(str(irrep))
-        if piece is None or matrix is None:
+        if piece is None:
             width = next(iter(weights.values())).shape[-1]
             parts.append(x.new_zeros((*x.shape[:-2], irrep.dim, width)))
             continue
+        matrix = weights[str(irrep)]
         flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)  # copies as more channels
         parts.append(
             (flat.flatten(-3, -2) @ (matrix / math.sqrt(matrix.shape[-2]))).unflatten(

@@ -99,7 +99,10 @@ class CosineCutoff:
 class PolynomialCutoff:
     """f(x) = 1 − (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) − p(p+1)/2 x^(p+2) with x = r / c.
 
-    Zero beyond the cutoff c, where it is twice differentiable.
+    Zero beyond the cutoff c, where it is twice differentiable. The terms cancel there, so other
+    forms are calculated, in which the gap y = 1 − x is a factor:
+
+    f = y³ Σ_{k<p} (k+1)(k+2)/2 x^k,    f' = −p(p+1)(p+2)/2 x^(p−1) y² / c
 
     Source: Gasteiger et al. 2020, eq. 8.
     """
@@ -108,21 +111,22 @@ class PolynomialCutoff:
     power: int = 6
 
     def derivative(self, lengths: Float[Tensor, " edges"], order: int) -> Float[Tensor, "edges 1"]:
-        """The polynomial differentiated term by term."""
+        """The product of f', differentiated by the rule of Leibniz."""
         p = self.power
-        terms = (
-            (1.0, 0),
-            (-0.5 * (p + 1) * (p + 2), p),
-            (float(p * (p + 2)), p + 1),
-            (-0.5 * p * (p + 1), p + 2),
-        )
-        x = lengths / self.cutoff
+        # The difference of lengths is exact near the cutoff, that of their ratio and 1 is not.
+        x, gap = lengths / self.cutoff, (self.cutoff - lengths) / self.cutoff
         value = torch.zeros_like(x)
-        for coefficient, power in terms:
-            if power >= order:
-                falling = math.perm(power, order)
-                value = value + coefficient * falling * x ** (power - order)
-        value = value / self.cutoff**order
+        if order == 0:
+            for k in reversed(range(p)):
+                value = value * x + 0.5 * (k + 1) * (k + 2)
+            value = value * gap**3
+        else:
+            squares = (gap.square(), -2.0 * gap, 2.0)  # y² and its derivatives
+            for j, square in enumerate(squares[:order]):
+                falling = math.comb(order - 1, j) * math.perm(p - 1, order - 1 - j)
+                if falling:
+                    value = value + falling * x ** (p - order + j) * square
+            value = value * (-0.5 * p * (p + 1) * (p + 2) / self.cutoff**order)
         return torch.where(lengths < self.cutoff, value, 0.0).unsqueeze(-1)
 
 

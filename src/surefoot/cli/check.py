@@ -15,6 +15,7 @@ from surefoot.cli.options import (
     LengthUnit,
     SpinUnit,
     StressKey,
+    StressOrder,
     StressUnit,
 )
 
@@ -36,6 +37,7 @@ def run(
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
     stress_unit: StressUnit = "auto",
+    stress_order: StressOrder = "auto",
     spin_unit: SpinUnit = "auto",
     accept: Annotated[
         list[str] | None,
@@ -47,7 +49,7 @@ def run(
     from surefoot.data.read import describe_labels, read_frames
 
     keys = read_keys(energy_key, forces_key, stress_key)
-    units = read_units(energy_unit, length_unit, stress_unit, spin_unit)
+    units = read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit)
     splits = {"train": read_frames(files, keys, units)}
     if test:
         splits["test"] = read_frames(test, keys, units)

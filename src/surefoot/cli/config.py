@@ -122,6 +122,9 @@ def _explain(problem: Any, path: Path, content: Mapping[str, Any]) -> str:
         return f"{path}: the key '{name}' is missing; it has no default."
     reason = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
+    if problem["type"] == "less_than_equal" and location[0] == "model":
+        # Models end where their products are built and tested.
+        reason = f"more than {problem['ctx']['le']} is not built"
     shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {value!r})"
     return f"{path}: {name}: {reason}{shown}."
 
@@ -179,7 +182,7 @@ def write_template(
     given |= {section: dict(values) for section, values in RECIPES.get(model, {}).items()}
     given["model"] = {"name": model, **given.get("model", {})}
     given["data"] = {**given.get("data", {}), "train": list(train)}
-    recipe = f" or a value found to train {model} well" if model in RECIPES else ""
+    recipe = f" or a value to begin with for {model}" if model in RECIPES else ""
     lines = [
         f"# surefoot config. Every key is at its default{recipe}.",
         "# Without a key its default holds; only data: train has none.",

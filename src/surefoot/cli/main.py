@@ -7,9 +7,11 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
@@ -53,7 +55,7 @@ def main() -> None:
     With SUREFOOT_TRACEBACK=1 in the environment every error shows where it came from, too.
     """
     try:
-        with _sigterm_as_interrupt():
+        with _sigterm_as_interrupt(), _warnings_as_sentences():
             app()
     except KeyboardInterrupt:
         from surefoot.cli.screen import STATUS_INTERRUPTED, complain
@@ -79,6 +81,33 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         return missing_extra(error)
     return explain(error) if is_users(error) else None
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Warnings of the package are for the user: a sentence, without the place in the code."""
+    package, before = str(Path(__file__).parents[1]), warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        from surefoot.cli.screen import complain
+
+        if issubclass(category, RuntimeWarning) and filename.startswith(package):
+            complain(f"surefoot: {message}")
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from surefoot.data.read import FileUnits, Keys
+    from surefoot.data.file_units import FileUnits
+    from surefoot.data.read import Keys
 
 Files = Annotated[list[str], typer.Argument(help="Files that ASE reads, or .npz of rMD17.")]
-PotentialFile = Annotated[Path, typer.Argument(help="A potential that `surefoot train` or `convert` wrote.")]
+PotentialFile = Annotated[
+    Path, typer.Argument(help="A potential that `surefoot train` or `convert` wrote.")
+]
 EnergyKey = Annotated[
     str | None, typer.Option(help="Key of the energy in info; `none` ignores energies.")
 ]
@@ -25,6 +28,9 @@ EnergyUnit = Annotated[str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/m
 LengthUnit = Annotated[str, typer.Option(help="Å, Bohr or nm: the length in the forces.")]
 StressUnit = Annotated[
     str, typer.Option(help="GPa, kbar or VASP (its output); auto is energy / length³.")
+]
+StressOrder = Annotated[
+    str, typer.Option(help="Order of six components, such as 'xx yy zz xy xz yz'.")
 ]
 SpinUnit = Annotated[
     str,
@@ -42,14 +48,16 @@ def read_keys(energy: str | None, forces: str | None, stress: str | None) -> Key
     return Keys(energy=energy, forces=forces, stress=stress)
 
 
-def read_units(energy: str, length: str, stress: str, spin: str) -> FileUnits:
+def read_units(energy: str, length: str, stress: str, order: str, spin: str) -> FileUnits:
     """The units that options name.
 
     Raises:
         UserError: if one is not known.
     """
+    from pydantic import ValidationError
+
     from surefoot.cli.screen import UserError
-    from surefoot.data.read import SPIN_UNITS, FileUnits
+    from surefoot.data.file_units import SPIN_UNITS, FileUnits
     from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
 
     for name, value, known in (
@@ -61,7 +69,11 @@ def read_units(energy: str, length: str, stress: str, spin: str) -> FileUnits:
         if value not in known:
             raise UserError(f"{name} {value}: not known; there is {', '.join(known)}.")
     units = {"energy": energy, "length": length, "stress": stress, "spin": spin}
-    return FileUnits.model_validate(units)
+    try:
+        return FileUnits.model_validate({**units, "stress_order": order})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"--stress-order: {reason}.") from error
 
 
 def read_precision(precision: str | None):

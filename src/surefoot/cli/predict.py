@@ -16,6 +16,7 @@ from surefoot.cli.options import (
     Precision,
     SpinUnit,
     StressKey,
+    StressOrder,
     StressUnit,
 )
 
@@ -39,6 +40,7 @@ def run(
     energy_unit: EnergyUnit = "eV",
     length_unit: LengthUnit = "Å",
     stress_unit: StressUnit = "auto",
+    stress_order: StressOrder = "auto",
     spin_unit: SpinUnit = "auto",
 ) -> None:
     from dataclasses import replace
@@ -56,7 +58,7 @@ def run(
     frames = read_frames(
         [file],
         read_keys(energy_key, forces_key, stress_key),
-        read_units(energy_unit, length_unit, stress_unit, spin_unit),
+        read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit),
     )
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)

@@ -1,6 +1,6 @@
-"""What trains each model well: the values that `surefoot template --model` writes.
+"""Values to begin with for each model: what `surefoot template --model` writes.
 
-Found on AcAc and 3BPA (benchmarks/accuracy.py); every key can be changed in the written file.
+Every key can be changed in the written file.
 """
 
 from __future__ import annotations
@@ -10,13 +10,7 @@ from typing import Any
 
 EQUIVARIANT: dict[str, dict[str, Any]] = {
     "head": {"activation": "silu", "hidden": 16, "scaling": "normal"},
-    "loss": {
-        "energy": 5.0,
-        "forces": 1.0,
-        "energy_rule": "absolute",
-        "forces_rule": "norm",
-        "stress_rule": "absolute",
-    },
+    "loss": {"energy": 40.0, "forces": 1.0},
     "train": {"learning_rate": 0.01, "amsgrad": False, "batch": {"graphs": 5}},
 }
 

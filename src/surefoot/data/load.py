@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from surefoot.data.read import FileUnits, Frame, Keys, read_frames
+from surefoot.data.file_units import FileUnits
+from surefoot.data.read import Frame, Keys, read_frames
 from surefoot.data.splits import split_groups, split_random
 from surefoot.data.statistics import References, is_isolated
 from surefoot.settings import Settings

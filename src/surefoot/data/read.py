@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from surefoot.data.file_units import FileUnits, SpinUnit
 from surefoot.data.formats import read_ase, read_database, read_npz
 from surefoot.settings import Settings
 from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
@@ -40,10 +41,7 @@ CHARGE_KEYS = ("charge", "total_charge")
 SPIN_KEYS = ("spin", "spin_multiplicity", "total_spin", "multiplicity")
 CALCULATOR = "calculator"
 IGNORE = "none"
-SpinUnit = Literal["auto", "multiplicity", "unpaired"]
-SPIN_UNITS: tuple[SpinUnit, ...] = get_args(SpinUnit)
 SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
-VASP_ORDER = [0, 1, 2, 4, 5, 3]  # xx yy zz xy yz zx → ASE's xx yy zz yz xz xy
 ISOLATED = "IsolatedAtom"  # config_type of frames that give reference energies
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
 GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
@@ -55,24 +53,6 @@ class Keys(Settings):
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
-
-
-class FileUnits(Settings):
-    """Units of the labels in a file, `length` that of forces and stress; positions are in Å.
-
-    `spin` is the multiplicity 2S+1 or the number of unpaired electrons 2S. Where it is `auto`, a
-    file counts unpaired electrons if 0 occurs, which no multiplicity is, and every molecule's
-    number of electrons agrees.
-
-    `stress` is a unit of its own where the file does not use energy / length³: GPa or kbar, tensile
-    positive, in ASE's Voigt order; VASP stands for its output, kbar of pressure in the order xx,
-    yy, zz, xy, yz, zx.
-    """
-
-    energy: Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"] = "eV"
-    length: Literal["Å", "Angstrom", "Bohr", "nm"] = "Å"
-    stress: Literal["auto", "GPa", "kbar", "VASP"] = "auto"
-    spin: SpinUnit = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,22 +280,20 @@ def _find_stress(
         if stress is not None:
             unit = energy_unit / LENGTH_UNITS[units.length] ** 3
             unit = STRESS_UNITS.get(units.stress, unit)
-            return _full_stress(stress, units.stress) * unit, found
+            return _full_stress(stress, units.components) * unit, found
         if key is not None:
             return None, None
     for candidate in VIRIAL_KEYS if key is None else (key,):
         if candidate in atoms.info and abs(atoms.cell.volume) > 0:
-            virial = _full_stress(atoms.info[candidate], "auto") * energy_unit
+            virial = _full_stress(atoms.info[candidate], units.components) * energy_unit
             return -virial / atoms.cell.volume, candidate
     return None, None
 
 
-def _full_stress(value: Any, unit: str) -> np.ndarray:
+def _full_stress(value: Any, components: list[int]) -> np.ndarray:
     array = np.array(value, float)
     if array.shape == (6,):
-        if unit == "VASP":
-            array = array[VASP_ORDER]
-        return voigt_6_to_full_3x3_stress(array)
+        return voigt_6_to_full_3x3_stress(array[components])
     if array.size == 9:
         return array.reshape(3, 3)
     raise ValueError(

@@ -5,7 +5,7 @@ Comes in: weights and a `Geometry` (species and edge vectors, no positions). Goe
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
@@ -19,7 +19,13 @@ from surefoot.models.schnet import Schnet
 
 @runtime_checkable
 class Model(Protocol):
-    """What the rest of the house knows of a model."""
+    """What the rest of the house knows of a model.
+
+    Attributes:
+        native: whether it uses kernels in C where there are some.
+    """
+
+    native: ClassVar[bool]
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,7 @@ QUADRUPOLE = slice(4, 9)  # components of degree 2 and natural parity, behind de
 class Allegro(Settings):
     """Settings of Allegro, and the model itself: a pure function of weights and geometry."""
 
+    native: ClassVar[bool] = False  # kernels in C
     name: Literal["allegro"] = "allegro"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; an atom's energy depends on nothing farther away"

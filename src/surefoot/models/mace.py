@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, field_validator
@@ -90,6 +90,7 @@ class Layer:
 class Mace(Settings):
     """Settings of MACE, and the model itself: a pure function of weights and geometry."""
 
+    native: ClassVar[bool] = True  # kernels in C
     name: Literal["mace"] = "mace"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

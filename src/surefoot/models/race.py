@@ -24,7 +24,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -99,6 +99,7 @@ class Layer:
 class Race(Settings):
     """Settings of RACE, and the model itself: a pure function of weights and geometry."""
 
+    native: ClassVar[bool] = True  # kernels in C
     name: Literal["race"] = "race"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

@@ -12,7 +12,7 @@ Cost: interactions × (½ edges × features × (basis + features) + 3 × atoms �
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -36,6 +36,7 @@ from surefoot.settings import Settings
 class Schnet(Settings):
     """Settings of SchNet, and the model itself: a pure function of weights and geometry."""
 
+    native: ClassVar[bool] = False  # kernels in C
     name: Literal["schnet"] = "schnet"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, SupportsInt
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from surefoot.blocks.conditioning import States, UnknownState
@@ -190,7 +191,8 @@ def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Pre
         path: of the file.
         dtype: precision to compute in; that of the file where not set.
     Raises:
-        RefusedFile: if the file is missing, damaged, foreign or of another kind.
+        RefusedFile: if the file is missing, damaged, foreign or of another kind, or if its
+            weights are not those of its potential.
     """
     path = Path(path)
     tree, header = read_tree(path, KIND)
@@ -205,12 +207,50 @@ def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Pre
         calibration = Calibration(**header["calibration"])
         provenance = header["provenance"]
     except (KeyError, TypeError, ValueError) as error:
+        reason = _say_setting(error) if isinstance(error, ValidationError) else error
         raise RefusedFile(
-            f"{path}: made with parts this version of surefoot does not have ({error})."
+            f"{path}: made with parts this version of surefoot does not have ({reason})."
         ) from error
     if dtype is not None:
         tree = {name: value.to(dtype) for name, value in tree.items()}
-    return build_predictor(potential, posterior_type(tree), calibration, provenance)
+    predictor = build_predictor(potential, posterior_type(tree), calibration, provenance)
+    _require_weights(predictor, path)
+    return predictor
+
+
+def _say_setting(error: ValidationError) -> str:
+    """The first setting that is not as this version has it, on one line."""
+    problem = error.errors()[0]
+    name = ".".join([error.title, *map(str, problem["loc"])])
+    return f"{name}: {problem['msg']}, found {problem['input']!r}"
+
+
+def _require_weights(predictor: Predictor, path: Path) -> None:
+    """Refuse draws that are not weights of the potential: read as they are, some would not matter.
+
+    Raises:
+        RefusedFile: naming the first weight that is missing, left over or of another shape.
+    """
+    found = predictor.weights
+    fresh = predictor.potential.init(0, torch.float64)
+    for name in sorted(fresh.keys() - found.keys()):
+        raise RefusedFile(
+            f"{path}: the weight {name} of shape {tuple(fresh[name].shape)} is missing; the file "
+            "is of no use."
+        )
+    for name in sorted(found.keys() - fresh.keys()):
+        raise RefusedFile(
+            f"{path}: the weight {name} of shape {tuple(found[name].shape[1:])} is not one of the "
+            "potential; the file is of no use."
+        )
+    sets = tuple(found["model.embedding"].shape[:1])
+    for name in sorted(fresh):
+        shape, needed = tuple(found[name].shape), (*sets, *fresh[name].shape)
+        if shape != needed:
+            raise RefusedFile(
+                f"{path}: the weight {name} has the shape {shape}, and the potential needs "
+                f"{needed}, sets of weights first; the file is of no use."
+            )
 
 
 def _read_baseline(header: dict[str, Any]) -> Baseline:

@@ -20,6 +20,7 @@ from jaxtyping import Bool
 
 from surefoot import __version__
 from surefoot.blocks.conditioning import Conditioning, find_states
+from surefoot.blocks.native import describe_form
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, number_groups, to_samples
 from surefoot.data.load import Splits
@@ -232,7 +233,10 @@ def _identity(plan: Plan) -> dict[str, Any]:
     extra = parts.train.epochs % parts.train.validate_every
     if parts.train.schedule.name == "cosine" or extra:
         train["epochs"] = parts.train.epochs
+    # Kernels and the plain form round differently.
+    form = {"computed_by": describe_form(parts.train.dtype)} if parts.model.native else {}
     return {
+        **form,
         "model": parts.model.model_dump(),
         "head": parts.head.model_dump(),
         "conditioning": parts.conditioning.model_dump(),

@@ -1,9 +1,13 @@
 """Building, keeping and sharing the kernels. Compilers here are scripts: real ones take long."""
 
+import _thread
+import hashlib
+import os
 import shlex
 import shutil
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +19,14 @@ import torch
 from surefoot.blocks import native
 from surefoot.blocks.contraction import contract, contraction
 from surefoot.blocks.couplings import Irrep
-from surefoot.blocks.native import address, cache_folder, kernels, plain_only, share
+from surefoot.blocks.native import (
+    address,
+    cache_folder,
+    describe_form,
+    kernels,
+    plain_only,
+    share,
+)
 
 FAKE = """\
 import shutil, sys, time
@@ -80,6 +91,12 @@ def load() -> object:
     return kernels(torch.zeros(1, dtype=torch.float64))
 
 
+def forget() -> None:
+    """As in a new process: nothing loaded, nothing said."""
+    native._library.cache_clear()
+    native._say_plain.cache_clear()
+
+
 def contracted() -> torch.Tensor:
     """Something that a caller of the kernels computes."""
     irreps = (Irrep(0, 1), Irrep(1, -1))
@@ -135,14 +152,99 @@ def test_a_compiler_that_never_ends(ready, monkeypatch, tmp_path) -> None:
 def test_a_library_that_cannot_be_loaded(monkeypatch, tmp_path) -> None:
     text = "Path(sys.argv[sys.argv.index('-o') + 1]).write_text('no library')"
     monkeypatch.setenv("CC", make_compiler(tmp_path, text).command)
-    with pytest.warns(RuntimeWarning, match="could not build the kernels"):
+    compiler = make_compiler(tmp_path, text)
+    monkeypatch.setenv("CC", compiler.command)
+    with pytest.warns(RuntimeWarning, match=r"the kernels that .* built can not be loaded \("):
         assert load() is None
+    assert compiler.builds == 1
+
+
+def test_a_library_that_was_cut_off_is_built_once_more(working) -> None:
+    """Loading it would end the process, without an error."""
+    load()
+    (path,) = cache_folder().iterdir()
+    whole = path.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", whole[:-1] + b"x"):
+        path.unlink()  # not written over: it is loaded
+        path.write_bytes(broken)
+        forget()
+        assert load() is not None
+        assert path.read_bytes() == whole
+    assert working.builds == 4
+    assert len(kept()) == 1
+
+
+def test_a_library_that_cannot_be_loaded_here_is_built_once_more(working, ready) -> None:
+    """Whole, but as of a system with other libraries."""
+    load()
+    (path,) = cache_folder().iterdir()
+    path.unlink()
+    foreign = b"of another system"
+    name = path.stem.rpartition("-")[0]
+    other = path.with_name(f"{name}-{hashlib.sha256(foreign).hexdigest()[:20]}.so")
+    other.write_bytes(foreign)
+    other.chmod(0o755)
+    forget()
+    assert load() is not None
+    assert working.builds == 2
+    assert kept() == [path.name]
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_library_that_others_could_write_is_not_loaded(what, working) -> None:
+    load()
+    (path,) = cache_folder().iterdir()
+    target = path if what == "file" else cache_folder()
+    for mode in (0o775, 0o757):
+        target.chmod(mode)
+        forget()
+        with pytest.warns(RuntimeWarning, match=rf"`chmod go-w {target}`\), or .* plain torch"):
+            assert load() is None
+    target.chmod(0o755)
+    forget()
+    assert load() is not None
+    assert working.builds == 1
+
+
+def test_a_library_of_another_user_is_not_loaded(working, monkeypatch) -> None:
+    load()
+    real = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        found = real(path, **options)
+        strange = path == cache_folder()
+        return os.stat_result([*found[:4], 4711, *found[5:10]]) if strange else found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    forget()
+    with pytest.warns(RuntimeWarning, match="which other users may write to"):
+        assert load() is None
+
+
+def test_a_compiler_that_does_not_know_the_processor(ready, monkeypatch, tmp_path) -> None:
+    refuse = (
+        "if '-march=native' in sys.argv:\n"
+        "    sys.exit(\"error: unsupported argument 'native' to option '-march='\")\n"
+    )
+    compiler = make_compiler(tmp_path, refuse + COPY.format(wait=0, ready=ready))
+    monkeypatch.setenv("CC", compiler.command)
+    assert load() is not None
+    assert compiler.builds == 2
+    names = kept()
+    forget()
+    assert load() is not None
+    assert compiler.builds == 3  # asked again, since it may have learnt it; the library is kept
+    assert kept() == names
+    with_it = make_compiler(tmp_path, COPY.format(wait=0, ready=ready))
+    monkeypatch.setenv("CC", with_it.command)
+    forget()
+    load()
+    assert len(kept()) == 2  # the flag is part of the name
 
 
 def test_the_second_load_builds_nothing(working) -> None:
     first = load()
-    native._library.cache_clear()
-    native._say_plain.cache_clear()
+    forget()
     second = load()
     assert first is not None
     assert second is not None
@@ -154,8 +256,7 @@ def test_another_compiler_builds_another_library(working, ready, monkeypatch, tm
     load()
     newer = make_compiler(tmp_path, COPY.format(wait=0, ready=ready), version="2")
     monkeypatch.setenv("CC", newer.command)
-    native._library.cache_clear()
-    native._say_plain.cache_clear()
+    forget()
     load()
     assert (working.builds, newer.builds) == (1, 1)
     assert len(kept()) == 2
@@ -163,7 +264,8 @@ def test_another_compiler_builds_another_library(working, ready, monkeypatch, tm
 
 @pytest.mark.parametrize("changed", ["SOURCES", "FLAGS", "processor", "precision"])
 def test_the_name_of_a_library_holds_all_it_depends_on(changed, working, monkeypatch) -> None:
-    before = native._build(working.command, "double")
+    native._load(working.command, "double")
+    before = kept()
     if changed == "SOURCES":
         monkeypatch.setattr(native, "SOURCES", native.SOURCES[:-1])
     elif changed == "FLAGS":
@@ -171,8 +273,9 @@ def test_the_name_of_a_library_holds_all_it_depends_on(changed, working, monkeyp
     elif changed == "processor":
         monkeypatch.setattr(native, "_processor", lambda: "another")
     precision = "float" if changed == "precision" else "double"
-    assert native._build(working.command, precision) != before
+    native._load(working.command, precision)
     assert working.builds == 2
+    assert len({*before, *kept()}) == 2
 
 
 def test_two_builds_at_once_end_with_one_good_library(ready, tmp_path) -> None:
@@ -182,7 +285,7 @@ def test_two_builds_at_once_end_with_one_good_library(ready, tmp_path) -> None:
 
     def build(_: int) -> Path:
         barrier.wait()
-        return native._build(compiler.command, "double")
+        return Path(native._load(compiler.command, "double")._name)
 
     with ThreadPoolExecutor(2) as pool:
         paths = set(pool.map(build, range(2)))
@@ -298,6 +401,43 @@ def test_share_runs_at_the_same_time_and_passes_errors_on() -> None:
             share(8, 1, fail)
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("when", ["in its own part", "while it waits"])
+def test_an_interrupted_share_waits_for_the_other_parts(when) -> None:
+    """They write to memory that is freed when the caller leaves."""
+    done = threading.Event()
+    begun = threading.Event()
+
+    def work(begin: int, end: int) -> None:
+        if begin:
+            begun.set()
+            if when == "while it waits":
+                time.sleep(0.1)
+                _thread.interrupt_main()
+            time.sleep(0.3)
+            done.set()
+            return
+        assert begun.wait(20)
+        if when == "in its own part":
+            raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            share(8, 1, work)
+        assert done.is_set()
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_the_form_is_named_with_the_sources_of_kernels(working, monkeypatch) -> None:
+    with plain_only():
+        assert describe_form(torch.float64) == "plain torch"
+    form = describe_form(torch.float64)
+    assert form.startswith("kernels ")
+    monkeypatch.setattr(native, "SOURCES", native.SOURCES[:-1])
+    assert describe_form(torch.float64) != form
 
 
 def test_every_source_is_named() -> None:

@@ -145,6 +145,16 @@ def test_mix_equals_a_loop(generator) -> None:
     assert found[:, :4].abs().min() > 0
 
 
+def test_a_matrix_that_is_missing_is_not_taken_for_zero(generator) -> None:
+    weights = init_mix_species(generator, BLOCKS, RESULTS, KINDS, WIDTHS)
+    x, species = random(generator, 6, 20, 5), by_species(SPECIES, KINDS)
+    del weights["1o"]
+    with pytest.raises(KeyError, match="1o"):
+        mix_species(x, weights, BLOCKS, RESULTS, species)
+    with pytest.raises(KeyError, match="1o"):
+        mix(x, {name: w[0] for name, w in weights.items()}, BLOCKS, RESULTS)
+
+
 def test_results_in_another_order(generator) -> None:
     weights = init_mix(generator, BLOCKS, RESULTS, WIDTHS)
     x = random(generator, 6, 20, 5)

@@ -13,7 +13,8 @@ from ase.cluster import Icosahedron
 from surefoot.blocks.conditioning import Conditioning
 from surefoot.data.check import Finding, Severity, check_frames, check_states
 from surefoot.data.consistency import fit_slope
-from surefoot.data.read import FileUnits, Frame, Keys, read_frames
+from surefoot.data.file_units import FileUnits
+from surefoot.data.read import Frame, Keys, read_frames
 from surefoot.data.scales import atomic_energies
 from surefoot.units import BOHR, HARTREE, KCAL_PER_MOL
 

@@ -8,14 +8,15 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import ValidationError
 
+from surefoot.data.file_units import FileUnits
 from surefoot.data.read import (
     GROUP_BLOCK,
-    FileUnits,
     Frame,
     Keys,
     UnreadableFile,
@@ -192,6 +193,38 @@ def test_stress_in_a_unit_of_its_own(tmp_path, unit, order, factor) -> None:
     units = FileUnits.model_validate({"stress": unit, "energy": "Hartree"})
     frame = reread(tmp_path, atoms, units=units)[0]
     np.testing.assert_allclose(frame.stress, STRESS * factor, rtol=1e-10)
+
+
+@pytest.mark.parametrize("order", ["xx yy zz xy xz yz", "zz yy xx YZ ZX yx"])
+def test_stress_in_another_order(tmp_path, order) -> None:
+    places = {"xx": 0, "yy": 1, "zz": 2, "yz": 3, "xz": 4, "zx": 4, "xy": 5, "yx": 5}
+    atoms = Atoms("He2", positions=[[0, 0, 0], [1, 1, 1]], cell=CELL, pbc=True)
+    voigt = full_3x3_to_voigt_6_stress(STRESS)
+    atoms.info["REF_stress"] = [voigt[places[name.lower()]] for name in order.split()]
+    units = FileUnits.model_validate({"stress": "GPa", "stress_order": order})
+    frame = reread(tmp_path, atoms, units=units)[0]
+    np.testing.assert_allclose(frame.stress, STRESS * 0.00624150907446, rtol=1e-10)
+
+
+@pytest.mark.parametrize("order", ["xx yy zz", "xx yy zz xy xy yz", "a b c d e f"])
+def test_an_order_that_is_none_is_refused(order) -> None:
+    with pytest.raises(ValidationError, match="does not name the six components"):
+        FileUnits.model_validate({"stress_order": order})
+
+
+@pytest.mark.data
+def test_shear_stress_of_copper_agrees_with_emt(data_folder) -> None:
+    """The order of components in this file is nowhere stated, and is not that of VASP."""
+    units = FileUnits.model_validate({"stress": "VASP", "stress_order": "xx yy zz xy xz yz"})
+    file = data_folder / "mlearn" / "Cu_train.extxyz.gz"
+    found, expected = [], []
+    for frame in read_frames([file], Keys(stress="virial_stress_kbar"), units)[::8]:
+        frame.atoms.calc = EMT()
+        expected.append(frame.atoms.get_stress())
+        found.append(full_3x3_to_voigt_6_stress(frame.stress))
+    for component in range(6):
+        pair = np.array(found)[:, component], np.array(expected)[:, component]
+        assert np.corrcoef(*pair)[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("name", ["IsolatedAtom", "isolated_atom", "Isolated_Atom"])

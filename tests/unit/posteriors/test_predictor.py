@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from ase.build import molecule
 
 from surefoot.blocks.conditioning import States, UnknownState
+from surefoot.blocks.dense import Weights, unstack
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.repulsion import Repulsion
 from surefoot.data.convert import to_graph
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
+from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import (
     Calibration,
@@ -22,7 +25,7 @@ from surefoot.posteriors.predictor import (
 )
 from surefoot.potential import Potential
 from surefoot.train import checkpoint
-from surefoot.train.checkpoint import read_tree, write_tree
+from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 BASELINE = Baseline(elements=(1, 8), energies=(-1.0, -2.0), scale=0.5, neighbors=2.0)
 POTENTIAL = Potential(
@@ -55,6 +58,66 @@ def test_a_potential_of_format_1_loads(tmp_path, monkeypatch) -> None:
     assert loaded.potential == POTENTIAL
     graph = to_graph(molecule("H2O"), 3.0)
     assert torch.equal(loaded(graph).energy.mean, predictor(graph).energy.mean)
+
+
+def write_changed(
+    path: Path, predictor: Predictor, changes: Weights, absent: str = "", **header: Any
+) -> None:
+    """The file with other weights, with one of them left out, with another header."""
+    predictor.save(path)
+    tree, old = read_tree(path, "predictor")
+    kept = {name: value for name, value in old.items() if name not in ("format", "kind")}
+    tree = {name: value for name, value in (tree | changes).items() if name != absent}
+    write_tree(path, "predictor", tree, kept | header)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_weights_that_are_not_those_of_the_potential_are_refused(members, tmp_path) -> None:
+    weights = POTENTIAL.init_members(0, members, torch.float64)
+    posterior = Single(unstack(weights)[0]) if members == 1 else Ensemble(weights)
+    predictor = build_predictor(POTENTIAL, posterior, Calibration(), {})
+    path, lead = tmp_path / "model", () if members == 1 else (members,)
+    write_changed(path, predictor, {})
+    assert load_predictor(path).draws == members
+    name = "model.embedding"
+    for absent in (name, "head.layer0.out.weight"):
+        write_changed(path, predictor, {}, absent)
+        with pytest.raises(RefusedFile, match=rf"model: the weight {absent} of shape .* missing"):
+            load_predictor(path)
+    write_changed(path, predictor, {"model.more": torch.zeros((*lead, 7))})
+    with pytest.raises(RefusedFile, match=r"the weight model\.more of shape \(7,\) is not one"):
+        load_predictor(path)
+    write_changed(path, predictor, {"head.layer0.out.weight": torch.zeros((*lead, 2, 2))})
+    text = rf"head.layer0.out.weight has the shape \({members}, 2, 2\), .* \({members}, 2, 1\)"
+    with pytest.raises(RefusedFile, match=text):
+        load_predictor(path)
+    write_changed(path, predictor, {name: torch.zeros(())})
+    with pytest.raises(RefusedFile):
+        load_predictor(path)
+
+
+def test_members_that_some_weights_do_not_have_are_refused(tmp_path) -> None:
+    weights = POTENTIAL.init_members(0, 3, torch.float64)
+    predictor = build_predictor(POTENTIAL, Ensemble(weights), Calibration(), {})
+    name = "head.layer0.out.weight"
+    write_changed(tmp_path / "model", predictor, {name: weights[name][:2]})
+    with pytest.raises(RefusedFile, match=r"the shape \(2, 2, 1\), .* needs \(3, 2, 1\)"):
+        load_predictor(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "text"),
+    [("charges", 3, "Schnet.charges: Extra .*, found 3"), ("cutoff", -1.0, "Schnet.cutoff: .* -1")],
+)
+def test_settings_that_this_version_does_not_have_are_one_sentence(
+    setting, value, text, tmp_path
+) -> None:
+    model = {**POTENTIAL.model.model_dump(), setting: value}
+    write_changed(tmp_path / "model", predictor_of(POTENTIAL), {}, model=model)
+    with pytest.raises(RefusedFile, match=text) as caught:
+        load_predictor(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
 
 
 def test_repulsion_is_saved_with_the_potential(tmp_path) -> None:

@@ -12,11 +12,13 @@ from ase import Atoms
 from ase.build import molecule
 
 from surefoot.blocks.conditioning import Conditioning, States, UnknownState
+from surefoot.blocks.native import kernels, plain_only
 from surefoot.blocks.reference import UnknownElement
 from surefoot.data.convert import to_graph
 from surefoot.data.load import Splits
 from surefoot.data.read import Frame
 from surefoot.heads.scalar import Scalar
+from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.posteriors.posterior import Single
@@ -32,7 +34,7 @@ from surefoot.posteriors.training import (
     to_predictor,
     write_log,
 )
-from surefoot.train.checkpoint import RefusedFile, digest, write_tree
+from surefoot.train.checkpoint import RefusedFile, digest, read_tree, write_tree
 from surefoot.train.fit import TrainSettings, fit
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import ScheduleSettings
@@ -433,6 +435,35 @@ def test_checkpoint_of_another_number_of_threads_is_refused(trained, tmp_path, m
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
     with pytest.raises(RefusedFile, match=rf"threads was {threads} and is now {threads + 1}"):
         load_checkpoint(tmp_path / "last.safetensors", plan)
+
+
+def test_checkpoint_of_another_form_is_refused(splits, tmp_path) -> None:
+    """Kernels round differently; a model that uses none does not ask."""
+    if kernels(torch.zeros(1)) is None:
+        pytest.skip("there is no C compiler, hence no kernels to tell apart.")
+    path = tmp_path / "last.safetensors"
+    model = Race(cutoff=3.0, irreps="2x0e", channels=2, max_ell=0, interactions=1, radial=())
+    plan = plan_training(splits, replace(SINGLE, model=model), provenance=ORIGIN)
+    save_checkpoint(path, plan, start(plan))
+    load_checkpoint(path, plan)
+    with plain_only():
+        with pytest.raises(
+            RefusedFile, match=r"computed_by was kernels \w+ and is now plain torch"
+        ):
+            load_checkpoint(path, plan)
+        save_checkpoint(path, plan, start(plan))
+    with pytest.raises(RefusedFile, match=r"computed_by was plain torch and is now kernels \w+"):
+        load_checkpoint(path, plan)
+    # Older checkpoints do not say it.
+    tree, header = read_tree(path, "checkpoint")
+    del header["identity"]["computed_by"], header["format"], header["kind"]
+    write_tree(path, "checkpoint", tree, header)
+    with pytest.raises(RefusedFile, match="computed_by was nothing and is now kernels"):
+        load_checkpoint(path, plan)
+    schnet = plan_training(splits, SINGLE, provenance=ORIGIN)
+    save_checkpoint(path, schnet, start(schnet))
+    with plain_only():
+        load_checkpoint(path, schnet)
 
 
 def test_other_kinds_of_files_are_refused(trained, tmp_path) -> None:

@@ -16,8 +16,8 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +26,17 @@ import torch
 from torch import Tensor
 
 SOURCES = ("kernels.c", "convolution.h", "contraction.h")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+NATIVE = "-march=native"
+FLAGS = ("-O3", NATIVE, "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 REALS = {torch.float32: "float", torch.float64: "double"}
 COMPILER_LIMIT = 300.0  # seconds; some ten are usual
 
 _loading = threading.Lock()
 _plain = threading.Event()  # of the whole process: threads that share members follow
+
+
+class NoKernels(RuntimeError):
+    """Why kernels can not be used, where it is not that a compiler failed to build them."""
 
 
 @contextmanager
@@ -60,6 +65,13 @@ def kernels(*tensors: Tensor) -> ctypes.CDLL | None:
         return _library(REALS[kind])
 
 
+def describe_form(dtype: torch.dtype) -> str:
+    """Which form computes in this precision: the plain one, or kernels of which sources."""
+    if kernels(torch.empty(0, dtype=dtype)) is None:
+        return "plain torch"
+    return f"kernels {_sources()[:12]}"
+
+
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
     """Where the values of a contiguous tensor begin; null for None."""
     if tensor is None:
@@ -85,10 +97,27 @@ def share(count: int, least: int, work: Callable[[int, int], None]) -> None:
         work(0, count)
         return
     bounds = [count * part // threads for part in range(threads + 1)]
-    tasks = [_pool(os.getpid()).submit(work, low, high) for low, high in pairwise(bounds[1:])]
-    work(bounds[0], bounds[1])
+    tasks: list[Future[None]] = []
+    try:
+        for low, high in pairwise(bounds[1:]):
+            tasks.append(_pool(os.getpid()).submit(work, low, high))
+        work(bounds[0], bounds[1])
+    finally:
+        _await(tasks)
     for task in tasks:
         task.result()
+
+
+def _await(tasks: Sequence[Future[None]]) -> None:
+    """Wait for all tasks, interrupted or not: they write to memory that the caller would free."""
+    interrupt = None
+    while not all(task.done() for task in tasks):
+        try:
+            wait(tasks)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 @functools.cache
@@ -103,10 +132,12 @@ def _library(real: str) -> ctypes.CDLL | None:
         _say_plain("no C compiler was found (cc, gcc, clang or the variable CC)")
         return None
     try:
-        return ctypes.CDLL(str(_build(compiler, real)))
+        return _load(compiler, real)
+    except NoKernels as error:
+        _say_plain(str(error))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         _say_plain(f"{compiler} could not build the kernels ({_first_line(error)})")
-        return None
+    return None
 
 
 @functools.cache  # said once, not once per precision
@@ -123,44 +154,113 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(output).strip().splitlines()), type(error).__name__)
 
 
-def _build(compiler: str, real: str) -> Path:
-    """Path of the shared library, compiled unless the cache holds it."""
-    folder = Path(__file__).parent
-    command = [*compiler.split(), *FLAGS, f"-DREAL={real}"]
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update((folder / name).read_bytes())
-    digest.update("\0".join([*command, _version(compiler), _processor()]).encode())
-    target = cache_folder() / f"kernels-{real}-{digest.hexdigest()[:20]}.so"
-    if not target.exists():
-        temporary = _temporary(target.parent)
+def _load(compiler: str, real: str) -> ctypes.CDLL:
+    """The library that the cache holds; built where there is none, or none that can be loaded.
+
+    Raises:
+        NoKernels: if the cache is not the user's own, or a fresh library can not be loaded.
+        subprocess.SubprocessError: if the compiler fails.
+    """
+    try:
+        return _load_with(compiler, FLAGS, real)
+    except subprocess.CalledProcessError as error:  # clang on some machines
+        if NATIVE not in FLAGS or "march" not in str(error.stderr):
+            raise
+    return _load_with(compiler, [flag for flag in FLAGS if flag != NATIVE], real)
+
+
+def _load_with(compiler: str, flags: Sequence[str], real: str) -> ctypes.CDLL:
+    command = [*compiler.split(), *flags, f"-DREAL={real}"]
+    origin = "\0".join([_sources(), *command, _version(compiler), _processor()])
+    name = f"kernels-{real}-{hashlib.sha256(origin.encode()).hexdigest()[:20]}"
+    folder = _open_cache()
+    for path in sorted(folder.glob(f"{name}-*.so")):
         try:
-            subprocess.run(  # noqa: S603 - the compiler is the user's own
-                [*command, "-o", temporary, str(folder / "kernels.c"), "-lm"],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=COMPILER_LIMIT,
-            )
-            Path(temporary).chmod(0o755)
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    return target
+            _require_own(path)
+            if path.stem == f"{name}-{_content(path)}":
+                return ctypes.CDLL(str(path))
+        except OSError:  # of a system with other libraries
+            pass
+        path.unlink(missing_ok=True)
+    path = _build(command, folder, name)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoKernels(
+            f"the kernels that {compiler} built can not be loaded ({_first_line(error)})"
+        ) from error
 
 
-def _temporary(folder: Path) -> str:
-    """An empty file beside the target, so that the finished library takes its place at once."""
+def _build(command: Sequence[str], folder: Path, name: str) -> Path:
+    """Path of a fresh library.
+
+    Its name ends with the digest of its content: loading one that was cut off would not raise an
+    error but end the process.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".so")
+    except OSError as error:
+        raise NoKernels(_unwritable(folder, error)) from error
+    os.close(handle)
+    try:
+        subprocess.run(  # noqa: S603 - the compiler is the user's own
+            [*command, "-o", temporary, str(Path(__file__).parent / "kernels.c"), "-lm"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=COMPILER_LIMIT,
+        )
+        Path(temporary).chmod(0o755)
+        # So that the finished library takes its place at once.
+        return Path(temporary).replace(folder / f"{name}-{_content(Path(temporary))}.so")
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _sources() -> str:
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES)).hexdigest()
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
+
+
+def _open_cache() -> Path:
+    """The folder of libraries, made where it is not there.
+
+    Raises:
+        NoKernels: if it can not be made or written to, or others may put something into it.
+    """
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, path = tempfile.mkstemp(dir=folder, suffix=".so")
     except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written to, {error.strerror}; SUREFOOT_CACHE may name another "
-            "folder"
-        ) from error
-    os.close(handle)
-    return path
+        raise NoKernels(_unwritable(folder, error)) from error
+    _require_own(folder)
+    return folder
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return (
+        f"kernels can not be kept: {folder} cannot be written to, {error.strerror}; SUREFOOT_CACHE "
+        "may name another folder"
+    )
+
+
+def _require_own(path: Path) -> None:
+    """Refuse what another user could have written: a library is executed.
+
+    Raises:
+        NoKernels: if it belongs to another user than this one or root, or others may write to it.
+    """
+    found = path.stat()
+    if found.st_uid in (0, os.getuid()) and not found.st_mode & 0o022:
+        return
+    raise NoKernels(
+        f"kernels are not loaded from {path}, which other users may write to; make it your own "
+        f"(`chmod go-w {path}`), or name another folder by SUREFOOT_CACHE"
+    )
 
 
 def cache_folder() -> Path:
