@@ -165,7 +165,8 @@ class Rows:
     Attributes:
         values: (…, rows, channels).
         atom: the rows of each atom, or None when row i is atom i.
-        weight: (rows) weight of each row in its atom's sum, or None when all are 1.
+        weight: (rows) signed weight of each row in its atom's sum of what is linear in the rows,
+            or None when all are 1.
         vectors: (rows, 3) a direction per row, or None.
         quadrupoles: (…, rows, 5, channels) degree 2 of natural parity, where the model has it.
     """
