@@ -5,6 +5,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -422,12 +423,15 @@ def test_an_interrupted_share_waits_for_the_other_parts(when) -> None:
         if when == "in its own part":
             raise KeyboardInterrupt
 
+    # A process in the background may ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(2)
     try:
         with pytest.raises(KeyboardInterrupt):
             share(8, 1, work)
         assert done.is_set()
     finally:
+        signal.signal(signal.SIGINT, before)
         torch.set_num_threads(1)
 
 
