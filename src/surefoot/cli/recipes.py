@@ -11,7 +11,12 @@ from typing import Any
 EQUIVARIANT: dict[str, dict[str, Any]] = {
     "head": {"activation": "silu", "hidden": 16, "scaling": "normal"},
     "loss": {"energy": 40.0, "forces": 1.0},
-    "train": {"learning_rate": 0.01, "amsgrad": False, "batch": {"graphs": 5}},
+    "train": {
+        "learning_rate": 0.01,
+        "amsgrad": False,
+        "average": 0.999,
+        "batch": {"graphs": 5},
+    },
 }
 
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
