@@ -245,7 +245,7 @@ class _TableSlope(torch.autograd.Function):
     ) -> Tensor:
         ctx.species, ctx.plan = species, plan
         ctx.save_for_backward(features, grad)
-        table = features.new_empty(0).expand(0)
+        table = features.new_empty(0)  # K itself does not matter
         (slope,) = _run("table", plan, species, (features, table, grad), shape)
         return slope
 
