@@ -18,27 +18,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from surefoot.segments import Segments, find_offsets, group
+
 UNSTATED = 0  # the spin of a structure whose multiplicity nobody stated
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segments:
-    """Rows that belong to items, and the order in which rows of one item are neighbours.
-
-    Attributes:
-        index: (rows) the item of each row.
-        offsets: (items + 1) where each item's rows begin in the sorted order.
-        order: (rows) sorts the rows by item; None where they are sorted already.
-    """
-
-    index: Int[Tensor, " rows"]
-    offsets: Int[Tensor, " bounds"]
-    order: Int[Tensor, " rows"] | None = None
-
-    @property
-    def count(self) -> int:
-        """Number of items."""
-        return self.offsets.shape[0] - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +116,25 @@ class Targets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """Which elements of the potential's table occur in a batch, and where.
+
+    Attributes:
+        present: (kinds) their indices in the table.
+        atoms: atoms by kind.
+    """
+
+    present: Int[Tensor, " kinds"]
+    atoms: Segments
+
+
+def find_kinds(species: Int[Tensor, " atoms"]) -> Kinds:
+    """The kinds of these species."""
+    present, index = torch.unique(species, return_inverse=True)
+    return Kinds(present=present, atoms=group(index, present.shape[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
     """What a model may know of a graph: no positions, only species and edge vectors.
 
@@ -142,7 +143,7 @@ class Geometry:
 
     Attributes:
         graph: for its segments.
-        species: (atoms) index of each atom's element in the potential's table.
+        kinds: the species of the atoms.
         vectors: (…, edges, 3) Å in the precision of the model.
         lengths: (…, pairs) Å; an edge and its reverse are equally long.
         state: (graphs) index of each graph's charge and spin in the potential's table, or None
@@ -151,11 +152,16 @@ class Geometry:
     """
 
     graph: Graph
-    species: Int[Tensor, " atoms"]
+    kinds: Kinds
     vectors: Float[Tensor, "*members edges 3"]
     lengths: Float[Tensor, "*members pairs"]
     state: Int[Tensor, " graphs"] | None = None
     neighbors: float = 1.0
+
+    @property
+    def species(self) -> Int[Tensor, " atoms"]:
+        """Index of each atom's element in the potential's table."""
+        return self.kinds.present[self.kinds.atoms.index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,38 +190,6 @@ class Features:
 
     layers: tuple[Rows, ...]
     geometry: Geometry
-
-
-class _Gather(torch.autograd.Function):
-    """Item values to rows; its derivative is `_SegmentSum`, whose derivative is this."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, segments: Segments, axis: int) -> Tensor:
-        ctx.segments, ctx.axis = segments, axis
-        return values.index_select(axis, segments.index)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return segment_sum(grads[0], ctx.segments, ctx.axis), None, None
-
-
-class _SegmentSum(torch.autograd.Function):
-    """Sum of rows by item."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, segments: Segments, axis: int) -> Tensor:
-        ctx.segments, ctx.axis = segments, axis
-        index = segments.index
-        if segments.order is not None:
-            rows, index = rows.index_select(axis, segments.order), index[segments.order]
-        shape = list(rows.shape)
-        shape[axis] = segments.count
-        # On sorted rows index_add walks memory once and in one order: no atomics on the CPU.
-        return rows.new_zeros(shape).index_add_(axis, index, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return gather(grads[0], ctx.segments, ctx.axis), None, None
 
 
 class _ToEdges(torch.autograd.Function):
@@ -248,16 +222,6 @@ class _ToPairs(torch.autograd.Function):
 def pairs_to_edges(values: Tensor, graph: Graph) -> Tensor:
     """The value of each edge's pair: (…, pairs, channels) → (…, edges, channels)."""
     return _ToEdges.apply(values, graph)  # type: ignore[no-any-return]
-
-
-def gather(values: Tensor, segments: Segments, axis: int = -2) -> Tensor:
-    """The value of each row's item: out[row] = values[item(row)], along `axis`."""
-    return _Gather.apply(values, segments, axis)  # type: ignore[no-any-return]
-
-
-def segment_sum(rows: Tensor, segments: Segments, axis: int = -2) -> Tensor:
-    """The sum of each item's rows: out[item] = Σ_{row of item} rows[row], along `axis`."""
-    return _SegmentSum.apply(rows, segments, axis)  # type: ignore[no-any-return]
 
 
 def edge_vectors(graph: Graph) -> Float[Tensor, "edges 3"]:
@@ -312,9 +276,9 @@ def build_graph(
         pbc=pbc[None],
         edge_index=edge_index,
         edge_shift=edge_shift,
-        receiver_offsets=_offsets(edge_index[0], atoms),
+        receiver_offsets=find_offsets(edge_index[0], atoms),
         sender_order=torch.argsort(edge_index[1], stable=True),
-        sender_offsets=_offsets(edge_index[1], atoms),
+        sender_offsets=find_offsets(edge_index[1], atoms),
         pair_index=order % max(pairs, 1),
         pair_edges=torch.argsort(order).reshape(2, pairs),
         graph_index=torch.zeros_like(numbers),
@@ -322,11 +286,6 @@ def build_graph(
         charge=torch.tensor([charge]),
         spin=torch.tensor([spin]),
     )
-
-
-def _offsets(index: Tensor, count: int) -> Tensor:
-    counts = torch.bincount(index, minlength=count)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 # How much the whole numbers of a field grow from one graph of a batch to the next.

@@ -18,10 +18,11 @@ from torch import Tensor
 from surefoot.blocks.conditioning import States, init_conditioning
 from surefoot.blocks.dense import Weights, branch, cast, stack, under
 from surefoot.blocks.reference import Baseline
-from surefoot.graph import Geometry, Graph, edge_vectors, segment_sum
+from surefoot.graph import Geometry, Graph, edge_vectors, find_kinds
 from surefoot.heads import Head
 from surefoot.models import Model
 from surefoot.prediction import Output, Point
+from surefoot.segments import segment_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class Potential:
         with torch.set_grad_enabled(wanted or differentiable):
             geometry = Geometry(
                 graph=graph,
-                species=species,
+                kinds=find_kinds(species),
                 vectors=vectors,
                 lengths=torch.linalg.vector_norm(
                     vectors.index_select(-2, graph.pair_edges[0]), dim=-1

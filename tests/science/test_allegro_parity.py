@@ -15,10 +15,10 @@ from ase import Atoms
 from surefoot.blocks.dense import SILU_SCALE, Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
-from surefoot.graph import segment_sum
 from surefoot.heads.scalar import Scalar
 from surefoot.models.allegro import Allegro
 from surefoot.potential import Potential
+from surefoot.segments import segment_sum
 
 ORACLES = Path(__file__).parent / "oracles"
 TOLERANCE = 1e-12  # relative to the largest value

@@ -8,18 +8,16 @@ from torch.autograd import gradcheck, gradgradcheck
 from surefoot.data.convert import to_graph
 from surefoot.graph import (
     Graph,
-    Segments,
     Targets,
     build_graph,
     collate,
     collate_targets,
     edge_vectors,
-    gather,
     move,
     pairs_to_edges,
-    segment_sum,
     split_atoms,
 )
+from surefoot.segments import Segments, gather, segment_sum
 
 INDEX = torch.tensor([3, 0, 3, 5, 0, 3, 1])  # items 2 and 4 have no rows
 ITEMS = 6

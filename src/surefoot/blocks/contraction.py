@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.blocks.couplings import Irreps, symmetric_couplings
-from surefoot.blocks.native import address, kernels, share
+from surefoot.blocks.native import address, kernels, operator, share
+from surefoot.graph import Kinds
 
 VECTOR = 64  # bytes; the kernel works on as many channels at once
 LEAST_CHANNELS = 16  # fewer channels than this are not worth a thread of their own
@@ -45,6 +46,7 @@ class Contraction:
         inputs: components of A.
         outputs: components of B.
         paths: (result index, order, count) of each group of paths, in the order of W's rows.
+        name: the same in every process: by it a compiled graph tells plans apart.
     """
 
     parents: Int[np.ndarray, " nodes"]
@@ -55,6 +57,7 @@ class Contraction:
     inputs: int
     outputs: int
     paths: tuple[tuple[int, int, int], ...]
+    name: str
 
     @property
     def path_count(self) -> int:
@@ -102,13 +105,14 @@ def contraction(inputs: Irreps, outputs: Irreps, correlation: int) -> Contractio
         inputs=sum(irrep.dim for irrep in inputs),
         outputs=start,
         paths=tuple(groups),
+        name=f"{'+'.join(map(str, inputs))} to {'+'.join(map(str, outputs))} by {correlation}",
     )
 
 
 def contract(
     features: Float[Tensor, "*members rows inputs channels"],
     weights: Float[Tensor, "*members species paths channels"],
-    species: Int[Tensor, " rows"],
+    kinds: Kinds,
     plan: Contraction,
 ) -> Float[Tensor, "*members rows outputs channels"]:
     """The symmetric contraction of each row, with the weights of its species.
@@ -116,19 +120,18 @@ def contract(
     Args:
         features: A, (…, rows, inputs, channels).
         weights: W, (…, species, paths, channels).
-        species: of each row.
+        kinds: rows by species.
         plan: which polynomials.
     Raises:
         ValueError: if the shapes do not fit each other.
     """
-    fitting = (*weights.shape[:-3], species.shape[0], plan.inputs, weights.shape[-1])
+    fitting = (*weights.shape[:-3], kinds.atoms.index.shape[0], plan.inputs, weights.shape[-1])
     if features.shape != fitting:
         raise ValueError(f"features {tuple(features.shape)} of a contraction have to be {fitting}.")
-    present, local = torch.unique(species, return_inverse=True)
-    table = plan.couplings.to(weights) @ weights.index_select(-3, present)
+    table = plan.couplings.to(weights) @ weights.index_select(-3, kinds.present)
     if kernels(features, table) is None:
-        return _plain(features, table, local, plan)
-    return _contract(features, table, local, plan)
+        return _plain(features, table, kinds.atoms.index, plan)
+    return _contract(features, table, kinds.atoms.index, plan)
 
 
 def _contract(features: Tensor, table: Tensor, species: Tensor, plan: Contraction) -> Tensor:
@@ -184,8 +187,7 @@ class _Value(torch.autograd.Function):
     ) -> Tensor:
         ctx.species, ctx.plan = species, plan
         ctx.save_for_backward(features, table)
-        (value,) = _run("value", plan, species, (features, table))
-        return value
+        return _run("value", plan, species, features, table)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -203,13 +205,13 @@ class _TableBranch(torch.autograd.Function):
     def forward(
         ctx: Any, table: Tensor, features: tuple[Tensor], species: Tensor, plan: Contraction
     ) -> Tensor:
-        ctx.species, ctx.plan, ctx.features, ctx.shape = species, plan, features[0], table.shape
+        ctx.species, ctx.plan, ctx.features, ctx.table = species, plan, features[0], table.detach()
         rows = features[0]
         return rows.new_zeros(()).expand(*rows.shape[:-2], plan.outputs, rows.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        slope = _TableSlope.apply(ctx.features, grads[0], ctx.shape, ctx.species, ctx.plan)
+        slope = _TableSlope.apply(ctx.features, grads[0], ctx.table, ctx.species, ctx.plan)
         return slope, None, None, None
 
 
@@ -222,8 +224,7 @@ class _Slope(torch.autograd.Function):
     ) -> Tensor:
         ctx.species, ctx.plan = species, plan
         ctx.save_for_backward(features, table, grad)
-        (slope,) = _run("slope", plan, species, (features, table, grad))
-        return slope
+        return _run("slope", plan, species, features, table, grad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -239,15 +240,13 @@ class _TableSlope(torch.autograd.Function):
         ctx: Any,
         features: Tensor,
         grad: Tensor,
-        shape: torch.Size,
+        table: Tensor,
         species: Tensor,
         plan: Contraction,
     ) -> Tensor:
         ctx.species, ctx.plan = species, plan
         ctx.save_for_backward(features, grad)
-        table = features.new_empty(0)  # K itself does not matter
-        (slope,) = _run("table", plan, species, (features, table, grad), shape)
-        return slope
+        return _run("table", plan, species, features, table, grad)  # of K only its shape counts
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -272,7 +271,7 @@ class _Tangent(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.species, ctx.plan = species, plan
         ctx.save_for_backward(features, table, grad, step)
-        return _run("tangent", plan, species, (features, table, grad, step))
+        return _run("tangent", plan, species, features, table, grad, step)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -303,42 +302,74 @@ class _Tree(ctypes.Structure):
     )
 
 
-def _run(
-    kind: str,
-    plan: Contraction,
-    species: Tensor,
-    factors: tuple[Tensor, ...],
-    table_shape: torch.Size | None = None,
-) -> tuple[Tensor, ...]:
-    """One kernel over all members: "value", "slope", "table" or "tangent".
+_plans: dict[str, Contraction] = {}  # an operator is told a plan by its name
+
+
+def _run(kind: str, plan: Contraction, species: Tensor, *factors: Tensor) -> Any:
+    """One kernel over all members.
 
     Args:
-        kind: which kernel.
+        kind: "value", "slope", "table" or "tangent".
         plan: as in `contract`.
         species: as there.
         factors: A, K, g and the step of A, as far as the kernel takes them.
-        table_shape: of K, for its slope, which does not need K itself.
     """
-    features, table = factors[0].contiguous(), factors[1].contiguous()
+    _plans[plan.name] = plan
+    return _operators[kind](plan.name, species, *factors)
+
+
+def _shapes(
+    kind: str, plan: Contraction, features: Tensor, table: Tensor
+) -> tuple[tuple[int, ...], ...]:
     rows = (*features.shape[:-2], plan.outputs, features.shape[-1])
-    shapes = {
+    return {
         "value": (rows,),
         "slope": (features.shape,),
-        "table": (table_shape,),
+        "table": (table.shape,),
         "tangent": (rows, features.shape, table.shape),
     }[kind]
+
+
+def _empty(kind: str, name: str, species: Tensor, *factors: Tensor) -> Any:  # noqa: ARG001
+    shapes = _shapes(kind, _plans[name], *factors[:2])
+    results = tuple(factors[0].new_empty(shape) for shape in shapes)
+    return results if len(results) > 1 else results[0]
+
+
+def _run_members(kind: str, name: str, species: Tensor, *factors: Tensor) -> Any:
+    plan = _plans[name]
+    kept = [factor.contiguous() for factor in factors]
+    features = kept[0]
+    shapes = _shapes(kind, plan, *kept[:2])
     zeroed = kind in ("table", "tangent")
     results = tuple(
         features.new_zeros(shape) if zeroed else features.new_empty(shape) for shape in shapes
     )
-    kept = [features, table, *(factor.contiguous() for factor in factors[2:])]
     if features.dim() == 3:
         _run_one(kind, plan, species, kept, results)
     else:
         for member in range(features.shape[0]):
-            part = [factor[member] if factor.dim() == 4 else factor for factor in kept]
+            part = [factor[member] for factor in kept]
             _run_one(kind, plan, species, part, [result[member] for result in results])
-    return results
+    return results if len(results) > 1 else results[0]
+
+
+def _operator(kind: str, factors: str, results: str) -> Callable[..., Any]:
+    return operator(
+        f"contraction_{kind}(str plan, Tensor species, {factors}) -> {results}",
+        functools.partial(_run_members, kind),
+        functools.partial(_empty, kind),
+    )
+
+
+_operators = {
+    "value": _operator("value", "Tensor A, Tensor K", "Tensor"),
+    "slope": _operator("slope", "Tensor A, Tensor K, Tensor g", "Tensor"),
+    "table": _operator("table", "Tensor A, Tensor K, Tensor g", "Tensor"),
+    "tangent": _operator(
+        "tangent", "Tensor A, Tensor K, Tensor g, Tensor dA", "(Tensor, Tensor, Tensor)"
+    ),
+}
 
 
 def _run_one(

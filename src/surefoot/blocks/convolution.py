@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.blocks.native import address, kernels, share
+from surefoot.blocks.native import address, kernels, operator, share
 from surefoot.blocks.products import ChannelProduct
-from surefoot.graph import Graph, gather, pairs_to_edges, segment_sum
+from surefoot.graph import Graph, pairs_to_edges
+from surefoot.segments import gather, segment_sum
 
 GRADIENT, ANGULAR, RADIAL, SENT = range(4)
 """The four factors of the form: g, M, w, x."""
@@ -91,7 +92,7 @@ class _Convolve(torch.autograd.Function):
     ) -> Tensor:
         ctx.sent, ctx.product, ctx.graph = sent[0], product, graph
         ctx.save_for_backward(angular, weights)
-        return _run_members(GRADIENT, product, graph, (angular, weights, sent[0]))
+        return _differentiate(GRADIENT, product, graph, (angular, weights, sent[0]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -134,7 +135,7 @@ class _Form(torch.autograd.Function):
     ) -> Tensor:
         ctx.slot, ctx.product, ctx.graph = slot, product, graph
         ctx.save_for_backward(*factors)
-        return _run_members(slot, product, graph, factors)
+        return _differentiate(slot, product, graph, factors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -161,45 +162,89 @@ class _Plan(ctypes.Structure):
     )
 
 
-def _run_members(
+EDGES = (
+    *("edge_index", "pair_index", "receiver_offsets"),
+    *("sender_order", "sender_offsets", "pair_edges"),
+)
+"""What of a graph the kernels read."""
+
+_products: dict[str, ChannelProduct] = {}  # an operator is told a product by its name
+
+
+def _differentiate(
     slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor, ...]
 ) -> Tensor:
-    if factors[-1].dim() == 3:  # the last of any three is w or x
-        return _run(slot, product, graph, factors)
-    members = zip(*(factor.unbind(0) for factor in factors), strict=True)
-    return torch.stack([_run(slot, product, graph, part) for part in members])
+    """One derivative of the form; factors in the order g, M, w, x without `slot`."""
+    _products[product.name] = product
+    edges = [getattr(graph, name) for name in EDGES]
+    return _form(slot, product.name, *factors, *edges)  # type: ignore[no-any-return]
 
 
-def _run(slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor, ...]) -> Tensor:
-    """One derivative of the form by the kernel; factors in the order g, M, w, x without `slot`."""
+def _sizes(
+    product: ChannelProduct, edges: tuple[Tensor, ...], channels: int
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of g, M, w and x."""
+    index, _, offsets, *_, pairs = edges
+    atoms = offsets.shape[0] - 1
+    return (
+        (atoms, product.results, channels),
+        (index.shape[1], product.coupling.shape[1]),
+        (pairs.shape[1], len(product.paths), channels),
+        (atoms, product.components, channels),
+    )
+
+
+def _empty(slot: int, name: str, *tensors: Tensor) -> Tensor:
+    last, edges = tensors[2], tensors[3:]  # the last of any three factors is w or x
+    size = _sizes(_products[name], edges, last.shape[-1])[slot]
+    return last.new_empty((*last.shape[:-3], *size))
+
+
+def _run_members(slot: int, name: str, a: Tensor, b: Tensor, c: Tensor, *edges: Tensor) -> Tensor:
+    product = _products[name]
+    if c.dim() == 3:
+        return _run(slot, product, edges, (a, b, c))
+    members = zip(a.unbind(0), b.unbind(0), c.unbind(0), strict=True)
+    return torch.stack([_run(slot, product, edges, part) for part in members])
+
+
+_form = operator(
+    "convolution(int slot, str product, Tensor a, Tensor b, Tensor c, "
+    + ", ".join(f"Tensor {name}" for name in EDGES)
+    + ") -> Tensor",
+    _run_members,
+    _empty,
+)
+
+
+def _run(
+    slot: int, product: ChannelProduct, edges: tuple[Tensor, ...], factors: tuple[Tensor, ...]
+) -> Tensor:
+    """The kernel for one set of weights."""
     library = kernels(*factors)
     if library is None:
         raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
+    index, pair_index, receiver_offsets, sender_order, sender_offsets, pair_edges = edges
     kept = [factor.contiguous() for factor in factors]
+    channels = kept[-1].shape[-1]
+    sizes = _sizes(product, edges, channels)
     slots = [other for other in range(4) if other != slot]
-    channels = kept[slots.index(RADIAL if slot != RADIAL else SENT)].shape[-1]
-    atoms, edges = graph.numbers.shape[0], graph.edge_index.shape[1]
-    shapes = {
-        GRADIENT: (atoms, product.results, channels),
-        ANGULAR: (edges, product.coupling.shape[1]),
-        RADIAL: (graph.pair_edges.shape[1], len(product.paths), channels),
-        SENT: (atoms, product.components, channels),
-    }
     # The kernel reads raw memory: what does not fit would be read past its end.
     for other, factor in zip(slots, kept, strict=True):
-        if factor.shape != shapes[other]:
-            raise ValueError(f"{tuple(factor.shape)} of a product has to be {shapes[other]}.")
-    out = kept[0].new_empty(shapes[slot])
+        if factor.shape != sizes[other]:
+            raise ValueError(f"{tuple(factor.shape)} of a product has to be {sizes[other]}.")
+    out = kept[0].new_empty(sizes[slot])
+    receivers, senders = index.unbind()
     plan = _Plan(
         paths=product.table.ctypes.data,
-        senders=address(graph.edge_index[1]),
-        receivers=address(graph.edge_index[0]),
-        pairs=address(graph.pair_index),
-        receiver_offsets=address(graph.receiver_offsets),
-        sender_order=address(graph.sender_order),
-        sender_offsets=address(graph.sender_offsets),
-        pair_edges=address(graph.pair_edges),
-        pair_count=graph.pair_edges.shape[1],
+        senders=address(senders),
+        receivers=address(receivers),
+        pairs=address(pair_index),
+        receiver_offsets=address(receiver_offsets),
+        sender_order=address(sender_order),
+        sender_offsets=address(sender_offsets),
+        pair_edges=address(pair_edges),
+        pair_count=pair_edges.shape[1],
         path_count=len(product.paths),
         channels=channels,
         components=product.components,

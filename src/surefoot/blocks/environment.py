@@ -27,7 +27,7 @@ from torch import Tensor
 from surefoot.blocks.angular import clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
 from surefoot.blocks.dense import lookup
-from surefoot.graph import Segments
+from surefoot.segments import Segments
 
 TILE = 8  # rows of one small matrix product; an atom's last tile is filled up with zeros
 

@@ -6,9 +6,11 @@ Values are (…, rows, components, channels), the components of all irreps one a
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from torch import Tensor
 from surefoot.blocks.angular import MAX_DEGREE, clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irreps
 from surefoot.blocks.dense import Weights
-from surefoot.graph import Rows, Segments
+from surefoot.blocks.native import operator
+from surefoot.graph import Kinds, Rows
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ class ChannelProduct:
     def results(self) -> int:
         """Components of the result."""
         return self.blocks[-1].stop if self.blocks else 0
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The same in every process: by it a compiled graph tells products apart."""
+        content = self.table.tobytes() + self.coupling.numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
 
 @functools.cache
@@ -189,22 +198,12 @@ def mix(
     return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 
-def by_species(species: Int[Tensor, " atoms"], count: int) -> Segments:
-    """Atoms of each species as neighbours in one order."""
-    sizes = torch.bincount(species, minlength=count)
-    return Segments(
-        index=species,
-        offsets=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
-        order=torch.argsort(species, stable=True),
-    )
-
-
 def mix_species(
     x: Float[Tensor, "*members atoms components channels"],
     weights: Weights,
     blocks: Sequence[Block],
     results: Irreps,
-    species: Segments,
+    kinds: Kinds,
 ) -> Tensor:
     """An equivariant linear map whose matrices belong to the species of each atom.
 
@@ -213,42 +212,82 @@ def mix_species(
         weights: irrep → (…, species, channels, channels out).
         blocks: layout of x.
         results: irreps of the output.
-        species: atoms by species, from `by_species`.
+        kinds: atoms by species.
     """
-    order = species.order
-    if species.count == 1:
-        return mix(x, {name: w.select(-3, 0) for name, w in weights.items()}, blocks, results)
-    x = x if order is None else _reorder(x, order)
-    sizes = species.offsets.diff().tolist()
-    parts = [
-        mix(
-            piece,
-            {name: w.select(-3, index) for name, w in weights.items()},
-            blocks,
-            results,
-        )
-        for index, piece in enumerate(x.split(sizes, -3))
-        if sizes[index]
-    ]
-    joined = torch.cat(parts, -3)
-    return joined if order is None else _reorder(joined, torch.argsort(order))
+    pieces = x.split([block.stop - block.start for block in blocks], -2)
+    by_irrep = {block.irrep: piece for block, piece in zip(blocks, pieces, strict=True)}
+    parts = []
+    for irrep in results:
+        piece = by_irrep.get(irrep)
+        if piece is None:
+            width = next(iter(weights.values())).shape[-1]
+            parts.append(x.new_zeros((*x.shape[:-2], irrep.dim, width)))
+            continue
+        matrices = weights[str(irrep)]
+        matrices = matrices.index_select(-3, kinds.present) / math.sqrt(matrices.shape[-2])
+        flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)  # copies as more channels
+        parts.append(_ByKind.apply(OUTPUT, kinds, flat, matrices))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 
-class _Reorder(torch.autograd.Function):
-    """Rows in another order; backwards they go to where they came from, without a sum."""
+OUTPUT, INPUT, MATRIX = range(3)
+"""The factors of Σ_i g_i · (x_i W_kind(i)): g, x and W."""
+
+
+class _ByKind(torch.autograd.Function):
+    """That form without one factor; its derivatives are the form without another one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
-        ctx.order = order
-        return x.index_select(-3, order)
+    def forward(ctx: Any, slot: int, kinds: Kinds, *factors: Tensor) -> Tensor:
+        ctx.slot, ctx.kinds = slot, kinds
+        ctx.save_for_backward(*factors)
+        return _by_kind(slot, *factors, kinds.atoms.order, kinds.atoms.offsets)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _Reorder.apply(grads[0], torch.argsort(ctx.order)), None
+        factors = list(ctx.saved_tensors)
+        factors.insert(ctx.slot, grads[0])
+        slopes = []
+        for slot in range(3):
+            if slot == ctx.slot:
+                continue
+            needed = ctx.needs_input_grad[2 + len(slopes)]
+            others = factors[:slot] + factors[slot + 1 :]
+            slopes.append(_ByKind.apply(slot, ctx.kinds, *others) if needed else None)
+        return None, None, *slopes
 
 
-def _reorder(x: Tensor, order: Tensor) -> Tensor:
-    return _Reorder.apply(x, order)  # type: ignore[no-any-return]
+def _run_by_kind(slot: int, a: Tensor, b: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
+    """The form without one factor; the other two in the order g, x, W."""
+    out = _empty_by_kind(slot, a, b, order, offsets)
+    if a.shape[-3] == 0:
+        return out.zero_()
+    bounds = offsets.tolist()
+    for kind, (low, high) in enumerate(pairwise(bounds)):
+        rows = order[low:high]
+        first = a.index_select(-3, rows).flatten(-3, -2)
+        if slot == MATRIX:
+            second = b.index_select(-3, rows).flatten(-3, -2)
+            out.select(-3, kind).copy_(second.mT @ first)
+            continue
+        matrix = b.select(-3, kind)
+        product = first @ (matrix if slot == OUTPUT else matrix.mT)
+        out.index_copy_(-3, rows, product.unflatten(-2, (-1, a.shape[-2])))
+    return out
+
+
+def _empty_by_kind(slot: int, a: Tensor, b: Tensor, order: Tensor, offsets: Tensor) -> Tensor:  # noqa: ARG001
+    if slot == MATRIX:
+        return a.new_empty((*a.shape[:-3], offsets.shape[0] - 1, b.shape[-1], a.shape[-1]))
+    return a.new_empty((*a.shape[:-1], b.shape[-1 if slot == OUTPUT else -2]))
+
+
+_by_kind = operator(
+    "by_kind(int slot, Tensor a, Tensor b, Tensor order, Tensor offsets) -> Tensor",
+    _run_by_kind,
+    _empty_by_kind,
+    device="CompositeExplicitAutograd",  # any
+)
 
 
 def read_out(x: Float[Tensor, "*members rows components channels"], irreps: Multiplicities) -> Rows:

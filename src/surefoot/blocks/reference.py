@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.blocks.repulsion import Repulsion
-from surefoot.graph import Graph, segment_sum
+from surefoot.graph import Graph
+from surefoot.segments import segment_sum
 
 
 class UnknownElement(ValueError):

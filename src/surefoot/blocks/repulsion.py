@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.blocks.radial import PolynomialCutoff, expand
-from surefoot.graph import Geometry, Segments, segment_sum
+from surefoot.graph import Geometry
+from surefoot.segments import group, segment_sum
 
 COULOMB = 14.3996  # e² / (4 π ε0) in eV Å, to the digits of the implementation we agree with
 BOHR = 0.529  # Å, likewise
@@ -54,10 +55,5 @@ class Repulsion:
         envelope = expand(lengths / reach, PolynomialCutoff(1.0, self.power))[..., 0]
         value = self.strength * COULOMB * charges[0] * charges[1] / lengths * screened * envelope
         owner = graph.graph_index[receiver]
-        counts = torch.bincount(owner, minlength=graph.charge.shape[0])
-        pairs = Segments(
-            index=owner,
-            offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-            order=torch.argsort(owner, stable=True),
-        )
+        pairs = group(owner, graph.charge.shape[0])
         return segment_sum(value, pairs, axis=-1)

@@ -19,8 +19,9 @@ from surefoot.blocks.dense import (
     linear,
     under,
 )
-from surefoot.graph import Features, Rows, segment_sum
+from surefoot.graph import Features, Rows
 from surefoot.prediction import Point
+from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
 

@@ -43,15 +43,8 @@ from surefoot.blocks.environment import (
     tile_rows,
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
-from surefoot.graph import (
-    Features,
-    Geometry,
-    Rows,
-    Segments,
-    gather,
-    pairs_to_edges,
-    segment_sum,
-)
+from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
+from surefoot.segments import Segments, gather, segment_sum
 from surefoot.settings import Settings
 
 SCALAR = Irrep(0, 1)

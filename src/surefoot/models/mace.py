@@ -40,7 +40,6 @@ from surefoot.blocks.distances import TRANSFORMS, Transform, bond_lengths
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
-    by_species,
     channel_product,
     init_mix,
     init_mix_species,
@@ -49,7 +48,8 @@ from surefoot.blocks.products import (
     read_out,
 )
 from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
-from surefoot.graph import Features, Geometry, pairs_to_edges, segment_sum
+from surefoot.graph import Features, Geometry, pairs_to_edges
+from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
 SCALARS: Irreps = (Irrep(0, 1),)
@@ -217,7 +217,7 @@ class Mace(Settings):
         graph = geometry.graph
         basis, envelope = self._radial(geometry)
         angles = harmonics(geometry.vectors, self.max_ell)
-        species = by_species(geometry.species, weights["embedding"].shape[-2])
+        kinds = geometry.kinds
         atoms = embed(weights, geometry).unsqueeze(-2)
         rows = []
         for index, layer in enumerate(self.layers()):
@@ -230,13 +230,13 @@ class Mace(Settings):
             skip = branch(part, "skip")
             if not layer.residual:
                 messages = mix_species(
-                    messages, skip, arrange(layer.messages), layer.messages, species
+                    messages, skip, arrange(layer.messages), layer.messages, kinds
                 )
-            products = contract(messages, part["product"], geometry.species, layer.plan)
+            products = contract(messages, part["product"], kinds, layer.plan)
             updated = mix(products, branch(part, "mix"), arrange(layer.outputs), layer.outputs)
             if layer.residual:
                 updated = updated + mix_species(
-                    atoms, skip, arrange(layer.inputs), layer.outputs, species
+                    atoms, skip, arrange(layer.inputs), layer.outputs, kinds
                 )
             atoms = updated
             rows.append(read_out(atoms, tuple((self.channels, irrep) for irrep in layer.outputs)))

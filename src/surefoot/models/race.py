@@ -39,7 +39,6 @@ from surefoot.blocks.dense import Weights, branch, init_network, init_table, net
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
-    by_species,
     channel_product,
     mix,
     mix_species,
@@ -172,7 +171,7 @@ class Race(Settings):
         functions = Bessel(self.cutoff, self.basis_size)
         basis = expand(geometry.lengths, functions) * expand(geometry.lengths, envelope)
         angles = harmonics(geometry.vectors, self.max_ell)
-        species = by_species(geometry.species, weights["embedding"].shape[-2])
+        kinds = geometry.kinds
         atoms = embed(weights, geometry).unsqueeze(-2)
         rows = []
         for index, layer in enumerate(self.layers()):
@@ -183,9 +182,9 @@ class Race(Settings):
             summed = convolve(sent, angles, radial, geometry.graph, product)
             messages = mix(summed, branch(part, "down"), product.blocks, after)
             messages = messages / geometry.neighbors
-            updated = mix_species(messages, branch(part, "mix"), arrange(after), after, species)
+            updated = mix_species(messages, branch(part, "mix"), arrange(after), after, kinds)
             atoms = updated + mix_species(
-                atoms, branch(part, "skip"), arrange(before), after, species
+                atoms, branch(part, "skip"), arrange(before), after, kinds
             )
             rows.append(read_out(atoms, layer.outputs))
         return Features(layers=tuple(rows), geometry=geometry)

@@ -29,7 +29,8 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.blocks.radial import CUTOFFS, Gaussians, expand
-from surefoot.graph import Features, Geometry, Rows, gather, pairs_to_edges, segment_sum
+from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
+from surefoot.segments import gather, segment_sum
 from surefoot.settings import Settings
 
 

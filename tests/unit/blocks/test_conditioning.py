@@ -13,7 +13,7 @@ from surefoot.blocks.conditioning import (
 )
 from surefoot.blocks.dense import init_table, lookup
 from surefoot.data.convert import to_graph
-from surefoot.graph import Geometry, Graph, collate
+from surefoot.graph import Geometry, Graph, collate, find_kinds
 
 STATES = States(((-1, 1), (0, 0), (0, 3)))
 SPECIES = {1: 0, 8: 1}
@@ -34,7 +34,7 @@ def graph_of(*states: tuple[int | None, int | None]) -> Graph:
 def geometry_of(graph: Graph, states: States | None) -> Geometry:
     return Geometry(
         graph=graph,
-        species=torch.tensor([SPECIES[int(number)] for number in graph.numbers]),
+        kinds=find_kinds(torch.tensor([SPECIES[int(number)] for number in graph.numbers])),
         vectors=torch.zeros((graph.edge_index.shape[1], 3), dtype=torch.float64),
         lengths=torch.zeros(graph.pair_edges.shape[1], dtype=torch.float64),
         state=None if states is None else states.index(graph),

@@ -14,6 +14,7 @@ from surefoot.blocks import contraction as module
 from surefoot.blocks.contraction import Contraction, contract, contraction
 from surefoot.blocks.couplings import Irreps, SymmetricCouplings, parse_irreps, symmetric_couplings
 from surefoot.blocks.native import kernels, plain_only
+from surefoot.graph import find_kinds
 
 PLANS = {
     "linear": ("0e + 1o", "0e + 1o", 1),
@@ -88,7 +89,7 @@ class Inputs:
     tensors: tuple[Tensor, Tensor]
 
     def contract(self, *tensors: Tensor) -> Tensor:
-        return contract(*tensors, self.species, plan_of(self.name))
+        return contract(*tensors, find_kinds(self.species), plan_of(self.name))
 
     def formula(self, *tensors: Tensor) -> Tensor:
         return formula(self.name, *tensors, self.species)
@@ -337,7 +338,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(5, 8, 7\) .* have to be \(5, 9, 7\)"):
         inputs.contract(features[:, :-1], weights)
     with pytest.raises((IndexError, RuntimeError), match="out of range"):
-        contract(features, weights, torch.full((5,), KINDS), plan_of("pairs"))
+        contract(features, weights, find_kinds(torch.full((5,), KINDS)), plan_of("pairs"))
 
 
 @pytest.mark.parametrize("channels", [32, 42])

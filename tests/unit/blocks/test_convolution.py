@@ -405,7 +405,7 @@ def test_threads_give_the_same_bits() -> None:
         try:
             answers.append(
                 [
-                    convolution._run(
+                    convolution._differentiate(
                         slot,
                         inputs.product,
                         inputs.graph,

@@ -7,7 +7,7 @@ import torch
 
 from surefoot.blocks.distances import COVALENT_RADII, TRANSFORMS, agnesi, bond_lengths, soft
 from surefoot.data.convert import to_graph
-from surefoot.graph import Geometry, edge_vectors
+from surefoot.graph import Geometry, edge_vectors, find_kinds
 
 BOND = torch.tensor([1.42], dtype=torch.float64)
 
@@ -49,7 +49,9 @@ def test_bonds_of_pairs(small_structures) -> None:
     graph = to_graph(small_structures["ethanol"], 3.0)
     vectors = edge_vectors(graph)
     lengths = torch.linalg.vector_norm(vectors[graph.pair_edges[0]], dim=-1)
-    geometry = Geometry(graph=graph, species=graph.numbers, vectors=vectors, lengths=lengths)
+    geometry = Geometry(
+        graph=graph, kinds=find_kinds(graph.numbers), vectors=vectors, lengths=lengths
+    )
     bonds = bond_lengths(geometry)
     assert bonds.dtype == torch.float64
     expected = [

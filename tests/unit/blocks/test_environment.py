@@ -17,7 +17,7 @@ from surefoot.blocks.environment import (
     multiply_rows,
     tile_rows,
 )
-from surefoot.graph import Segments
+from surefoot.segments import Segments
 
 COUNTS = (0, 1, TILE - 1, TILE, TILE + 1, 0, 2 * TILE + 1, 3, 0)
 """Rows of each atom: none, less and more than a tile, and tiles that are full."""

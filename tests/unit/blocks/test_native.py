@@ -28,6 +28,7 @@ from surefoot.blocks.native import (
     plain_only,
     share,
 )
+from surefoot.graph import find_kinds
 
 FAKE = """\
 import shutil, sys, time
@@ -105,7 +106,7 @@ def contracted() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     features = torch.randn((3, 4, 5), generator=generator, dtype=torch.float64)
     weights = torch.randn((2, plan.path_count, 5), generator=generator, dtype=torch.float64)
-    return contract(features, weights, torch.tensor([1, 0, 1]), plan)
+    return contract(features, weights, find_kinds(torch.tensor([1, 0, 1])), plan)
 
 
 def kept() -> list[str]:

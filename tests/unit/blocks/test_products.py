@@ -12,14 +12,13 @@ from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.products import (
     Block,
     arrange,
-    by_species,
     channel_product,
     init_mix,
     init_mix_species,
     mix,
     mix_species,
 )
-from surefoot.graph import Segments
+from surefoot.graph import find_kinds
 
 SPECIES = torch.tensor([2, 0, 2, 3, 0, 0])  # 1 is absent
 KINDS = 4
@@ -147,7 +146,7 @@ def test_mix_equals_a_loop(generator) -> None:
 
 def test_a_matrix_that_is_missing_is_not_taken_for_zero(generator) -> None:
     weights = init_mix_species(generator, BLOCKS, RESULTS, KINDS, WIDTHS)
-    x, species = random(generator, 6, 20, 5), by_species(SPECIES, KINDS)
+    x, species = random(generator, 6, 20, 5), find_kinds(SPECIES)
     del weights["1o"]
     with pytest.raises(KeyError, match="1o"):
         mix_species(x, weights, BLOCKS, RESULTS, species)
@@ -170,14 +169,6 @@ def test_unit_variance_stays(generator) -> None:
     assert float(found.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_by_species() -> None:
-    segments = by_species(SPECIES, KINDS)
-    assert segments.offsets.tolist() == [0, 3, 3, 5, 6]
-    assert segments.order is not None
-    assert segments.order.tolist() == [1, 4, 5, 0, 2, 3]
-    assert by_species(SPECIES[:0], KINDS).offsets.tolist() == [0] * 5
-
-
 def test_mix_species_equals_a_loop(generator) -> None:
     weights = init_mix_species(generator, BLOCKS, RESULTS, KINDS, WIDTHS)
     x = random(generator, 6, 20, 5)
@@ -187,33 +178,21 @@ def test_mix_species_equals_a_loop(generator) -> None:
             for atom, kind in enumerate(SPECIES.tolist())
         ]
     )
-    found = mix_species(x, weights, BLOCKS, RESULTS, by_species(SPECIES, KINDS))
+    found = mix_species(x, weights, BLOCKS, RESULTS, find_kinds(SPECIES))
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
-
-
-def test_atoms_that_are_sorted_by_species(generator) -> None:
-    weights = init_mix_species(generator, BLOCKS, RESULTS, KINDS, WIDTHS)
-    x = random(generator, 6, 20, 5)
-    species = SPECIES.sort().values
-    full = by_species(species, KINDS)
-    found = [
-        mix_species(x, weights, BLOCKS, RESULTS, segments)
-        for segments in (full, Segments(index=full.index, offsets=full.offsets))
-    ]
-    assert torch.equal(*found)
 
 
 def test_one_species(generator) -> None:
     weights = init_mix_species(generator, BLOCKS, RESULTS, 1, WIDTHS)
     x = random(generator, 6, 20, 5)
-    found = mix_species(x, weights, BLOCKS, RESULTS, by_species(0 * SPECIES, 1))
+    found = mix_species(x, weights, BLOCKS, RESULTS, find_kinds(0 * SPECIES))
     assert torch.equal(found, mix(x, {n: w[0] for n, w in weights.items()}, BLOCKS, RESULTS))
 
 
 def test_members_equal_a_loop(generator) -> None:
     members = [init_mix_species(generator, BLOCKS, RESULTS, KINDS, WIDTHS) for _ in range(3)]
     x = random(generator, 3, 6, 20, 5)
-    species = by_species(SPECIES, KINDS)
+    species = find_kinds(SPECIES)
     together = mix_species(x, stack(members), BLOCKS, RESULTS, species)
     for index, weights in enumerate(members):
         alone = mix_species(x[index], weights, BLOCKS, RESULTS, species)
@@ -232,7 +211,7 @@ def test_gradients_to_second_order(generator) -> None:
     weights = init_mix_species(generator, BLOCKS, RESULTS, KINDS, WIDTHS)
     names = list(weights)
     leaves = [random(generator, 6, 20, 5), *weights.values()]
-    segments = by_species(SPECIES, KINDS)
+    segments = find_kinds(SPECIES)
 
     def run(x: Tensor, *values: Tensor) -> Tensor:
         return mix_species(x, dict(zip(names, values, strict=True)), BLOCKS, RESULTS, segments)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surefoot.blocks.repulsion import Repulsion
 from surefoot.data.convert import to_graph
-from surefoot.graph import Geometry, collate, edge_vectors
+from surefoot.graph import Geometry, collate, edge_vectors, find_kinds
 
 ELEMENTS = (1, 6, 26)
 RADII = (0.31, 0.76, 1.32)
@@ -36,7 +36,7 @@ def geometry_of(structures: list[Atoms], members: int | None = None) -> Geometry
         vectors, lengths = vectors.expand(members, -1, -1), lengths.expand(members, -1)
     return Geometry(
         graph=graph,
-        species=torch.tensor([ELEMENTS.index(int(number)) for number in graph.numbers]),
+        kinds=find_kinds(torch.tensor([ELEMENTS.index(int(number)) for number in graph.numbers])),
         vectors=vectors,
         lengths=lengths.clone().requires_grad_(),
     )
@@ -145,7 +145,7 @@ def test_single_precision_lengths_are_summed_in_double() -> None:
     geometry = geometry_of(clusters())
     rough = Geometry(
         graph=geometry.graph,
-        species=geometry.species,
+        kinds=geometry.kinds,
         vectors=geometry.vectors.float(),
         lengths=geometry.lengths.float(),
     )

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights, stack
 from surefoot.data.convert import to_graph
-from surefoot.graph import Features, Geometry, Rows, Segments, collate
+from surefoot.graph import Features, Geometry, Rows, collate, find_kinds
 from surefoot.heads.scalar import Scalar
+from surefoot.segments import Segments
 
 WIDTHS = (6, 5, 4)
 ATOMS = (3, 1, 2)
@@ -26,7 +27,7 @@ def make_features(generator: torch.Generator, *members: int) -> Features:
     )
     geometry = Geometry(
         graph=graph,
-        species=torch.zeros(sum(ATOMS), dtype=torch.int64),
+        kinds=find_kinds(torch.zeros(sum(ATOMS), dtype=torch.int64)),
         vectors=torch.zeros((*members, 0, 3), dtype=torch.float64),
         lengths=torch.zeros((*members, 0), dtype=torch.float64),
     )

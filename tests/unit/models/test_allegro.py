@@ -12,10 +12,11 @@ from surefoot.blocks.couplings import format_irreps
 from surefoot.blocks.dense import Weights, cast, lookup, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
-from surefoot.graph import Geometry, Graph, Rows, collate, edge_vectors, segment_sum
+from surefoot.graph import Geometry, Graph, Rows, collate, edge_vectors, find_kinds
 from surefoot.heads.scalar import Scalar
 from surefoot.models.allegro import Allegro
 from surefoot.potential import Potential
+from surefoot.segments import segment_sum
 
 CUTOFF = 4.0
 NEIGHBORS = 12.0
@@ -36,7 +37,7 @@ def geometry_of(graph: Graph) -> Geometry:
     vectors = edge_vectors(graph)
     return Geometry(
         graph=graph,
-        species=BASELINE.species(graph.numbers),
+        kinds=find_kinds(BASELINE.species(graph.numbers)),
         vectors=vectors,
         lengths=vectors[graph.pair_edges[0]].norm(dim=-1),
         neighbors=NEIGHBORS,

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from surefoot.data.convert import Sample
-from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets
+from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets, find_kinds
 from surefoot.prediction import HUBER_WIDTH, Output, Point
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
 
@@ -26,7 +26,10 @@ def output_of(graph: Graph, generator: torch.Generator, members: tuple[int, ...]
         return torch.randn((*members, *shape), generator=generator, dtype=torch.float64)
 
     geometry = Geometry(
-        graph=graph, species=graph.numbers, vectors=torch.zeros(edges, 3), lengths=torch.ones(edges)
+        graph=graph,
+        kinds=find_kinds(graph.numbers),
+        vectors=torch.zeros(edges, 3),
+        lengths=torch.ones(edges),
     )
     return Output(
         energy=Point(normal(graphs)),

@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,29 @@ _plain = threading.Event()  # of the whole process: threads that share members f
 
 class NoKernels(RuntimeError):
     """Why kernels can not be used, where it is not that a compiler failed to build them."""
+
+
+_OPERATORS = torch.library.Library("surefoot", "DEF")
+
+
+def operator(
+    schema: str, run: Callable[..., Any], shapes: Callable[..., Any], *, device: str = "CPU"
+) -> Callable[..., Any]:
+    """A function that a traced graph holds as one node, without a look inside.
+
+    It knows no derivative: autograd functions call it, forward and backward.
+
+    Args:
+        schema: name, arguments and results, as torch writes them; sizes may vary from call to call.
+        run: what it computes.
+        shapes: makes empty tensors of the shapes and precisions that `run` gives.
+        device: where `run` computes, as torch's dispatcher names it.
+    """
+    name = schema.partition("(")[0]
+    _OPERATORS.define(schema)
+    _OPERATORS.impl(name, run, device)
+    torch.library.register_fake(f"surefoot::{name}", shapes, lib=_OPERATORS)
+    return getattr(torch.ops.surefoot, name).default  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""Rows that belong to items: taking an item's value to its rows, and sums over its rows.
+
+`gather` and `segment_sum` are one pair of operators, each the other's derivative, to any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """Rows that belong to items, and the order in which rows of one item are neighbours.
+
+    Attributes:
+        index: (rows) the item of each row.
+        offsets: (items + 1) where each item's rows begin in the sorted order.
+        order: (rows) sorts the rows by item; None where they are sorted already.
+    """
+
+    index: Int[Tensor, " rows"]
+    offsets: Int[Tensor, " bounds"]
+    order: Int[Tensor, " rows"] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of items."""
+        return self.offsets.shape[0] - 1
+
+
+def group(index: Int[Tensor, " rows"], count: int) -> Segments:
+    """Rows by item, for an index in any order.
+
+    Args:
+        index: (rows) the item of each row.
+        count: number of items.
+    """
+    order = torch.argsort(index, stable=True)
+    return Segments(index=index, offsets=find_offsets(index, count), order=order)
+
+
+def find_offsets(index: Int[Tensor, " rows"], count: int) -> Int[Tensor, " bounds"]:
+    """Where the rows of each item begin once they are sorted."""
+    counts = torch.bincount(index, minlength=count)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def gather(values: Tensor, segments: Segments, axis: int = -2) -> Tensor:
+    """The value of each row's item: out[row] = values[item(row)], along `axis`."""
+    return _Gather.apply(values, segments, axis)  # type: ignore[no-any-return]
+
+
+def segment_sum(rows: Tensor, segments: Segments, axis: int = -2) -> Tensor:
+    """The sum of each item's rows: out[item] = Σ_{row of item} rows[row], along `axis`."""
+    return _SegmentSum.apply(rows, segments, axis)  # type: ignore[no-any-return]
+
+
+class _Gather(torch.autograd.Function):
+    """Item values to rows; its derivative is `_SegmentSum`, whose derivative is this."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Segments, axis: int) -> Tensor:
+        ctx.segments, ctx.axis = segments, axis
+        return values.index_select(axis, segments.index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return segment_sum(grads[0], ctx.segments, ctx.axis), None, None
+
+
+class _SegmentSum(torch.autograd.Function):
+    """Sum of rows by item."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, segments: Segments, axis: int) -> Tensor:
+        ctx.segments, ctx.axis = segments, axis
+        index = segments.index
+        if segments.order is not None:
+            rows, index = rows.index_select(axis, segments.order), index[segments.order]
+        shape = list(rows.shape)
+        shape[axis] = segments.count
+        # On sorted rows index_add walks memory once and in one order: no atomics on the CPU.
+        return rows.new_zeros(shape).index_add_(axis, index, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return gather(grads[0], ctx.segments, ctx.axis), None, None
