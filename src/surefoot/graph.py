@@ -10,6 +10,7 @@ and edges are sorted by receiver, so that a sum over neighbours is a sum over co
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from surefoot.compilation import AXIS
 from surefoot.segments import Segments, find_offsets, group
 
 UNSTATED = 0  # the spin of a structure whose multiplicity nobody stated
@@ -50,13 +52,13 @@ class Graph:
     numbers: Int[Tensor, " atoms"]
     cell: Float[Tensor, "graphs 3 3"]
     pbc: Bool[Tensor, "graphs 3"]
-    edge_index: Int[Tensor, "2 edges"]
+    edge_index: Int[Tensor, "2 edges"] = dataclasses.field(metadata={AXIS: 1})
     edge_shift: Int[Tensor, "edges 3"]
     receiver_offsets: Int[Tensor, " bounds"]
     sender_order: Int[Tensor, " edges"]
     sender_offsets: Int[Tensor, " bounds"]
     pair_index: Int[Tensor, " edges"]
-    pair_edges: Int[Tensor, "2 pairs"]
+    pair_edges: Int[Tensor, "2 pairs"] = dataclasses.field(metadata={AXIS: 1})
     graph_index: Int[Tensor, " atoms"]
     graph_offsets: Int[Tensor, " graph_bounds"]
     charge: Int[Tensor, " graphs"]
@@ -132,6 +134,22 @@ def find_kinds(species: Int[Tensor, " atoms"]) -> Kinds:
     """The kinds of these species."""
     present, index = torch.unique(species, return_inverse=True)
     return Kinds(present=present, atoms=group(index, present.shape[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypedGraph:
+    """A batch and where its elements and states stand in the tables of a potential.
+
+    Attributes:
+        graph: the batch.
+        kinds: the species of the atoms.
+        state: (graphs) index of each graph's charge and spin, or None where the potential does not
+            tell states apart.
+    """
+
+    graph: Graph
+    kinds: Kinds
+    state: Int[Tensor, " graphs"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

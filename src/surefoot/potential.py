@@ -18,7 +18,7 @@ from torch import Tensor
 from surefoot.blocks.conditioning import States, init_conditioning
 from surefoot.blocks.dense import Weights, branch, cast, stack, under
 from surefoot.blocks.reference import Baseline
-from surefoot.graph import Geometry, Graph, edge_vectors, find_kinds
+from surefoot.graph import Geometry, Graph, TypedGraph, edge_vectors, find_kinds
 from surefoot.heads import Head
 from surefoot.models import Model
 from surefoot.prediction import Output, Point
@@ -75,26 +75,49 @@ class Potential:
             stress: whether stress is wanted; needs three periodic axes.
             differentiable: whether derivatives of forces with respect to weights are wanted.
         """
+        typed = self.assign(graph)
+        return self.evaluate(
+            weights, typed, forces=forces, stress=stress, differentiable=differentiable
+        )
+
+    def assign(self, graph: Graph) -> TypedGraph:
+        """The batch with what depends on its elements and states alone."""
+        return TypedGraph(
+            graph=graph,
+            kinds=find_kinds(self.baseline.species(graph.numbers)),
+            state=None if self.states is None else self.states.index(graph),
+        )
+
+    def evaluate(
+        self,
+        weights: Weights,
+        typed: TypedGraph,
+        *,
+        forces: bool,
+        stress: bool,
+        differentiable: bool,
+    ) -> Output:
+        """The same for a typed graph: what a trace can follow, since no shape hangs on a value."""
+        graph = typed.graph
         table = weights["model.embedding"]
         vectors = edge_vectors(graph).to(table.dtype)
         if table.dim() == 3:
             vectors = vectors.expand(table.shape[0], -1, -1)
         wanted = forces or stress
         vectors = vectors.detach().requires_grad_(wanted)
-        species = self.baseline.species(graph.numbers)
         with torch.set_grad_enabled(wanted or differentiable):
             geometry = Geometry(
                 graph=graph,
-                kinds=find_kinds(species),
+                kinds=typed.kinds,
                 vectors=vectors,
                 lengths=torch.linalg.vector_norm(
                     vectors.index_select(-2, graph.pair_edges[0]), dim=-1
                 ),
-                state=None if self.states is None else self.states.index(graph),
+                state=typed.state,
                 neighbors=self.baseline.neighbors,
             )
             features = self.model(branch(weights, "model"), geometry)
-            fixed = self.baseline.energy(graph, species)
+            fixed = self.baseline.energy(graph, geometry.species)
             if self.baseline.repulsion is not None:
                 fixed = fixed + self.baseline.repulsion.energy(geometry)
             energy = self.head(branch(weights, "head"), features).affine(self.baseline.scale, fixed)

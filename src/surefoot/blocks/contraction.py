@@ -237,12 +237,7 @@ class _TableSlope(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        features: Tensor,
-        grad: Tensor,
-        table: Tensor,
-        species: Tensor,
-        plan: Contraction,
+        ctx: Any, features: Tensor, grad: Tensor, table: Tensor, species: Tensor, plan: Contraction
     ) -> Tensor:
         ctx.species, ctx.plan = species, plan
         ctx.save_for_backward(features, grad)
@@ -306,14 +301,7 @@ _plans: dict[str, Contraction] = {}  # an operator is told a plan by its name
 
 
 def _run(kind: str, plan: Contraction, species: Tensor, *factors: Tensor) -> Any:
-    """One kernel over all members.
-
-    Args:
-        kind: "value", "slope", "table" or "tangent".
-        plan: as in `contract`.
-        species: as there.
-        factors: A, K, g and the step of A, as far as the kernel takes them.
-    """
+    """One kernel, for A, K, g and the step of A, as far as it takes them."""
     _plans[plan.name] = plan
     return _operators[kind](plan.name, species, *factors)
 
@@ -330,28 +318,27 @@ def _shapes(
     }[kind]
 
 
-def _empty(kind: str, name: str, species: Tensor, *factors: Tensor) -> Any:  # noqa: ARG001
-    shapes = _shapes(kind, _plans[name], *factors[:2])
-    results = tuple(factors[0].new_empty(shape) for shape in shapes)
-    return results if len(results) > 1 else results[0]
+def _empty(kind: str, name: str, _species: Tensor, *factors: Tensor) -> Any:
+    shapes = _shapes(kind, _plans[name], factors[0], factors[1])
+    results = [factors[0].new_empty(shape) for shape in shapes]
+    return tuple(results) if len(results) > 1 else results[0]
 
 
 def _run_members(kind: str, name: str, species: Tensor, *factors: Tensor) -> Any:
     plan = _plans[name]
     kept = [factor.contiguous() for factor in factors]
     features = kept[0]
-    shapes = _shapes(kind, plan, *kept[:2])
     zeroed = kind in ("table", "tangent")
-    results = tuple(
-        features.new_zeros(shape) if zeroed else features.new_empty(shape) for shape in shapes
-    )
+    results = [
+        features.new_zeros(shape) if zeroed else features.new_empty(shape)
+        for shape in _shapes(kind, plan, features, kept[1])
+    ]
     if features.dim() == 3:
         _run_one(kind, plan, species, kept, results)
     else:
-        for member in range(features.shape[0]):
-            part = [factor[member] for factor in kept]
-            _run_one(kind, plan, species, part, [result[member] for result in results])
-    return results if len(results) > 1 else results[0]
+        for parts in zip(*kept, *results, strict=True):
+            _run_one(kind, plan, species, list(parts[: len(kept)]), parts[len(kept) :])
+    return tuple(results) if len(results) > 1 else results[0]
 
 
 def _operator(kind: str, factors: str, results: str) -> Callable[..., Any]:

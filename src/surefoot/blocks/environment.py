@@ -14,6 +14,7 @@ Per row and channel that is the number of matrix entries, whatever the number of
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ from torch import Tensor
 from surefoot.blocks.angular import clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
 from surefoot.blocks.dense import lookup
-from surefoot.segments import Segments
+from surefoot.blocks.native import address, kernels, operator, share
+from surefoot.segments import Segments, gather
 
-TILE = 8  # rows of one small matrix product; an atom's last tile is filled up with zeros
+LEAST_ATOMS = 16  # fewer atoms than this are not worth a thread of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,38 +96,12 @@ def _component_coupling(
     return math.sqrt(third.dim) * coupling.transpose(1, 0, 2)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tiles:
-    """Sorted rows in groups of `TILE`, each of one atom, so that small matrix products fit.
-
-    Attributes:
-        slot: (rows) place of each row among all places of the tiles.
-        atom: tiles by atom, sorted.
-    """
-
-    slot: Int[Tensor, " rows"]
-    atom: Segments
-
-
-def tile_rows(segments: Segments) -> Tiles:
-    """The tiles of sorted rows: at most `TILE` − 1 places per atom stay empty."""
-    offsets, index = segments.offsets, segments.index
-    ends = ((offsets.diff() + TILE - 1) // TILE).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends])
-    rows = torch.arange(index.shape[0], device=index.device)
-    atoms = torch.arange(segments.count, device=index.device)
-    return Tiles(
-        slot=rows + (TILE * starts[:-1] - offsets[:-1])[index],
-        atom=Segments(index=torch.repeat_interleave(atoms, starts.diff()), offsets=starts),
-    )
-
-
 def couple_environment(
     rows: Float[Tensor, "*members rows components channels"],
     environment: Float[Tensor, "*members atoms second channels"],
     weights: Float[Tensor, "*members paths channels"],
     couplings: EnvironmentCouplings,
-    tiles: Tiles,
+    atoms: Segments,
 ) -> Float[Tensor, "*members rows outputs channels"]:
     """The tensor product of each row with its atom's environment; see the top of the file.
 
@@ -134,7 +110,7 @@ def couple_environment(
         environment: A (…, atoms, components, channels).
         weights: w (…, paths, channels).
         couplings: the paths.
-        tiles: of the rows, by `tile_rows`.
+        atoms: rows by atom, sorted.
     """
     path = torch.as_tensor(couplings.path, device=rows.device)
     values = torch.as_tensor(couplings.values, device=rows.device).to(rows.dtype)
@@ -142,67 +118,111 @@ def couple_environment(
     second, inputs, outputs = path.shape
     # Copies: batched products of operands without a contiguous axis fall back to a slow loop.
     table = table.mT.contiguous().unflatten(-1, (second, inputs * outputs))
-    matrices = (environment.movedim(-1, -3).contiguous() @ table).movedim(-3, -2)
-    return multiply_rows(rows, matrices.unflatten(-1, (inputs, outputs)), tiles)
+    matrices = environment.movedim(-1, -3).contiguous() @ table
+    matrices = matrices.movedim(-3, -1).contiguous()
+    return multiply_rows(rows, matrices.unflatten(-2, (inputs, outputs)), atoms)
 
 
 def multiply_rows(
     rows: Float[Tensor, "*members rows inputs channels"],
-    matrices: Float[Tensor, "*members atoms channels inputs outputs"],
-    tiles: Tiles,
+    matrices: Float[Tensor, "*members atoms inputs outputs channels"],
+    atoms: Segments,
 ) -> Float[Tensor, "*members rows outputs channels"]:
     """Each row times its atom's matrix, channel by channel.
 
     out_e[k] = Σ_i x_e[i] M_{atom(e)}[i, k]
 
     The hot loop of the product. Only rows and matrices are kept for the backward pass, never a
-    product per row; derivatives of any order are the same product, and its partner, a sum over
-    the rows of an atom of x ⊗ g.
+    product per row: with a cotangent g it is a form linear in g, x and M, and every derivative is
+    the same form without one of the three.
     """
-    return _Multiply.apply(rows, matrices, tiles)  # type: ignore[no-any-return]
+    if kernels(rows, matrices) is None:
+        return _plain(rows, matrices, atoms)
+    return _Form.apply(OUTPUT, atoms, rows, matrices)  # type: ignore[no-any-return]
 
 
-class _Multiply(torch.autograd.Function):
-    """Rows times matrices; its derivatives are itself with transposed matrices, and `_Outer`."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, matrices: Tensor, tiles: Tiles) -> Tensor:
-        ctx.save_for_backward(rows, matrices)
-        ctx.tiles = tiles
-        picked = matrices.index_select(-4, tiles.atom.index)
-        products = (_to_tiles(rows, tiles) @ picked).movedim(-3, -1)
-        return products.flatten(-4, -3).index_select(-3, tiles.slot)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        rows, matrices = ctx.saved_tensors
-        to_rows = _Multiply.apply(grads[0], matrices.mT, ctx.tiles)
-        return to_rows, _Outer.apply(rows, grads[0], ctx.tiles), None
+def _plain(rows: Tensor, matrices: Tensor, atoms: Segments) -> Tensor:
+    """The same in plain torch, one component of the rows after the other."""
+    parts = (
+        rows[..., i : i + 1, :] * gather(matrices[..., i, :, :], atoms, axis=-3)
+        for i in range(rows.shape[-2])
+    )
+    return sum(parts, start=rows.new_zeros(()))
 
 
-class _Outer(torch.autograd.Function):
-    """Sum over an atom's rows of x ⊗ g; its derivatives are products of rows and matrices."""
+OUTPUT, ROWS, MATRIX = range(3)
+"""The factors of Σ_e g_e[k] x_e[i] M_atom(e)[i, k]: g, x and M."""
+
+
+class _Form(torch.autograd.Function):
+    """That form without one factor; its derivatives are the form without another one."""
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, tiles: Tiles) -> Tensor:
-        ctx.save_for_backward(left, right)
-        ctx.tiles = tiles
-        products = _to_tiles(left, tiles).mT @ _to_tiles(right, tiles)
-        shape = list(products.shape)
-        shape[-4] = tiles.atom.count
-        return products.new_zeros(shape).index_add_(-4, tiles.atom.index, products)
+    def forward(ctx: Any, slot: int, atoms: Segments, *factors: Tensor) -> Tensor:
+        ctx.slot, ctx.atoms = slot, atoms
+        ctx.save_for_backward(*factors)
+        return _form(slot, *factors, atoms.offsets)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        left, right = ctx.saved_tensors
-        to_left = _Multiply.apply(right, grads[0].mT, ctx.tiles)
-        return to_left, _Multiply.apply(left, grads[0], ctx.tiles), None
+        factors = list(ctx.saved_tensors)
+        factors.insert(ctx.slot, grads[0])
+        slopes = []
+        for slot in range(3):
+            if slot == ctx.slot:
+                continue
+            needed = ctx.needs_input_grad[2 + len(slopes)]
+            others = factors[:slot] + factors[slot + 1 :]
+            slopes.append(_Form.apply(slot, ctx.atoms, *others) if needed else None)
+        return None, None, *slopes
 
 
-def _to_tiles(rows: Tensor, tiles: Tiles) -> Tensor:
-    """(…, rows, I, U) → (…, tiles, U, TILE, I), zeros in empty places."""
-    *members, _, components, channels = rows.shape
-    count = tiles.atom.index.shape[0]
-    places = rows.new_zeros((*members, count * TILE, components, channels))
-    places.index_copy_(-3, tiles.slot, rows)
-    return places.unflatten(-3, (count, TILE)).movedim(-1, -3)
+def _empty(slot: int, a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
+    if slot == MATRIX:  # from g and x
+        inputs, outputs = b.shape[-2], a.shape[-2]
+        atoms = offsets.shape[0] - 1
+        return a.new_empty((*a.shape[:-3], atoms, inputs, outputs, a.shape[-1]))
+    result = b.shape[-2] if slot == OUTPUT else b.shape[-3]
+    return a.new_empty((*a.shape[:-2], result, a.shape[-1]))
+
+
+class _Plan(ctypes.Structure):
+    _fields_ = (
+        ("offsets", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("inputs", "outputs", "channels")),
+    )
+
+
+def _run(slot: int, a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
+    """The form without one factor; the other two in the order g, x, M."""
+    library = kernels(a, b)
+    if library is None:
+        raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
+    a, b = a.contiguous(), b.contiguous()
+    out = _empty(slot, a, b, offsets)
+    matrix = out if slot == MATRIX else b
+    inputs, outputs, channels = matrix.shape[-3:]
+    atoms = offsets.shape[0] - 1
+    # The kernel reads raw memory: what does not fit would be read past its end.
+    first = inputs if slot == OUTPUT else outputs
+    if a.shape[-2:] != (first, channels) or (slot == MATRIX and a.shape[-3] != b.shape[-3]):
+        raise ValueError(f"rows {tuple(a.shape)} do not fit to {tuple(b.shape)} in a product.")
+    if slot != MATRIX and b.shape[-4] != atoms:
+        raise ValueError(f"{b.shape[-4]} matrices are given for {atoms} atoms.")
+    if int(offsets[-1]) != a.shape[-3]:
+        raise ValueError(f"{a.shape[-3]} rows are given, but the atoms have {int(offsets[-1])}.")
+    plan = _Plan(address(offsets), inputs, outputs, channels)
+    kernel = (library.rows_out, library.rows_in, library.rows_matrix)[slot]
+    bound = ctypes.c_int64
+    members = a.dim() > 3
+    for one, other, result in zip(a, b, out, strict=True) if members else [(a, b, out)]:
+        places = [address(one), address(other), address(result)]
+
+        def work(begin: int, end: int, places: list[ctypes.c_void_p] = places) -> None:
+            kernel(ctypes.byref(plan), *places, bound(begin), bound(end))
+
+        share(atoms, LEAST_ATOMS, work)
+    return out
+
+
+_form = operator("rows(int slot, Tensor a, Tensor b, Tensor offsets) -> Tensor", _run, _empty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from surefoot.evaluate.recalibrate import Factor
     from surefoot.posteriors.predictor import Calibration
     from surefoot.posteriors.training import Plan
+    from surefoot.train.distributed import Team
     from surefoot.train.state import State
 
+CHECKPOINT = "last.safetensors"
 CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
 
 
@@ -34,24 +36,90 @@ def run(
         typer.Option("--set", help="Override the file, e.g. --set train.epochs=50."),
     ] = None,
 ) -> None:
+    from surefoot.train.distributed import open_team
+
+    with open_team() as team, _only_first_speaks(team):
+        _train(lambda: _prepare(config, overrides or (), output, resume, team.count), output, team)
+
+
+def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) -> None:
+    """The run itself: fit, with a whole checkpoint wherever it is stopped, then calibrate."""
+    import torch
+
+    from surefoot.cli.screen import STATUS_INTERRUPTED, complain, interruption, say
+    from surefoot.posteriors.training import fingerprint, finish
+    from surefoot.train.distributed import any_of, require_same, together, wait_for_all
+    from surefoot.train.fit import fit
+
+    plan, state = together(team, prepare)
+    require_same(team, "the data or the config", fingerprint(plan, state))
+    checkpoint = output / CHECKPOINT
+    threads = plan.parts.train.threads or 1
+    keeper = Keeper(plan, state, checkpoint, team)
+    with interruption() as asked:
+        with epoch_bar(plan.parts.train.epochs, state) as show:
+            finished = fit(
+                plan.task,
+                state,
+                observers=[keeper.close_epoch, show],
+                stop=lambda: any_of(team, keeper.look() or bool(asked)),
+                workers=threads,
+                team=team,
+            )
+        if not finished:
+            # Here still, since another process may have been interrupted before this one.
+            keeper.save_checkpoint()
+            complain(
+                f"stopped in epoch {state.epoch + 1}; {checkpoint} is whole, --resume goes on."
+            )
+            # torchrun ends all processes when one has ended; the first may be writing.
+            wait_for_all(team)
+            raise typer.Exit(STATUS_INTERRUPTED)
+    if not team.leads:
+        return
+    keeper.save()
+    torch.set_num_threads(threads)
+    predictor, factors = finish(plan, state)
+    predictor.save(output / "potential.safetensors")
+    show_calibration(predictor.calibration, factors, len({s.group for s in plan.task.samples}))
+    say(f"wrote {output / 'potential.safetensors'} and {output / 'log.csv'}")
+
+
+@contextmanager
+def _only_first_speaks(team: Team) -> Iterator[None]:
+    """The other processes find the same and make the same mistakes, in silence."""
+    from surefoot.cli import screen
+
+    if team.leads:
+        yield
+        return
+    screen.out.quiet = screen.err.quiet = True
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(screen.STATUS_INTERRUPTED) from None
+    except Exception as error:
+        if screen.is_users(error):
+            raise typer.Exit(screen.STATUS_REFUSED) from error
+        raise
+    finally:
+        screen.out.quiet = screen.err.quiet = False
+
+
+def _prepare(
+    config: Path, overrides: Sequence[str], output: Path, resume: bool, processes: int
+) -> tuple[Plan, State]:
+    """All that can be refused before the first step."""
     import torch
 
     from surefoot.cli.check import diagnose
     from surefoot.cli.config import load_config
-    from surefoot.cli.screen import (
-        STATUS_INTERRUPTED,
-        STATUS_REFUSED,
-        complain,
-        interruption,
-        require_writable,
-        say,
-    )
+    from surefoot.cli.screen import STATUS_REFUSED, require_writable, say
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
-    from surefoot.posteriors.training import finish, save_checkpoint
-    from surefoot.train.fit import fit
+    from surefoot.train.fit import compiles
 
-    settings = load_config(config, overrides or ())
+    settings = load_config(config, overrides)
     threads = settings.train.threads or torch.get_num_threads()
     # Resolved here, so that a restart knows what the weights depend on.
     settings = settings.model_copy(
@@ -59,7 +127,7 @@ def run(
     )
     # Members share the threads; inside an operation there is then nothing left to cut.
     torch.set_num_threads(1 if settings.posterior.members > 1 else threads)
-    checkpoint = output / "last.safetensors"
+    checkpoint = output / CHECKPOINT
     require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
     splits = load_splits(settings.data, settings.train.seed)
@@ -68,26 +136,11 @@ def run(
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)
     plan = _plan(settings, splits)
-    state = _begin(plan, checkpoint, resume)
-    keeper = Keeper(plan, state, checkpoint)
-    with interruption() as asked, epoch_bar(settings.train.epochs, state) as show:
-        finished = fit(
-            plan.task,
-            state,
-            observers=[keeper.close_epoch, show],
-            stop=lambda: keeper.look() or bool(asked),
-            workers=threads,
-        )
-    if not finished:
-        save_checkpoint(checkpoint, plan, state)
-        complain(f"stopped in epoch {state.epoch + 1}; {checkpoint} is whole, --resume goes on.")
-        raise typer.Exit(STATUS_INTERRUPTED)
-    keeper.save()
-    torch.set_num_threads(threads)
-    predictor, factors = finish(plan, state)
-    predictor.save(output / "potential.safetensors")
-    show_calibration(predictor.calibration, factors, len({s.group for s in plan.task.samples}))
-    say(f"wrote {output / 'potential.safetensors'} and {output / 'log.csv'}")
+    if compiles(plan.task):
+        say("the training step is compiled first: a minute or two, less when it was seen before")
+    if processes > 1:
+        say(f"{processes} processes share each batch")
+    return plan, _begin(plan, checkpoint, resume, processes)
 
 
 def _refuse_mixing(checkpoint: Path, resume: bool) -> None:
@@ -151,30 +204,42 @@ def _parameter_count(plan: Plan) -> int:
     return sum(value.numel() for value in weights.values())
 
 
-def _begin(plan: Plan, checkpoint: Path, resume: bool) -> State:
+def _begin(plan: Plan, checkpoint: Path, resume: bool, processes: int) -> State:
     from surefoot.cli.screen import say
     from surefoot.posteriors.training import load_checkpoint, start
 
     if not resume:
         return start(plan)
-    state = load_checkpoint(checkpoint, plan)
+    state = load_checkpoint(checkpoint, plan, processes)
     say(f"resumed after {state.epoch} epochs and {state.batch} batches ({state.step} steps)")
     return state
 
 
 class Keeper:
-    """Keeps the run safe: a checkpoint now and then, the log and the best weights with it."""
+    """Keeps the run safe: a checkpoint now and then, the log and the best weights with it.
 
-    def __init__(self, plan: Plan, state: State, checkpoint: Path) -> None:
-        self._plan, self._state, self._checkpoint = plan, state, checkpoint
+    In the first process; in others it does nothing.
+    """
+
+    def __init__(self, plan: Plan, state: State, checkpoint: Path, team: Team) -> None:
+        self._plan, self._state, self._checkpoint, self._team = plan, state, checkpoint, team
         self._saved = time.monotonic()
+
+    def save_checkpoint(self) -> None:
+        """Only what a restart needs."""
+        from surefoot.posteriors.training import save_checkpoint
+
+        if self._team.leads:
+            save_checkpoint(self._checkpoint, self._plan, self._state, self._team.count)
 
     def save(self) -> None:
         """Checkpoint, best weights and log."""
-        from surefoot.posteriors.training import save_checkpoint, to_predictor, write_log
+        from surefoot.posteriors.training import to_predictor, write_log
 
+        if not self._team.leads:
+            return
         folder = self._checkpoint.parent
-        save_checkpoint(self._checkpoint, self._plan, self._state)
+        self.save_checkpoint()
         if self._state.history:
             to_predictor(self._plan, self._state).save(folder / "best.safetensors")
             write_log(folder / "log.csv", self._state.history)

@@ -40,7 +40,6 @@ from surefoot.blocks.environment import (
     EnvironmentCouplings,
     couple_environment,
     environment_couplings,
-    tile_rows,
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
 from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
@@ -54,7 +53,7 @@ QUADRUPOLE = slice(4, 9)  # components of degree 2 and natural parity, behind de
 class Allegro(Settings):
     """Settings of Allegro, and the model itself: a pure function of weights and geometry."""
 
-    native: ClassVar[bool] = False  # kernels in C
+    native: ClassVar[bool] = True  # kernels in C
     name: Literal["allegro"] = "allegro"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; an atom's energy depends on nothing farther away"
@@ -132,7 +131,7 @@ class Allegro(Settings):
         embedded = network(self._two_body(weights, geometry), branch(weights, "embed"))
         tensors = self._weighted(angular, network(embedded, branch(weights, "tensor")))
         latent = network(embedded, branch(weights, "first"))
-        scalars, tiles = latent[..., : self.scalars], tile_rows(graph.receivers)
+        scalars = latent[..., : self.scalars]
         quadrupoles = None
         for index, coupling in enumerate(self.couplings):
             layer = branch(weights, f"layer{index}")
@@ -141,7 +140,7 @@ class Allegro(Settings):
             harmonic = self._weighted(angular, latent[..., self.scalars :])
             summed = segment_sum(harmonic, graph.receivers, axis=-3)
             summed = summed / math.sqrt(geometry.neighbors)
-            tensors = couple_environment(tensors, summed, layer["paths"], coupling, tiles)
+            tensors = couple_environment(tensors, summed, layer["paths"], coupling, graph.receivers)
             inputs = torch.cat([scalars, tensors[..., 0, :]], dim=-1)
             latent = network(inputs, branch(layer, "latent"))
             scalars = torch.cat([scalars, latent[..., : self.scalars]], dim=-1)

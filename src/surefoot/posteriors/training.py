@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -39,7 +41,13 @@ from surefoot.posteriors.predictor import (
     recalibrated,
 )
 from surefoot.potential import Potential
-from surefoot.train.checkpoint import read_tree, refuse_difference, write_atomically, write_tree
+from surefoot.train.checkpoint import (
+    digest,
+    read_tree,
+    refuse_difference,
+    write_atomically,
+    write_tree,
+)
 from surefoot.train.fit import Roles, Task, TrainSettings
 from surefoot.train.loss import LossSettings
 from surefoot.train.state import State, fresh_state, restore_state
@@ -250,21 +258,46 @@ def _identity(plan: Plan) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
-    """Write everything a restart needs, whole or not at all."""
-    header = {"identity": _identity(plan), "state": state.header()}
+def fingerprint(plan: Plan, state: State) -> str:
+    """SHA-256 of all that a run begins from; processes that train one run have the same."""
+    text = json.dumps([_identity(plan), state.header()], sort_keys=True)
+    return digest(state.tree(), text)
+
+
+def save_checkpoint(path: Path, plan: Plan, state: State, processes: int = 1) -> None:
+    """Write everything a restart needs, whole or not at all.
+
+    Args:
+        path: where to.
+        plan: the run.
+        state: where it stands.
+        processes: how many train it.
+    """
+    header = {"identity": _identity(plan), "state": state.header(), "processes": processes}
     write_tree(path, KIND, state.tree(), header)
 
 
-def load_checkpoint(path: Path, plan: Plan) -> State:
-    """The state a run stopped in.
+def load_checkpoint(path: Path, plan: Plan, processes: int = 1) -> State:
+    """The state a run stopped in; a warning where it goes on in another number of processes.
 
+    Args:
+        path: of the checkpoint.
+        plan: the run.
+        processes: how many will train it.
     Raises:
         RefusedFile: if the file is damaged, foreign, or of a run that differs in anything that
             would change the weights.
     """
     tree, header = read_tree(path, KIND)
     refuse_difference(header["identity"], _identity(plan), path)
+    before = header.get("processes", 1)
+    if before != processes:
+        warnings.warn(
+            f"{path}: processes that trained this run: {before}, that go on with it: {processes}; "
+            "the result agrees with that of the uninterrupted run only up to rounding.",
+            RuntimeWarning,
+            stacklevel=1,
+        )
     return restore_state(tree, header["state"])
 
 

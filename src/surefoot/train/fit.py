@@ -18,23 +18,37 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.optim.adamw import adamw
 
 from surefoot.blocks.dense import Weights
-from surefoot.data.batches import Batch, BatchLimits, join, order_of_epoch, plan_batches
+from surefoot.data.batches import BatchLimits, order_of_epoch, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.potential import Potential
 from surefoot.settings import Settings
+from surefoot.train.distributed import (
+    ALONE,
+    Team,
+    batch_gradients,
+    require_graphs,
+    require_same_state,
+)
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import ScheduleSettings, observe, rate_share
 from surefoot.train.state import State
-from surefoot.train.step import clip_gradients, loss_gradients, shared_gradients
+from surefoot.train.step import (
+    Gradients,
+    clip_gradients,
+    compile_gradients,
+    loss_gradients,
+    shared_gradients,
+)
 from surefoot.train.validate import judge
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+WORTH_COMPILING = 10_000  # steps; each gains some ten milliseconds or more
 
 
 class TrainSettings(Settings):
@@ -55,8 +69,19 @@ class TrainSettings(Settings):
         default=None, ge=1, description="stop after so many validations without gain"
     )
     precision: Literal["float32", "float64"] = "float32"
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="compile the training step, which takes a minute or two and halves its time; "
+        f"auto does so from {WORTH_COMPILING} steps on",
+    )
     seed: int = Field(default=0, ge=0, description="of weights and data order")
     threads: int | None = Field(default=None, ge=1, description="of torch; all where not set")
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        """YAML reads a bare on and off as true and false."""
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,9 +117,6 @@ class Task:
 Observer = Callable[[State], None]
 """Called after every epoch, when the state is whole."""
 
-Gradients = Callable[..., tuple[dict[str, Tensor], Weights]]
-"""`loss_gradients`, or the same shared out among threads."""
-
 
 def fit(
     task: Task,
@@ -103,6 +125,7 @@ def fit(
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
     workers: int = 1,
+    team: Team = ALONE,
 ) -> bool:
     """Train until the epochs are done, patience ends or `stop` says so.
 
@@ -113,19 +136,25 @@ def fit(
         stop: asked after every batch; the state then stands between two batches.
         workers: threads that share the members; set torch itself to one thread then. Another
             count gives the same weights up to rounding.
+        team: processes that share each batch, all of which call this with the same task and state
+            and answers of `stop`; another count gives the same weights up to rounding.
     Returns:
         Whether the run is finished, rather than stopped in between.
     """
     settings = task.settings
+    require_graphs(team, settings.batch)
     workers = min(workers, math.prod(task.roles.learn.shape[:-1]))
-    # A sample from which nobody learns is left out of the batches altogether.
-    learns = task.roles.learn.reshape(-1, len(task.samples)).sum(0) > 0
-    pool = torch.nonzero(learns).squeeze(1).numpy()
     with ThreadPoolExecutor(workers) as threads:
-        gradients = loss_gradients if workers < 2 else partial(shared_gradients, threads, workers)
+        step: Gradients = loss_gradients
+        if compiles(task):
+            step = compile_gradients(task.potential, task.loss)
+        if workers > 1:
+            step = partial(shared_gradients, step, threads, workers)
+        gradients = partial(batch_gradients, team, step)
         while state.epoch < settings.epochs and not _exhausted(state, settings):
-            if not _run_epoch(task, state, pool, gradients, stop):
+            if not _run_epoch(task, state, gradients, stop, team):
                 return False
+            require_same_state(team, state)
             for observe_state in observers:
                 observe_state(state)
             if stop():
@@ -133,20 +162,39 @@ def fit(
     return True
 
 
+def compiles(task: Task) -> bool:
+    """Whether the step is compiled: it follows from the task alone, so a restart does the same."""
+    if task.settings.compile != "auto":
+        return task.settings.compile == "on"
+    return task.settings.epochs * len(_plan_epoch(task, 0)) >= WORTH_COMPILING
+
+
+def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
+    """The batches of an epoch."""
+    settings = task.settings
+    # A sample from which nobody learns is left out of the batches altogether.
+    learns = task.roles.learn.reshape(-1, len(task.samples)).sum(0) > 0
+    pool = torch.nonzero(learns).squeeze(1).numpy()
+    order = pool[order_of_epoch(len(pool), settings.seed, epoch)]
+    limits = settings.batch.shared_by(math.prod(task.roles.learn.shape[:-1]))
+    return plan_batches(task.samples, order, limits)
+
+
 def _run_epoch(
-    task: Task, state: State, pool: np.ndarray, gradients: Gradients, stop: Callable[[], bool]
+    task: Task,
+    state: State,
+    gradients: Gradients,
+    stop: Callable[[], bool],
+    team: Team,
 ) -> bool:
     """The rest of the running epoch; whether it came to its end."""
-    settings = task.settings
-    order = pool[order_of_epoch(len(pool), settings.seed, state.epoch)]
-    limits = settings.batch.shared_by(math.prod(task.roles.learn.shape[:-1]))
-    batches = plan_batches(task.samples, order, limits)
+    batches = _plan_epoch(task, state.epoch)
     started = time.perf_counter()
     for indices in batches[state.batch :]:
-        _advance(task, state, join(task.samples, indices), len(batches), gradients)
+        _advance(task, state, indices, len(batches), gradients)
         if stop():
             return False
-    _close_epoch(task, state, len(batches), time.perf_counter() - started)
+    _close_epoch(task, state, len(batches), time.perf_counter() - started, team)
     return True
 
 
@@ -154,12 +202,14 @@ def _exhausted(state: State, settings: TrainSettings) -> bool:
     return settings.patience is not None and state.plateau.stale >= settings.patience
 
 
-def _advance(task: Task, state: State, batch: Batch, batches: int, gradients_of: Gradients) -> None:
+def _advance(
+    task: Task, state: State, indices: np.ndarray, batches: int, gradients_of: Gradients
+) -> None:
     """One optimiser step on one batch."""
     settings = task.settings
-    importance = task.roles.learn[..., torch.as_tensor(batch.samples)]
+    importance = task.roles.learn[..., torch.as_tensor(indices)]
     terms, gradients = gradients_of(
-        task.potential, task.loss, state.weights, batch.graph, batch.targets, importance
+        task.potential, task.loss, state.weights, task.samples, indices, importance
     )
     if not bool(torch.isfinite(terms["total"]).all()):
         raise FloatingPointError(
@@ -210,7 +260,7 @@ def _move_weights(
     )
 
 
-def _close_epoch(task: Task, state: State, batches: int, seconds: float) -> None:
+def _close_epoch(task: Task, state: State, batches: int, seconds: float, team: Team) -> None:
     """Validate, keep the best, move the schedule, write the record of the epoch."""
     settings = task.settings
     losses = {name: float(total.mean()) / batches for name, total in state.sums.items()}
@@ -221,7 +271,9 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float) -> None
     record |= {f"train_{name}": value for name, value in losses.items()}
     last = state.epoch == settings.epochs
     if state.epoch % settings.validate_every == 0 or last:
-        verdict = judge(task.potential, task.loss, state.averages, task.samples, task.roles.judge)
+        verdict = judge(
+            task.potential, task.loss, state.averages, task.samples, task.roles.judge, team
+        )
         if verdict is None:
             state.best = {name: value.clone() for name, value in state.averages.items()}
         else:

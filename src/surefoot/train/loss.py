@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -46,12 +46,35 @@ class LossSettings(Settings):
         return self
 
 
+def label_weights(
+    targets: Targets,
+    graph_index: Int[Tensor, " atoms"],
+    importance: Float[Tensor, "*members graphs"],
+) -> dict[str, Float[Tensor, "*members labels"]]:
+    """The weight of each label in its mean, 0 where there is none.
+
+    Args:
+        targets: labels of a batch.
+        graph_index: (atoms) graph of each atom.
+        importance: weight of each graph for each member; 0 leaves it out.
+    Returns:
+        name → (members, graphs) for energy and stress, (members, atoms) for forces.
+    """
+    weight = importance * targets.weight
+    return {
+        "energy": weight * targets.has_energy,
+        "forces": (weight * targets.has_forces)[..., graph_index] * ~targets.fixed,
+        "stress": weight * targets.has_stress,
+    }
+
+
 def loss_terms(
     output: Output,
     graph: Graph,
     targets: Targets,
     settings: LossSettings,
     importance: Float[Tensor, "*members graphs"],
+    counts: Mapping[str, Float[Tensor, "*members"]] | None = None,
 ) -> dict[str, Float[Tensor, "*members"]]:
     """Each term of the loss, unweighted, per member.
 
@@ -61,30 +84,33 @@ def loss_terms(
         targets: its labels.
         settings: rules and the power of N.
         importance: weight of each graph for each member; 0 leaves it out.
+        counts: what the mean of each name is divided by, the sum of `label_weights`, where this is
+            a part of a batch and the terms of all parts are to add up to those of the whole; of
+            this batch itself where not given.
     Returns:
         name → (members) or scalar; a term whose weight is zero is not there.
     """
-    weight = importance * targets.weight
+    weights = label_weights(targets, graph.graph_index, importance)
+    counts = counts or {name: weight.sum(-1) for name, weight in weights.items()}
     terms = {}
     if settings.energy > 0:
         size = graph.atom_counts.to(torch.float64) ** settings.energy_power
         score = output.energy.affine(1 / size, 0.0).score(
             targets.energy / size, settings.energy_rule
         )
-        terms["energy"] = _mean(score, weight * targets.has_energy)
+        terms["energy"] = _mean(score, weights["energy"], counts["energy"])
     if settings.forces > 0 and output.forces is not None:
         score = output.forces.score(
             targets.forces.to(output.forces.mean.dtype), settings.forces_rule
         )
-        counted = (weight * targets.has_forces)[..., graph.graph_index] * ~targets.fixed
-        terms["forces"] = _mean(score, counted)
+        terms["forces"] = _mean(score, weights["forces"], counts["forces"])
     if settings.stress > 0 and output.stress is not None:
         score = output.stress.score(
             targets.stress.to(output.stress.mean.dtype), settings.stress_rule
         )
         # Without a volume the stress is not a number: left out before it meets a zero weight.
         score = torch.where(targets.has_stress[:, None, None], score, 0.0)
-        terms["stress"] = _mean(score, weight * targets.has_stress)
+        terms["stress"] = _mean(score, weights["stress"], counts["stress"])
     return terms
 
 
@@ -96,10 +122,9 @@ def total_loss(
     return torch.stack(weighted).sum(0)
 
 
-def _mean(score: Tensor, weight: Tensor) -> Tensor:
+def _mean(score: Tensor, weight: Tensor, count: Tensor) -> Tensor:
     """Mean over all axes that belong to one member; 0 where nothing counts."""
     inner = score.dim() - weight.dim()
     for _ in range(inner):
         score = score.mean(-1)
-    count = weight.sum(-1)
     return (score * weight.to(score)).sum(-1) / torch.where(count > 0, count, 1.0).to(score)

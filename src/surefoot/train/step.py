@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,9 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.graph import Graph, Targets
+from surefoot.blocks.native import cache_folder
+from surefoot.compilation import Compiled
+from surefoot.graph import Graph, Targets, TypedGraph
 from surefoot.potential import Potential
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
+
+Gradients = Callable[..., tuple[dict[str, Tensor], Weights]]
+"""Loss terms and gradients of a batch: `loss_gradients`, or one of its other forms."""
 
 
 def loss_gradients(
@@ -23,24 +29,41 @@ def loss_gradients(
     graph: Graph,
     targets: Targets,
     importance: Float[Tensor, "*members graphs"],
+    *,
+    counts: Mapping[str, Float[Tensor, "*members"]] | None = None,
 ) -> tuple[dict[str, Tensor], Weights]:
     """Loss terms and the gradient of the total loss, for one set of weights or many.
 
     Members do not see each other, so the gradient of the sum of their losses is each member's own.
-    Optimiser, clipping and averages act outside, on the trees.
+    Optimiser, clipping and averages act outside, on the trees. With the `counts` of a whole batch
+    (see `loss_terms`) the results of its parts add up to those of the whole.
 
     Returns:
         name → term of each member, detached, `total` included; the gradient tree.
     """
+    typed = potential.assign(graph)
+    return differentiate(potential, settings, weights, typed, targets, importance, counts)
+
+
+def differentiate(
+    potential: Potential,
+    settings: LossSettings,
+    weights: Weights,
+    typed: TypedGraph,
+    targets: Targets,
+    importance: Float[Tensor, "*members graphs"],
+    counts: Mapping[str, Float[Tensor, "*members"]] | None = None,
+) -> tuple[dict[str, Tensor], Weights]:
+    """The same for a typed graph: what is traced and compiled."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    output = potential(
+    output = potential.evaluate(
         leaves,
-        graph,
+        typed,
         forces=settings.forces > 0,
         stress=settings.stress > 0,
         differentiable=True,
     )
-    terms = loss_terms(output, graph, targets, settings, importance)
+    terms = loss_terms(output, typed.graph, targets, settings, importance, counts)
     total = total_loss(terms, settings)
     gradients = torch.autograd.grad(
         total.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
@@ -50,7 +73,28 @@ def loss_gradients(
     return detached, dict(zip(leaves, gradients, strict=True))
 
 
-def shared_gradients(
+def compile_gradients(potential: Potential, settings: LossSettings) -> Gradients:
+    """`loss_gradients` of this potential and loss as a compiled graph: the same to rounding."""
+    traced = Compiled(partial(differentiate, potential, settings), cache_folder() / "compiled")
+
+    def gradients(  # the potential and the settings are in the graph already
+        _potential: Potential,
+        _settings: LossSettings,
+        weights: Weights,
+        graph: Graph,
+        targets: Targets,
+        importance: Tensor,
+        counts: Mapping[str, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], Weights]:
+        typed = potential.assign(graph)
+        given = None if counts is None else dict(counts)
+        return traced(weights, typed, targets, importance, given)  # type: ignore[no-any-return]
+
+    return gradients
+
+
+def shared_gradients(  # noqa: PLR0913, PLR0917 - those of `loss_gradients` and the threads
+    step: Gradients,
     pool: Executor,
     workers: int,
     potential: Potential,
@@ -59,6 +103,8 @@ def shared_gradients(
     graph: Graph,
     targets: Targets,
     importance: Float[Tensor, "members graphs"],
+    *,
+    counts: Mapping[str, Float[Tensor, " members"]] | None = None,
 ) -> tuple[dict[str, Tensor], Weights]:
     """The same as `loss_gradients`, with the members shared out among threads.
 
@@ -67,6 +113,7 @@ def shared_gradients(
     count rounds differently, because matrix products of one member and of several do.
 
     Args:
+        step: `loss_gradients`, or the same compiled.
         pool: threads.
         workers: how many of them.
         potential: as in `loss_gradients`.
@@ -75,18 +122,20 @@ def shared_gradients(
         graph: as there.
         targets: as there.
         importance: as there, with a member axis.
+        counts: as there, with a member axis.
     """
     bounds = torch.linspace(0, importance.shape[0], workers + 1).round().int().tolist()
     parts = [slice(low, high) for low, high in pairwise(bounds) if high > low]
     tasks = [
         pool.submit(
-            loss_gradients,
+            step,
             potential,
             settings,
             {name: value[part] for name, value in weights.items()},
             graph,
             targets,
             importance[part],
+            counts=counts and {name: count[part] for name, count in counts.items()},
         )
         for part in parts
     ]

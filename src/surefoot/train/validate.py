@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.data.batches import EVALUATION, Batch, join, plan_batches
+from surefoot.data.batches import EVALUATION, Batch, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.potential import Potential
 from surefoot.prediction import Output
+from surefoot.train.distributed import ALONE, Team, add_up, take_part
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
 
 
@@ -38,11 +39,13 @@ def judge(
     weights: Weights,
     samples: Sequence[Sample],
     judges: Bool[Tensor, "*members samples"],
+    team: Team = ALONE,
 ) -> Verdict | None:
     """Validate every member on its own judges; None if any member has none.
 
     Samples judged by the same members are evaluated with just these members' weights, so a fold
-    costs its share and no more.
+    costs its share and no more. Several processes share out each batch as in training, and all find
+    the same verdict.
     """
     single = judges.dim() == 1
     table = judges[None] if single else judges
@@ -60,16 +63,22 @@ def judge(
         for indices in plan_batches(
             samples, np.flatnonzero(inverse.ravel() == number), EVALUATION.shared_by(len(members))
         ):
-            batch = join(samples, indices)
-            output = potential(part, batch.graph, forces=loss.forces > 0, stress=loss.stress > 0)
-            shape = (len(indices),) if single else (len(members), len(indices))
-            importance = torch.ones(shape, dtype=torch.float64)
-            terms = loss_terms(output, batch.graph, batch.targets, loss, importance)
-            sums[members] += total_loss(terms, loss).detach().double() * len(indices)
             counts[members] += len(indices)
+            shape = (len(indices),) if single else (len(members), len(indices))
+            mine = take_part(team, samples, indices, torch.ones(shape, dtype=torch.float64))
+            if mine is None:
+                continue
+            batch = mine.batch
+            output = potential(part, batch.graph, forces=loss.forces > 0, stress=loss.stress > 0)
+            terms = loss_terms(
+                output, batch.graph, batch.targets, loss, mine.importance, mine.counts
+            )
+            sums[members] += total_loss(terms, loss).detach().double() * len(indices)
             _add_errors(errors, output, batch)
-    scores = sums / counts
-    means = {f"valid_{name}_mae": total / count for name, (total, count) in errors.items() if count}
+    found = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in errors.items()}
+    found = add_up(team, found | {"sums": sums})
+    scores = found.pop("sums") / counts
+    means = {f"valid_{n}_mae": float(total / count) for n, (total, count) in found.items() if count}
     return Verdict(scores=scores[0] if single else scores, errors=means)
 
 

@@ -1,26 +1,28 @@
 """Products with the environment against the plain sum over paths, and their laws."""
 
 import math
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import grad, gradcheck, gradgradcheck
 
+from surefoot.blocks import environment as module
 from surefoot.blocks.angular import clebsch_gordan, wigner
 from surefoot.blocks.couplings import Irreps, parse_irreps
 from surefoot.blocks.environment import (
-    TILE,
     EnvironmentCouplings,
     couple_environment,
     environment_couplings,
     multiply_rows,
-    tile_rows,
 )
+from surefoot.blocks.native import plain_only
 from surefoot.segments import Segments
 
-COUNTS = (0, 1, TILE - 1, TILE, TILE + 1, 0, 2 * TILE + 1, 3, 0)
-"""Rows of each atom: none, less and more than a tile, and tiles that are full."""
+COUNTS = (0, 1, 7, 8, 0, 17, 3, 0)
+"""Rows of each atom."""
 
 
 def irreps(text: str) -> Irreps:
@@ -44,14 +46,17 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def operands(
-    generator: torch.Generator, couplings: EnvironmentCouplings, counts: tuple[int, ...] = COUNTS
+    generator: torch.Generator,
+    couplings: EnvironmentCouplings,
+    counts: tuple[int, ...] = COUNTS,
+    channels: int = 3,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, environment and weights with three channels."""
+    """Rows, environment and weights."""
     second, first, _ = couplings.path.shape
     return (
-        normal(generator, sum(counts), first, 3),
-        normal(generator, len(counts), second, 3),
-        normal(generator, len(couplings.paths), 3),
+        normal(generator, sum(counts), first, channels),
+        normal(generator, len(counts), second, channels),
+        normal(generator, len(couplings.paths), channels),
     )
 
 
@@ -92,13 +97,16 @@ def plain(
         (irreps("0e"), irreps("0e"), 1),
     ],
 )
-def test_plain_sum_over_paths(generator, inputs, outputs, count) -> None:
-    """Values, first and second derivatives."""
+@pytest.mark.parametrize("channels", [3, 19])  # fewer and more than a vector holds
+@pytest.mark.parametrize("form", [nullcontext, plain_only])
+def test_plain_sum_over_paths(generator, inputs, outputs, count, channels, form) -> None:
+    """Values, first and second derivatives, by kernels and without."""
     couplings = environment_couplings(inputs, NATURAL, outputs)
     assert len(couplings.paths) == count
     at = segments(COUNTS)
-    leaves = [value.requires_grad_() for value in operands(generator, couplings)]
-    found = couple_environment(*leaves, couplings, tile_rows(at))
+    leaves = [value.requires_grad_() for value in operands(generator, couplings, channels=channels)]
+    with form():
+        found = couple_environment(*leaves, couplings, at)
     expected = plain(*leaves, couplings, at)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     probe = normal(generator, *found.shape)
@@ -113,38 +121,29 @@ def test_plain_sum_over_paths(generator, inputs, outputs, count) -> None:
 
 
 def test_multiplication_to_second_order(generator) -> None:
-    counts = (2, 0, TILE + 1)
-    tiles = tile_rows(segments(counts))
+    counts = (2, 0, 9)
+    at = segments(counts)
     rows = normal(generator, sum(counts), 2, 2).requires_grad_()
-    matrices = normal(generator, len(counts), 2, 2, 3).requires_grad_()
+    matrices = normal(generator, len(counts), 2, 3, 2).requires_grad_()
 
     def product(x: Tensor, m: Tensor) -> Tensor:
-        return multiply_rows(x, m, tiles)
+        return multiply_rows(x, m, at)
 
     assert gradcheck(product, (rows, matrices))
     assert gradgradcheck(product, (rows, matrices))
-
-
-@pytest.mark.parametrize("counts", [COUNTS, (0, 0), (0,), (5,)])
-def test_tiles_hold_every_row_once_and_few_places_stay_empty(counts) -> None:
-    at = segments(counts)
-    tiles = tile_rows(at)
-    assert len(set(tiles.slot.tolist())) == sum(counts)
-    assert torch.equal(tiles.atom.index[tiles.slot // TILE], at.index)
-    assert len(tiles.atom.index) == sum(-(-count // TILE) for count in counts)
 
 
 @pytest.mark.parametrize("counts", [COUNTS, (0, 0)])
 def test_members_equal_a_loop(generator, counts) -> None:
     couplings = environment_couplings(NATURAL, NATURAL, BOTH)
     members = [operands(generator, couplings, counts) for _ in range(3)]
-    tiles = tile_rows(segments(counts))
+    at = segments(counts)
     stacked = [torch.stack(parts).requires_grad_() for parts in zip(*members, strict=True)]
-    together = couple_environment(*stacked, couplings, tiles)
+    together = couple_environment(*stacked, couplings, at)
     slopes = grad(together.square().sum(), stacked)
     for index, parts in enumerate(members):
         leaves = [part.requires_grad_() for part in parts]
-        alone = couple_environment(*leaves, couplings, tiles)
+        alone = couple_environment(*leaves, couplings, at)
         torch.testing.assert_close(together[index], alone, rtol=1e-13, atol=1e-13)
         for one, other in zip(slopes, grad(alone.square().sum(), leaves), strict=True):
             torch.testing.assert_close(one[index], other, rtol=1e-12, atol=1e-12)
@@ -167,10 +166,10 @@ def test_equivariance(generator, sign) -> None:
     rows, environment, weights = operands(generator, couplings)
     orthogonal = torch.linalg.qr(normal(generator, 3, 3))[0]
     matrix = orthogonal * torch.linalg.det(orthogonal) * sign
-    tiles = tile_rows(segments(COUNTS))
-    before = couple_environment(rows, environment, weights, couplings, tiles)
+    at = segments(COUNTS)
+    before = couple_environment(rows, environment, weights, couplings, at)
     turned = couple_environment(
-        turn(rows, BOTH, matrix), turn(environment, NATURAL, matrix), weights, couplings, tiles
+        turn(rows, BOTH, matrix), turn(environment, NATURAL, matrix), weights, couplings, at
     )
     torch.testing.assert_close(turned, turn(before, BOTH, matrix), rtol=1e-12, atol=1e-12)
 
@@ -181,7 +180,21 @@ def test_unit_variance_stays_unit_variance_along_a_path(generator, path) -> None
     counts = (1,) * 20_000
     rows, environment, _ = operands(generator, couplings, counts)
     weights = torch.ones(1, 3, dtype=torch.float64)
-    found = couple_environment(rows, environment, weights, couplings, tile_rows(segments(counts)))
+    found = couple_environment(rows, environment, weights, couplings, segments(counts))
     torch.testing.assert_close(
         found.square().mean((0, 2)), torch.ones_like(found[0, :, 0]), rtol=0.05, atol=0
     )
+
+
+def test_shapes_that_do_not_fit_are_refused(generator) -> None:
+    """Never read past the end of anything."""
+    at = segments((2, 3))
+    rows, matrices = normal(generator, 5, 4, 3), normal(generator, 2, 4, 6, 3)
+    run = partial(module._run, module.OUTPUT, offsets=at.offsets)
+    assert run(rows, matrices).shape == (5, 6, 3)
+    with pytest.raises(ValueError, match="do not fit"):
+        run(rows[:, :3], matrices)
+    with pytest.raises(ValueError, match="1 matrices are given for 2 atoms"):
+        run(rows, matrices[:1])
+    with pytest.raises(ValueError, match="4 rows are given, but the atoms have 5"):
+        run(rows[:4], matrices)

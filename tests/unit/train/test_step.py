@@ -83,7 +83,7 @@ def test_members_shared_among_threads_give_the_same_numbers(
     terms, gradients = loss_gradients(potential, LOSS, members, *batch, importance)
     with ThreadPoolExecutor(workers) as pool:
         shared_terms, shared = shared_gradients(
-            pool, workers, potential, LOSS, members, *batch, importance
+            loss_gradients, pool, workers, potential, LOSS, members, *batch, importance
         )
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
     assert terms.keys() == shared_terms.keys()

@@ -41,6 +41,7 @@ INLINE REAL sum_one(REAL value) { return value; }
 #define KIND lanes
 #include "convolution.h"
 #include "contraction.h"
+#include "rows.h"
 #undef T
 #undef KIND
 
@@ -48,6 +49,7 @@ INLINE REAL sum_one(REAL value) { return value; }
 #define KIND one
 #include "convolution.h"
 #include "contraction.h"
+#include "rows.h"
 #undef T
 #undef KIND
 
@@ -135,3 +137,18 @@ void contraction_tangent(const Tree *tree, const REAL *A, const REAL *K, const R
     for (int64_t i = 0; i < tree->rows; ++i)
       tangent_one(tree, A, K, g, dA, dK, out, gA, gK, space, i, c);
 }
+
+/* ---- products of rows with the matrix of their atom; threads share the atoms */
+
+#define BY_ATOM(name, A, B, RESULT)                                                       \
+  void name(const Rows *plan, const REAL *A, const REAL *B, REAL *RESULT, int64_t begin,  \
+            int64_t end) {                                                                \
+    for (int64_t atom = begin; atom < end; ++atom) {                                      \
+      int c = 0;                                                                          \
+      for (; c + LANES <= plan->channels; c += LANES) name##_lanes(plan, A, B, RESULT, atom, c); \
+      for (; c < plan->channels; ++c) name##_one(plan, A, B, RESULT, atom, c);            \
+    }                                                                                     \
+  }
+BY_ATOM(rows_out, x, M, out)
+BY_ATOM(rows_in, g, M, gx)
+BY_ATOM(rows_matrix, g, x, gM)

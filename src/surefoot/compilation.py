@@ -1,0 +1,231 @@
+"""Pure functions of trees of tensors, traced once as one graph and compiled.
+
+The trace runs the function itself on tensors without values, derivatives of any order included, so
+what is compiled is a plain list of operations: no autograd is left in it. Sizes of a batch stay
+symbols; one compiled graph serves every batch.
+
+Differs from `torch.compile`: nothing of the function's Python is analysed, and no guards are looked
+at in each call; instead the first answer is compared with that of the function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+AXIS = "axis"
+"""Key of a dataclass field's metadata: along which axis its sizes vary; the first if not given."""
+
+TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-9}
+"""Largest difference of the first answers as a share of the largest value of each tensor."""
+
+Run = Callable[[list[Tensor]], list[Tensor]]
+_compiling = threading.Lock()  # the compiler's state belongs to the process
+
+
+@dataclass
+class Compiled:
+    """A pure function as one compiled graph; it takes and gives the same.
+
+    Arguments are trees: dictionaries hold tensors of fixed sizes (weights), tensors of dataclasses
+    vary along the axis that the field's metadata names, other tensors along their last. What is
+    not a tensor is a constant of the graph.
+
+    There is one graph for each structure of the arguments, precision and number of threads, and
+    apart from that for sizes of one, which a compiler treats as constants. Where compiling
+    fails, and for batches without edges, the function itself serves; a failure is said once.
+
+    Attributes:
+        function: to compile.
+        cache: folder for what the compiler makes, shared by processes; its own choice if None.
+        graphs: of each structure that was met; None where compiling failed.
+    """
+
+    function: Callable[..., Any]
+    cache: Path | None = None
+    graphs: dict[Any, tuple[Run, Any] | None] = field(default_factory=dict)
+
+    def __call__(self, *trees: Any) -> Any:
+        """What the function gives for these arguments."""
+        leaves, spec = flatten(trees)
+        tensors = [leaf.tensor for leaf in leaves]
+        if any(tensor.numel() == 0 for tensor in tensors):
+            return self.function(*trees)
+        key = (spec, torch.get_num_threads(), tuple(map(_signature, leaves)))
+        if key not in self.graphs:
+            with _compiling:
+                if key not in self.graphs:
+                    return self._build(key, trees, leaves, spec)
+        found = self.graphs[key]
+        if found is None:
+            return self.function(*trees)
+        run, result = found
+        with torch.no_grad():
+            return rebuild(result, run(tensors))
+
+    def _build(self, key: Any, trees: Any, leaves: list[Leaf], spec: Any) -> Any:
+        """The answer of the function, which the graph that is made here then has to give too."""
+        expected = self.function(*trees)
+        try:
+            run, result = _compile(self.function, leaves, spec, self.cache)
+            with torch.no_grad():
+                found = run([leaf.tensor for leaf in leaves])
+            tolerance = max(TOLERANCES.get(leaf.tensor.dtype, 0.0) for leaf in leaves)
+            _require_close(found, flatten(expected)[0], tolerance)
+        except Exception as error:  # noqa: BLE001 - whatever a compiler may stumble over
+            self.graphs[key] = None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warnings.warn(
+                f"compiling failed ({type(error).__name__}: {reason}); everything is computed as "
+                "without it, only slower.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        else:
+            self.graphs[key] = run, result
+        return expected
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor of a tree, and the axis along which its size varies, if any."""
+
+    tensor: Tensor
+    axis: int | None
+
+
+def flatten(tree: Any) -> tuple[list[Leaf], Any]:
+    """The tensors of a tree in a fixed order, and a hashable description of the rest."""
+    leaves: list[Leaf] = []
+    return leaves, _flatten(tree, -1, leaves)
+
+
+def _flatten(tree: Any, axis: int | None, leaves: list[Leaf]) -> Any:
+    if isinstance(tree, Tensor):
+        leaves.append(Leaf(tree, axis if tree.dim() else None))
+        return Tensor
+    if isinstance(tree, dict):
+        # By name: a tree from a file may have another order.
+        return dict, tuple((name, _flatten(tree[name], None, leaves)) for name in sorted(tree))
+    if isinstance(tree, tuple | list):
+        return tuple, tuple(_flatten(part, axis, leaves) for part in tree)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        parts = []
+        for one in dataclasses.fields(tree):
+            value = getattr(tree, one.name)
+            parts.append((one.name, _flatten(value, one.metadata.get(AXIS, 0), leaves)))
+        return type(tree), tuple(parts)
+    return None, tree
+
+
+def rebuild(spec: Any, tensors: list[Tensor]) -> Any:
+    """The tree of a description with these tensors."""
+    return _rebuild(spec, iter(tensors))
+
+
+def _rebuild(spec: Any, tensors: Any) -> Any:
+    if spec is Tensor:
+        return next(tensors)
+    kind, parts = spec
+    if kind is None:
+        return parts
+    if kind is tuple:
+        return tuple(_rebuild(part, tensors) for part in parts)
+    values = {name: _rebuild(part, tensors) for name, part in parts}
+    return values if kind is dict else kind(**values)
+
+
+def _signature(leaf: Leaf) -> Any:
+    """What a graph depends on: all sizes but the varying one, and whether that is one."""
+    sizes: list[int | bool] = list(leaf.tensor.shape)
+    if leaf.axis is not None:
+        sizes[leaf.axis] = sizes[leaf.axis] == 1
+    return leaf.tensor.dtype, leaf.tensor.device, tuple(sizes)
+
+
+def _compile(
+    function: Callable[..., Any], leaves: list[Leaf], spec: Any, cache: Path | None
+) -> tuple[Run, Any]:
+    """The compiled graph and the structure of its results."""
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch._guards import TracingContext, tracing
+    from torch._inductor.compile_fx import compile_fx
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    if cache is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    # Two sizes that are equal today need not be tomorrow.
+    mode = FakeTensorMode(
+        shape_env=ShapeEnv(duck_shape=False), static_shapes=False, allow_non_fake_inputs=True
+    )
+    inputs = [_without_values(mode, leaf, place) for place, leaf in enumerate(leaves)]
+    results: list[Any] = []
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        found, result = flatten(function(*rebuild(spec, list(tensors))))
+        results[:] = [result]
+        return [leaf.tensor for leaf in found]
+
+    with mode, enable_python_dispatcher():
+        graph = make_fx(flat)(*inputs)
+    _require_symbols(mode, inputs, leaves)
+    with tracing(TracingContext(mode)):
+        run = compile_fx(graph, inputs)
+    return lambda tensors: list(run(*tensors)), results[0]  # type: ignore[operator]
+
+
+def _without_values(mode: Any, leaf: Leaf, place: int) -> Tensor:
+    """A tensor that has sizes only; the varying one is a symbol."""
+    from torch._dynamo.source import ConstantSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+    tensor = leaf.tensor.detach()
+    sizes = [DimDynamic.STATIC] * tensor.dim()
+    if leaf.axis is not None and tensor.shape[leaf.axis] > 1:
+        sizes[leaf.axis] = DimDynamic.DYNAMIC
+    context = StatelessSymbolicContext(dynamic_sizes=sizes)
+    source = ConstantSource(f"argument{place}")
+    return mode.from_tensor(tensor, symbolic_context=context, source=source)
+
+
+def _require_symbols(mode: Any, inputs: list[Tensor], leaves: list[Leaf]) -> None:
+    """Refuse a graph that holds for the sizes of this batch only.
+
+    Raises:
+        RuntimeError: if the function looked at a size.
+    """
+    for tensor, leaf in zip(inputs, leaves, strict=True):
+        if leaf.axis is None or leaf.tensor.shape[leaf.axis] == 1:
+            continue
+        size = tensor.shape[leaf.axis]
+        if isinstance(size, int) or mode.shape_env.simplify(size.node.expr).is_number:
+            raise RuntimeError(f"a size of {tuple(leaf.tensor.shape)} became a constant")
+
+
+def _require_close(found: list[Tensor], expected: list[Leaf], tolerance: float) -> None:
+    """Refuse answers that are not those of the function.
+
+    Raises:
+        RuntimeError: naming the largest difference.
+    """
+    for one, leaf in zip(found, expected, strict=True):
+        other = leaf.tensor.detach()
+        if one.shape != other.shape or one.dtype != other.dtype:
+            raise RuntimeError(f"the compiled graph gives {one.shape}, not {other.shape}")
+        if not other.is_floating_point() or not other.numel():
+            continue
+        scale = float(other.nan_to_num().abs().max())
+        error = float((one - other).nan_to_num().abs().max())
+        if error > tolerance * max(scale, 1e-12):
+            raise RuntimeError(f"the compiled graph differs by {error:.1e} of {scale:.1e}")
