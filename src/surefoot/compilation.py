@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-AXIS = "axis"
-"""Key of a dataclass field's metadata: along which axis its sizes vary; the first if not given."""
+AXIS, BOUNDS = "axis", "bounds"
+"""Keys of a dataclass field's metadata: along which axis its sizes vary, the first if not given;
+and whether it holds bounds, which are one more than what they bound."""
 
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Largest difference of the first answers as a share of the largest value of each tensor."""
@@ -76,7 +77,9 @@ class Compiled:
         """The answer of the function, which the graph that is made here then has to give too."""
         expected = self.function(*trees)
         try:
-            run, result = _compile(self.function, leaves, spec, self.cache)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's own, of which nobody can mend any
+                run, result = _compile(self.function, leaves, spec, self.cache)
             with torch.no_grad():
                 found = run([leaf.tensor for leaf in leaves])
             tolerance = max(TOLERANCES.get(leaf.tensor.dtype, 0.0) for leaf in leaves)
@@ -101,6 +104,12 @@ class Leaf:
 
     tensor: Tensor
     axis: int | None
+    bounds: bool = False
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is a size that a graph may leave open: one item stays one item."""
+        return self.axis is not None and self.tensor.shape[self.axis] != 1 + self.bounds
 
 
 def flatten(tree: Any) -> tuple[list[Leaf], Any]:
@@ -109,9 +118,9 @@ def flatten(tree: Any) -> tuple[list[Leaf], Any]:
     return leaves, _flatten(tree, -1, leaves)
 
 
-def _flatten(tree: Any, axis: int | None, leaves: list[Leaf]) -> Any:
+def _flatten(tree: Any, axis: int | None, leaves: list[Leaf], *, bounds: bool = False) -> Any:
     if isinstance(tree, Tensor):
-        leaves.append(Leaf(tree, axis if tree.dim() else None))
+        leaves.append(Leaf(tree, axis if tree.dim() else None, bounds))
         return Tensor
     if isinstance(tree, dict):
         # By name: a tree from a file may have another order.
@@ -122,7 +131,8 @@ def _flatten(tree: Any, axis: int | None, leaves: list[Leaf]) -> Any:
         parts = []
         for one in dataclasses.fields(tree):
             value = getattr(tree, one.name)
-            parts.append((one.name, _flatten(value, one.metadata.get(AXIS, 0), leaves)))
+            axis, bounds = one.metadata.get(AXIS, 0), one.metadata.get(BOUNDS, False)
+            parts.append((one.name, _flatten(value, axis, leaves, bounds=bounds)))
         return type(tree), tuple(parts)
     return None, tree
 
@@ -145,10 +155,10 @@ def _rebuild(spec: Any, tensors: Any) -> Any:
 
 
 def _signature(leaf: Leaf) -> Any:
-    """What a graph depends on: all sizes but the varying one, and whether that is one."""
-    sizes: list[int | bool] = list(leaf.tensor.shape)
-    if leaf.axis is not None:
-        sizes[leaf.axis] = sizes[leaf.axis] == 1
+    """What a graph depends on: all sizes but the varying one."""
+    sizes: list[int | None] = list(leaf.tensor.shape)
+    if leaf.axis is not None and leaf.varies:
+        sizes[leaf.axis] = None
     return leaf.tensor.dtype, leaf.tensor.device, tuple(sizes)
 
 
@@ -192,7 +202,7 @@ def _without_values(mode: Any, leaf: Leaf, place: int) -> Tensor:
 
     tensor = leaf.tensor.detach()
     sizes = [DimDynamic.STATIC] * tensor.dim()
-    if leaf.axis is not None and tensor.shape[leaf.axis] > 1:
+    if leaf.axis is not None and leaf.varies:
         sizes[leaf.axis] = DimDynamic.DYNAMIC
     context = StatelessSymbolicContext(dynamic_sizes=sizes)
     source = ConstantSource(f"argument{place}")
@@ -206,7 +216,7 @@ def _require_symbols(mode: Any, inputs: list[Tensor], leaves: list[Leaf]) -> Non
         RuntimeError: if the function looked at a size.
     """
     for tensor, leaf in zip(inputs, leaves, strict=True):
-        if leaf.axis is None or leaf.tensor.shape[leaf.axis] == 1:
+        if leaf.axis is None or not leaf.varies:
             continue
         size = tensor.shape[leaf.axis]
         if isinstance(size, int) or mode.shape_env.simplify(size.node.expr).is_number:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from surefoot.compilation import AXIS
+from surefoot.compilation import AXIS, BOUNDS
 from surefoot.segments import Segments, find_offsets, group
 
 UNSTATED = 0  # the spin of a structure whose multiplicity nobody stated
@@ -54,13 +54,13 @@ class Graph:
     pbc: Bool[Tensor, "graphs 3"]
     edge_index: Int[Tensor, "2 edges"] = dataclasses.field(metadata={AXIS: 1})
     edge_shift: Int[Tensor, "edges 3"]
-    receiver_offsets: Int[Tensor, " bounds"]
+    receiver_offsets: Int[Tensor, " bounds"] = dataclasses.field(metadata={BOUNDS: True})
     sender_order: Int[Tensor, " edges"]
-    sender_offsets: Int[Tensor, " bounds"]
+    sender_offsets: Int[Tensor, " bounds"] = dataclasses.field(metadata={BOUNDS: True})
     pair_index: Int[Tensor, " edges"]
     pair_edges: Int[Tensor, "2 pairs"] = dataclasses.field(metadata={AXIS: 1})
     graph_index: Int[Tensor, " atoms"]
-    graph_offsets: Int[Tensor, " graph_bounds"]
+    graph_offsets: Int[Tensor, " graph_bounds"] = dataclasses.field(metadata={BOUNDS: True})
     charge: Int[Tensor, " graphs"]
     spin: Int[Tensor, " graphs"]
 

@@ -10,14 +10,19 @@ so stacked members differentiate their own copy of the vectors, in one backward 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from surefoot.blocks.conditioning import States, init_conditioning
 from surefoot.blocks.dense import Weights, branch, cast, stack, under
+from surefoot.blocks.native import cache_folder
 from surefoot.blocks.reference import Baseline
+from surefoot.compilation import Compiled
 from surefoot.graph import Geometry, Graph, TypedGraph, edge_vectors, find_kinds
 from surefoot.heads import Head
 from surefoot.models import Model
@@ -128,6 +133,45 @@ class Potential:
             stress=Point(_stress(slope, vectors, graph)) if stress and slope is not None else None,
             features=features,
         )
+
+
+@runtime_checkable
+class Evaluate(Protocol):
+    """A potential, or a faster form of it."""
+
+    def __call__(
+        self, weights: Weights, graph: Graph, *, forces: bool = True, stress: bool = False
+    ) -> Output:
+        """What these weights say of the batch."""
+        ...
+
+
+def compile_potential(potential: Potential) -> Evaluate:
+    """The potential as compiled graphs, for energies, forces and stress: the same to rounding.
+
+    A graph is compiled when it is first needed, which takes up to a minute; a cache in the user's
+    folder spares other processes most of it. Sizes of batches may vary, only one structure and
+    several of them are told apart. Nothing can be differentiated further, and features are not
+    kept.
+    """
+    forms = {
+        wanted: Compiled(partial(_answer, potential, *wanted), cache_folder() / "compiled")
+        for wanted in itertools.product((False, True), repeat=2)
+    }
+
+    def evaluate(
+        weights: Weights, graph: Graph, *, forces: bool = True, stress: bool = False
+    ) -> Output:
+        return forms[forces, stress](weights, potential.assign(graph))  # type: ignore[no-any-return]
+
+    return evaluate
+
+
+def _answer(
+    potential: Potential, forces: bool, stress: bool, weights: Weights, typed: TypedGraph
+) -> Output:
+    output = potential.evaluate(weights, typed, forces=forces, stress=stress, differentiable=False)
+    return replace(output, features=None)
 
 
 def _slope(energy: Tensor, vectors: Tensor, differentiable: bool) -> Tensor:

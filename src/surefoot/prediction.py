@@ -138,13 +138,13 @@ class Output:
         energy: over (…, graphs), eV.
         forces: over (…, atoms, 3), eV/Å; None where not asked for.
         stress: over (…, graphs, 3, 3), eV/Å³; None where not asked for.
-        features: what the head was given.
+        features: what the head was given; None from a compiled potential, which keeps none.
     """
 
     energy: Distribution
     forces: Distribution | None
     stress: Distribution | None
-    features: Features
+    features: Features | None
 
 
 @dataclass(frozen=True, kw_only=True)

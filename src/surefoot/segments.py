@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from surefoot.compilation import BOUNDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Segments:
     """
 
     index: Int[Tensor, " rows"]
-    offsets: Int[Tensor, " bounds"]
+    offsets: Int[Tensor, " bounds"] = field(metadata={BOUNDS: True})
     order: Int[Tensor, " rows"] | None = None
 
     @property

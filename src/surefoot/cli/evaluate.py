@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surefoot.cli.options import (
+    Compile,
     EnergyKey,
     EnergyUnit,
     Files,
@@ -35,6 +36,7 @@ def run(
         Path | None, typer.Option("-o", "--output", help="Write all figures as JSON, too.")
     ] = None,
     precision: Precision = None,
+    compile_first: Compile = False,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
@@ -53,13 +55,15 @@ def run(
     from surefoot.data.convert import to_samples
     from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
     from surefoot.posteriors.judge import compare, predict_samples
-    from surefoot.posteriors.predictor import load_predictor
+    from surefoot.posteriors.predictor import compiled, load_predictor
     from surefoot.train.checkpoint import write_atomically
 
     if output is not None:
         require_writable(output)
         refuse_overwriting(output, [potential, *files])
     predictor = load_predictor(potential, dtype=read_precision(precision))
+    if compile_first:
+        predictor = compiled(predictor)
     frames = read_frames(
         files,
         read_keys(energy_key, forces_key, stress_key),

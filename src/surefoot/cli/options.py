@@ -36,6 +36,10 @@ SpinUnit = Annotated[
     str,
     typer.Option(help="multiplicity (2S+1) or unpaired (electrons); auto tells where it can."),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile first, a minute or less: pays for many structures."),
+]
 Precision = Annotated[
     str | None, typer.Option(help="float32 or float64; as trained where not set.")
 ]

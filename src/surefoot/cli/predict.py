@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surefoot.cli.options import (
+    Compile,
     EnergyKey,
     EnergyUnit,
     ForcesKey,
@@ -34,6 +35,7 @@ def run(
         bool, typer.Option("--members", help="Write what each member says, too.")
     ] = False,
     precision: Precision = None,
+    compile_first: Compile = False,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
@@ -50,11 +52,13 @@ def run(
     from surefoot.cli.options import read_keys, read_precision, read_units
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.read import check_output, read_frames
-    from surefoot.posteriors.predictor import load_predictor
+    from surefoot.posteriors.predictor import compiled, load_predictor
 
     require_writable(output)
     check_output(output, [file])
     predictor = load_predictor(potential, dtype=read_precision(precision))
+    if compile_first:
+        predictor = compiled(predictor)
     frames = read_frames(
         [file],
         read_keys(energy_key, forces_key, stress_key),

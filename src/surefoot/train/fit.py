@@ -43,6 +43,7 @@ from surefoot.train.step import (
     compile_gradients,
     loss_gradients,
     shared_gradients,
+    usual_norm,
 )
 from surefoot.train.validate import judge
 
@@ -60,7 +61,12 @@ class TrainSettings(Settings):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW decay of all matrices")
     amsgrad: bool = Field(default=True, description="AMSGrad: second moments never fall")
     schedule: ScheduleSettings = ScheduleSettings()
-    clip: float = Field(default=10.0, gt=0, description="largest gradient norm of a member")
+    clip: float = Field(
+        default=2.0,
+        gt=0,
+        description="largest gradient norm of a member, in units of the root of its running mean "
+        "square",
+    )
     average: float = Field(
         default=0.99, ge=0, lt=1, description="decay of the weight average per step"
     )
@@ -217,7 +223,9 @@ def _advance(
             "or look at the data with `surefoot check`. The weights before this step are unharmed."
         )
     stacked = importance.dim() == 2
-    gradients = clip_gradients(gradients, settings.clip, stacked=stacked)
+    squares = state.moments["exp_avg_sq"]
+    usual = usual_norm(squares, state.step, BETAS[1], stacked=stacked)
+    gradients = clip_gradients(gradients, usual, settings.clip, stacked=stacked)
     steps = settings.epochs * batches
     share = rate_share(state.step, steps, state.plateau, settings.schedule)
     _move_weights(state, gradients, settings, settings.learning_rate * share, stacked=stacked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -147,24 +148,52 @@ def _join(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def clip_gradients(gradients: Weights, limit: float, *, stacked: bool) -> Weights:
-    """Scale the gradient of each member so that its norm stays below the limit.
+def clip_gradients(
+    gradients: Weights, usual: Float[Tensor, "*members"], limit: float, *, stacked: bool
+) -> Weights:
+    """Scale the gradient of each member so that its norm stays below a multiple of the usual one.
+
+    g ← g · min(1, limit · usual / ‖g‖)
+
+    A batch that pulls far harder than those before it would throw the weights off: the second
+    moment, by which a step is divided, has not seen the like.
 
     Args:
         gradients: the tree; with `stacked` the first axis of every leaf is the member.
-        limit: largest norm over all leaves of a member.
+        usual: norm that is usual, from `usual_norm`.
+        limit: largest norm in units of that.
         stacked: whether there is a member axis.
     """
-    # By name, not in the order of the tree: a tree from a file has another order, and a restart
-    # must round as the uninterrupted run does.
-    square = sum(
-        gradients[name].double().square().flatten(1 if stacked else 0).sum(-1)
-        for name in sorted(gradients)
-    )
-    norm = torch.as_tensor(square).sqrt()
-    factor = torch.where(norm > limit, limit / norm, 1.0)
+    norm = _sum(gradients, torch.square, stacked=stacked).sqrt()
+    factor = torch.where(norm > limit * usual, limit * usual / norm, 1.0)
     return {
         name: value
         * factor.to(value.dtype).reshape(factor.shape + (1,) * (value.dim() - factor.dim()))
         for name, value in gradients.items()
     }
+
+
+def usual_norm(
+    squares: Weights, step: int, decay: float, *, stacked: bool
+) -> Float[Tensor, "*members"]:
+    """The root of the running mean of ‖g‖², without the bias of its start; infinite at the start.
+
+    Args:
+        squares: running means of g², as AdamW keeps them.
+        step: steps taken.
+        decay: of the running mean.
+        stacked: whether there is a member axis.
+    """
+    total = _sum(squares, torch.abs, stacked=stacked)
+    if step == 0:
+        return torch.full_like(total, math.inf)
+    return (total / (1 - decay**step)).sqrt()
+
+
+def _sum(tree: Weights, function: Callable[[Tensor], Tensor], *, stacked: bool) -> Tensor:
+    # By name, not in the order of the tree: a tree from a file has another order, and a restart
+    # must round as the uninterrupted run does.
+    parts = (
+        function(tree[name].double()).flatten(1 if stacked else 0).sum(-1) for name in sorted(tree)
+    )
+    return torch.as_tensor(sum(parts))

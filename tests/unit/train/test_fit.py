@@ -13,11 +13,11 @@ from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
 from surefoot.train.checkpoint import read_tree, write_tree
-from surefoot.train.fit import Roles, Task, TrainSettings, fit
+from surefoot.train.fit import BETAS, Roles, Task, TrainSettings, fit
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import ScheduleSettings
 from surefoot.train.state import State, fresh_state, restore_state
-from surefoot.train.step import clip_gradients, loss_gradients
+from surefoot.train.step import clip_gradients, loss_gradients, usual_norm
 from surefoot.train.validate import judge
 
 POTENTIAL = Potential(
@@ -236,7 +236,12 @@ def test_steps_are_those_of_adamw(samples) -> None:
             _, gradients = loss_gradients(
                 POTENTIAL, task.loss, dict(weights), batch.graph, batch.targets, importance
             )
-            gradients = clip_gradients(gradients, SETTINGS.clip, stacked=False)
+            squares = {
+                name: optimiser.state[value].get("exp_avg_sq", torch.zeros_like(value))
+                for name, value in weights.items()
+            }
+            usual = usual_norm(squares, step, BETAS[1], stacked=False)
+            gradients = clip_gradients(gradients, usual, SETTINGS.clip, stacked=False)
             for name, parameter in weights.items():
                 parameter.grad = gradients[name]
             for group in optimiser.param_groups:

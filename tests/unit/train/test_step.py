@@ -1,3 +1,4 @@
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +11,12 @@ from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
 from surefoot.train.loss import LossSettings
-from surefoot.train.step import clip_gradients, loss_gradients, shared_gradients
+from surefoot.train.step import (
+    clip_gradients,
+    loss_gradients,
+    shared_gradients,
+    usual_norm,
+)
 
 LOSS = LossSettings(energy=1.0, forces=2.0, stress=0.5)
 
@@ -158,29 +164,54 @@ def norm_of(tree: Weights) -> float:
     return float(sum(value.double().square().sum() for value in tree.values())) ** 0.5
 
 
+def clip(tree: Weights, usual: float, limit: float) -> Weights:
+    return clip_gradients(tree, torch.tensor(usual, dtype=torch.float64), limit, stacked=False)
+
+
 def test_clip_scales_only_what_is_too_long(generator) -> None:
     tree = {
         "a": torch.randn((3, 2), generator=generator, dtype=torch.float64),
         "b": torch.randn(4, generator=generator, dtype=torch.float64),
     }
-    limit = 0.5 * norm_of(tree)
-    clipped = clip_gradients(tree, limit, stacked=False)
-    assert norm_of(clipped) == pytest.approx(limit, rel=1e-12)
+    usual = 0.25 * norm_of(tree)
+    clipped = clip(tree, usual, 2.0)
+    assert norm_of(clipped) == pytest.approx(2 * usual, rel=1e-12)
     assert distance(clipped, {name: 0.5 * value for name, value in tree.items()}) < 1e-12
-    assert distance(clip_gradients(tree, 4 * limit, stacked=False), tree) == 0
+    assert distance(clip(tree, usual, 8.0), tree) == 0
+    assert distance(clip(tree, math.inf, 8.0), tree) == 0
+
+
+def test_what_is_usual_is_the_root_of_the_running_mean_square(generator) -> None:
+    """Without the bias of the start, per member; at the start anything is usual."""
+    trees = [
+        {"a": torch.randn((2, 3, 2), generator=generator).double(), "b": torch.ones(2, 4)}
+        for _ in range(3)
+    ]
+    mean = {name: torch.zeros_like(value) for name, value in trees[0].items()}
+    assert usual_norm(mean, 0, 0.9, stacked=True).tolist() == [math.inf, math.inf]
+    for tree in trees:
+        mean = {name: 0.9 * mean[name] + 0.1 * tree[name] ** 2 for name in mean}
+    weights = torch.tensor([0.81, 0.9, 1.0]).double() / (0.81 + 0.9 + 1.0)
+    for member in range(2):
+        norms = [norm_of({n: v[member] for n, v in tree.items()}) for tree in trees]
+        expected = float((weights * torch.tensor(norms).double() ** 2).sum().sqrt())
+        assert float(usual_norm(mean, 3, 0.9, stacked=True)[member]) == pytest.approx(expected)
 
 
 def test_clip_does_not_depend_on_the_order_of_the_tree(generator) -> None:
     """Trees from a file come in another order, and a restart must round the same."""
     tree = {str(n): torch.randn(7, generator=generator).double() ** 5 for n in range(20)}
     turned = dict(reversed(tree.items()))
-    first, second = (clip_gradients(part, 1.0, stacked=False) for part in (tree, turned))
+    first, second = (clip(part, 1.0, 1.0) for part in (tree, turned))
     assert all(torch.equal(first[name], second[name]) for name in tree)
+    usual = [usual_norm(part, 5, 0.9, stacked=False) for part in (tree, turned)]
+    assert torch.equal(*usual)
 
 
 def test_clip_is_per_member(generator) -> None:
     small = {"a": torch.full((2, 2), 0.1), "b": torch.full((3,), 0.1)}
     large = {"a": torch.full((2, 2), 100.0), "b": torch.full((3,), 100.0)}
-    clipped = unstack(clip_gradients(stack([small, large]), 1.0, stacked=True))
+    both = stack([small, large])
+    clipped = unstack(clip_gradients(both, torch.tensor([0.5, 0.25]), 2.0, stacked=True))
     assert distance(clipped[0], small) == 0
-    assert norm_of(clipped[1]) == pytest.approx(1.0, rel=1e-6)
+    assert norm_of(clipped[1]) == pytest.approx(0.5, rel=1e-6)

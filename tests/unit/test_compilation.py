@@ -1,0 +1,111 @@
+"""Trees of tensors, and functions of them as compiled graphs."""
+
+import shutil
+import warnings
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from surefoot.compilation import AXIS, BOUNDS, Compiled, flatten, rebuild
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Items with bounds, a second axis that varies, and a word."""
+
+    values: Tensor
+    offsets: Tensor = field(metadata={BOUNDS: True})
+    index: Tensor = field(metadata={AXIS: 1})
+    word: str = "and"
+
+
+def part(items: int) -> Part:
+    return Part(
+        values=torch.arange(3.0 * items).reshape(items, 3) + 1,
+        offsets=torch.arange(items + 1),
+        index=torch.arange(2 * items).reshape(2, items),
+    )
+
+
+def test_a_tree_comes_back() -> None:
+    tree = ({"b": torch.ones(2), "a": torch.zeros(3)}, part(4), None, torch.ones(5), 7)
+    leaves, spec = flatten(tree)
+    assert [leaf.axis for leaf in leaves] == [None, None, 0, 0, 1, -1]
+    again = rebuild(spec, [leaf.tensor for leaf in leaves])
+    assert again[0].keys() == {"a", "b"}
+    assert torch.equal(again[0]["b"], torch.ones(2))
+    assert isinstance(again[1], Part)
+    assert again[1].word == "and"
+    assert torch.equal(again[1].index, tree[1].index)
+    assert again[2] is None
+    assert again[4] == 7
+    hash(spec)
+
+
+def test_the_order_of_a_dictionary_does_not_matter() -> None:
+    one, other = {"a": torch.ones(1), "b": torch.zeros(1)}, {"b": torch.zeros(1)}
+    other["a"] = torch.ones(1)
+    assert flatten(one)[1] == flatten(other)[1]
+    assert [float(leaf.tensor) for leaf in flatten(other)[0]] == [1.0, 0.0]
+
+
+def slope_of_energy(weights: dict[str, Tensor], items: Part) -> dict[str, Tensor]:
+    """A slope inside, as forces are one."""
+    x = items.values.detach().requires_grad_()
+    with torch.enable_grad():
+        energy = (x @ weights["w"]).tanh().sum(0)
+        (slope,) = torch.autograd.grad(energy.sum(), x)
+    return {"energy": energy.detach(), "slope": slope}
+
+
+@pytest.mark.slow
+def test_one_graph_for_all_sizes_but_one() -> None:
+    compiled = Compiled(slope_of_energy)
+    weights = {"w": torch.linspace(-1, 1, 6).reshape(3, 2)}
+    for items in (4, 3, 17, 2, 1):
+        found, expected = compiled(weights, part(items)), slope_of_energy(weights, part(items))
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value)
+    assert len(compiled.graphs) == 2  # one item is a constant
+    assert all(graph is not None for graph in compiled.graphs.values())
+
+
+def test_without_items_the_function_itself_answers() -> None:
+    compiled = Compiled(slope_of_energy)
+    weights = {"w": torch.ones(3, 2)}
+    assert compiled(weights, part(0))["slope"].shape == (0, 3)
+    assert not compiled.graphs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("look", [lambda x: float(x.sum()), lambda x: len(range(x.shape[0]))])
+def test_a_function_that_looks_at_values_or_sizes_is_not_compiled(look) -> None:
+    """It goes on as it is, and says so once."""
+
+    def function(items: Part) -> Tensor:
+        return items.values * look(items.values)
+
+    compiled = Compiled(function)
+    with pytest.warns(RuntimeWarning, match="compiling failed"):
+        found = compiled(part(4))
+    assert torch.equal(found, function(part(4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(compiled(part(5)), function(part(5)))
+
+
+@pytest.mark.slow
+def test_a_wrong_answer_is_noticed() -> None:
+    calls = []
+
+    def function(items: Part) -> Tensor:
+        calls.append(1)
+        return items.values * len(calls)  # not pure
+
+    compiled = Compiled(function)
+    with pytest.warns(RuntimeWarning, match="differs by"):
+        compiled(part(4))
