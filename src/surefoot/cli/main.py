@@ -17,6 +17,7 @@ import typer
 
 from surefoot import __version__
 from surefoot.cli import check, convert, evaluate, hat, label, predict, template, train
+from surefoot.memory import keep_memory
 
 app = typer.Typer(
     name="surefoot",
@@ -54,6 +55,7 @@ def main() -> None:
 
     With SUREFOOT_TRACEBACK=1 in the environment every error shows where it came from, too.
     """
+    keep_memory()
     try:
         with _sigterm_as_interrupt(), _warnings_as_sentences():
             app()

@@ -1,0 +1,32 @@
+"""What is freed is used again, without the system clearing each page anew."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+from surefoot.memory import keep_memory
+
+{call}
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+size = 64 * 2**20
+for turn in range(5):
+    before = faults()
+    bytearray(size)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_is_kept() -> None:
+    pages = {}
+    for call in ("", "assert keep_memory()"):
+        program = [sys.executable, "-c", PROGRAM.format(call=call)]
+        done = subprocess.run(program, check=True, capture_output=True, text=True)
+        pages[call] = int(done.stdout)
+    assert pages[""] > 10_000  # of 4 kB
+    assert pages["assert keep_memory()"] < 100
