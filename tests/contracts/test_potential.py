@@ -9,9 +9,10 @@ import torch
 from ase import Atoms
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from surefoot.blocks.conditioning import States
-from surefoot.blocks.dense import Weights, cast, stack
+from surefoot.blocks.dense import Weights, branch, cast, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate, split_atoms
@@ -25,7 +26,7 @@ from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import Calibration, build_predictor, load_predictor
-from surefoot.potential import Potential
+from surefoot.potential import Potential, splined
 
 CUTOFF = 4.0
 SMALL_MODELS: dict[str, Model] = {
@@ -530,3 +531,40 @@ def test_the_comparison_can_fail(case, small_structures) -> None:
     for change in checks:
         with pytest.raises(AssertionError):
             assert_close(change(answer.forces), answer.forces, 1e-6)
+
+
+def test_splines_change_less_than_a_microelectronvolt(case, small_structures) -> None:
+    """1e-6 eV/atom and 1e-5 eV/Å, also for members; in single precision hidden by rounding."""
+    potential = case.potential
+    if not potential.model.curves(branch(case.weights, "model")):
+        with pytest.raises(ValueError, match="can not become splines"):
+            splined(potential, case.weights)
+        return
+    both = stack([case.weights, random_weights(potential, 2)])
+    tables = splined(potential, both)
+    for name in ("ethanol", "skewed_cell"):
+        graph = to_graph(small_structures[name], CUTOFF)
+        energy, forces = energy_and_forces(potential, both, graph)
+        for weights, allowed in (
+            (tables, 0.0),
+            (cast(tables, torch.float32), rounding_of(potential, both, graph)),
+        ):
+            found, pulled = energy_and_forces(potential, weights, graph)
+            off = float((found - energy).abs().max()) / int(graph.atom_counts)
+            assert 0 < off < 1e-6 + 4 * allowed
+            assert float((pulled - forces).abs().max()) < 1e-5 + 4 * allowed
+
+
+def energy_and_forces(
+    potential: Potential, weights: Weights, graph: Graph
+) -> tuple[Tensor, Tensor]:
+    output = potential(weights, graph)
+    assert output.forces is not None
+    return output.energy.mean.detach(), output.forces.mean.detach()
+
+
+def rounding_of(potential: Potential, weights: Weights, graph: Graph) -> float:
+    """The largest change by single precision without splines, in eV and eV/Å."""
+    exact = energy_and_forces(potential, weights, graph)
+    rounded = energy_and_forces(potential, cast(weights, torch.float32), graph)
+    return max(float((a - b).abs().max()) for a, b in zip(exact, rounded, strict=True))

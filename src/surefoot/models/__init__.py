@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from surefoot.blocks.dense import Weights
+from surefoot.blocks.splines import Curves
 from surefoot.graph import Features, Geometry
 from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
@@ -44,6 +45,13 @@ class Model(Protocol):
 
     def init(self, generator: torch.Generator, species: int) -> Weights:
         """Fresh weights in float64; `embedding` (species, channels) is among them."""
+        ...
+
+    def curves(self, weights: Weights) -> dict[str, Curves]:
+        """Networks of the distance alone: branch of the tree → what it gives, for splines.
+
+        Where the branch holds a `table`, made by `tabulate`, the model looks it up there.
+        """
         ...
 
     def model_dump(self) -> dict[str, Any]:

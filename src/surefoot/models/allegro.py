@@ -42,6 +42,7 @@ from surefoot.blocks.environment import (
     environment_couplings,
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
+from surefoot.blocks.splines import Curves
 from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
 from surefoot.segments import Segments, gather, segment_sum
 from surefoot.settings import Settings
@@ -145,6 +146,10 @@ class Allegro(Settings):
             latent = network(inputs, branch(layer, "latent"))
             scalars = torch.cat([scalars, latent[..., : self.scalars]], dim=-1)
         return Features(layers=(_edge_rows(scalars, quadrupoles, geometry),), geometry=geometry)
+
+    def curves(self, weights: Weights) -> dict[str, Curves]:  # noqa: ARG002
+        """None: what depends on the distance alone is one matrix, faster than a table."""
+        return {}
 
     def _two_body(
         self, weights: Weights, geometry: Geometry

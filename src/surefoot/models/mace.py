@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -48,6 +49,7 @@ from surefoot.blocks.products import (
     read_out,
 )
 from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
+from surefoot.blocks.splines import Curves, interpolate
 from surefoot.graph import Features, Geometry, pairs_to_edges
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
@@ -223,7 +225,7 @@ class Mace(Settings):
         for index, layer in enumerate(self.layers()):
             part = branch(weights, f"layer{index}")
             sent = mix(atoms, branch(part, "up"), arrange(layer.inputs), layer.inputs)
-            radial = _times(network(basis, branch(part, "radial")), envelope)
+            radial = self._path_weights(branch(part, "radial"), geometry.lengths, basis, envelope)
             summed = convolve(sent, angles, radial, graph, layer.product)
             messages = mix(summed, branch(part, "down"), layer.product.blocks, layer.messages)
             messages = messages / self._size(part, basis, envelope, geometry)
@@ -242,13 +244,36 @@ class Mace(Settings):
             rows.append(read_out(atoms, tuple((self.channels, irrep) for irrep in layer.outputs)))
         return Features(layers=tuple(rows), geometry=geometry)
 
+    def curves(self, weights: Weights) -> dict[str, Curves]:
+        """The path weights of each layer as functions of the distance."""
+        if self.transform != "none":
+            return {}  # they depend on the elements too
+        return {
+            f"layer{index}.radial": partial(self._curve, branch(weights, f"layer{index}.radial"))
+            for index in range(self.interactions)
+        }
+
+    def _curve(self, weights: Weights, lengths: Tensor) -> Tensor:
+        return self._path_weights(weights, lengths, *self._expand(lengths, lengths))
+
+    def _path_weights(
+        self, weights: Weights, lengths: Tensor, basis: Tensor, envelope: Tensor | None
+    ) -> Tensor:
+        """One weight for each pair, path and channel."""
+        if "table" in weights:
+            return interpolate(lengths, weights["table"], self.cutoff)
+        return _times(network(basis, weights), envelope)
+
     def _radial(self, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
         """Radial functions of each pair, and what is left to multiply their weights by."""
         lengths = geometry.lengths
         if self.transform != "none":
             lengths = TRANSFORMS[self.transform](lengths, bond_lengths(geometry))
-        basis = expand(lengths, BASES[self.basis](self.cutoff, self.basis_size))
-        envelope = expand(geometry.lengths, PolynomialCutoff(self.cutoff, self.cutoff_power))
+        return self._expand(lengths, geometry.lengths)
+
+    def _expand(self, transformed: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        basis = expand(transformed, BASES[self.basis](self.cutoff, self.basis_size))
+        envelope = expand(lengths, PolynomialCutoff(self.cutoff, self.cutoff_power))
         return (basis * envelope, None) if self.envelope == "basis" else (basis, envelope)
 
     def _size(

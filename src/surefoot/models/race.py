@@ -23,6 +23,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -45,6 +46,7 @@ from surefoot.blocks.products import (
     read_out,
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
+from surefoot.blocks.splines import Curves, interpolate
 from surefoot.graph import Features, Geometry
 from surefoot.settings import Settings
 
@@ -167,9 +169,7 @@ class Race(Settings):
 
     def __call__(self, weights: Weights, geometry: Geometry) -> Features:
         """Atom features after each layer: one read-out layer of scalars for each interaction."""
-        envelope = PolynomialCutoff(self.cutoff, self.cutoff_power)
-        functions = Bessel(self.cutoff, self.basis_size)
-        basis = expand(geometry.lengths, functions) * expand(geometry.lengths, envelope)
+        basis = self._basis(geometry.lengths)
         angles = harmonics(geometry.vectors, self.max_ell)
         kinds = geometry.kinds
         atoms = embed(weights, geometry).unsqueeze(-2)
@@ -178,7 +178,7 @@ class Race(Settings):
             before, after, product = _bare(layer.inputs), _bare(layer.outputs), layer.product
             part = _fill_layer(branch(weights, f"layer{index}"), layer)
             sent = mix(atoms, branch(part, "up"), arrange(before), before)
-            radial = network(basis, branch(part, "radial"))
+            radial = self._path_weights(branch(part, "radial"), geometry.lengths, basis)
             summed = convolve(sent, angles, radial, geometry.graph, product)
             messages = mix(summed, branch(part, "down"), product.blocks, after)
             messages = messages / geometry.neighbors
@@ -188,6 +188,28 @@ class Race(Settings):
             )
             rows.append(read_out(atoms, layer.outputs))
         return Features(layers=tuple(rows), geometry=geometry)
+
+    def curves(self, weights: Weights) -> dict[str, Curves]:
+        """The path weights of each layer as functions of the distance."""
+        return {
+            f"layer{index}.radial": partial(
+                self._curve, _fill_layer(branch(weights, f"layer{index}"), layer)
+            )
+            for index, layer in enumerate(self.layers())
+        }
+
+    def _curve(self, weights: Weights, lengths: Tensor) -> Tensor:
+        return self._path_weights(branch(weights, "radial"), lengths, self._basis(lengths))
+
+    def _basis(self, lengths: Tensor) -> Tensor:
+        envelope = PolynomialCutoff(self.cutoff, self.cutoff_power)
+        return expand(lengths, Bessel(self.cutoff, self.basis_size)) * expand(lengths, envelope)
+
+    def _path_weights(self, weights: Weights, lengths: Tensor, basis: Tensor) -> Tensor:
+        """One weight for each pair, path and channel."""
+        if "table" in weights:
+            return interpolate(lengths, weights["table"], self.cutoff)
+        return network(basis, weights)
 
 
 @functools.cache
@@ -271,6 +293,8 @@ def _fill_layer(weights: Weights, layer: Layer) -> Weights:
                 rows = rows * math.sqrt(rows.shape[-2] / matrix.shape[-2])
             filled[f"{name}.{irrep}"] = spread(rows, (end,), outputs, -1)
     network_parts = branch(weights, "radial")
+    if "table" in network_parts:  # filled up before it was made
+        return filled | under("radial", network_parts)
     last = f"layer{len(network_parts) - 1}"
     network_parts[last] = spread(network_parts[last], layer.path_widths, before, -1)
     return filled | under("radial", network_parts)

@@ -12,10 +12,12 @@ Cost: interactions × (½ edges × features × (basis + features) + 3 × atoms �
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from surefoot.blocks.conditioning import embed
 from surefoot.blocks.dense import (
@@ -29,6 +31,7 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.blocks.radial import CUTOFFS, Gaussians, expand
+from surefoot.blocks.splines import Curves, interpolate
 from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
 from surefoot.segments import gather, segment_sum
 from surefoot.settings import Settings
@@ -87,17 +90,40 @@ class Schnet(Settings):
 
         x_i ← x_i + Dense(ssp(Dense(Σ_j (x_j W_in) ∘ W(r_ij) f_c(r_ij))))    eqs. 5, 6 and fig. 2
         """
-        basis = expand(geometry.lengths, Gaussians(self.cutoff, self.gaussians))
-        envelope = expand(geometry.lengths, CUTOFFS[self.cutoff_function](self.cutoff))
+        basis, envelope = self._expand(geometry.lengths)
         atoms = embed(weights, geometry)
         graph, activate = geometry.graph, ACTIVATIONS[self.activation]
         for block in range(self.interactions):
             layer = branch(weights, f"interaction{block}")
-            hidden = activate(linear(basis, branch(layer, "filter1")))
-            filters = linear(hidden, branch(layer, "filter2")) * envelope
+            filters = self._filters(layer, geometry.lengths, basis, envelope)
             sent = gather(linear(atoms, branch(layer, "input")), graph.senders)
             messages = sent * pairs_to_edges(filters, graph)
             summed = segment_sum(messages, graph.receivers)
             update = activate(linear(summed, branch(layer, "output1")))
             atoms = atoms + linear(update, branch(layer, "output2"))
         return Features(layers=(Rows(values=atoms),), geometry=geometry)
+
+    def curves(self, weights: Weights) -> dict[str, Curves]:
+        """The filters of each block as functions of the distance."""
+        return {
+            f"interaction{block}.filter": partial(
+                self._curve, branch(weights, f"interaction{block}")
+            )
+            for block in range(self.interactions)
+        }
+
+    def _curve(self, weights: Weights, lengths: Tensor) -> Tensor:
+        return self._filters(weights, lengths, *self._expand(lengths))
+
+    def _expand(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        basis = expand(lengths, Gaussians(self.cutoff, self.gaussians))
+        return basis, expand(lengths, CUTOFFS[self.cutoff_function](self.cutoff))
+
+    def _filters(
+        self, weights: Weights, lengths: Tensor, basis: Tensor, envelope: Tensor
+    ) -> Tensor:
+        """W(r) f_c(r) of each pair."""
+        if "filter.table" in weights:
+            return interpolate(lengths, weights["filter.table"], self.cutoff)
+        hidden = ACTIVATIONS[self.activation](linear(basis, branch(weights, "filter1")))
+        return linear(hidden, branch(weights, "filter2")) * envelope

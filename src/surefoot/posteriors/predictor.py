@@ -25,7 +25,7 @@ from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.posterior import Posterior, Single
-from surefoot.potential import Evaluate, Potential, compile_potential
+from surefoot.potential import Evaluate, Potential, compile_potential, splined
 from surefoot.prediction import Moments, Output, Prediction, join_draws, mix
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
@@ -328,6 +328,11 @@ def compiled(predictor: Predictor) -> Predictor:
     `compile_potential`.
     """
     return replace(predictor, evaluate=compile_potential(predictor.potential))
+
+
+def with_splines(predictor: Predictor) -> Predictor:
+    """The same predictor with its radial networks as splines; see `splined`."""
+    return replace(predictor, weights=splined(predictor.potential, predictor.weights))
 
 
 def recalibrated(predictor: Predictor, calibration: Calibration) -> Predictor:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCES = ("kernels.c", "convolution.h", "contraction.h", "rows.h")
+SOURCES = ("kernels.c", "convolution.h", "contraction.h", "rows.h", "splines.h")
 NATIVE = "-march=native"
 FLAGS = ("-O3", NATIVE, "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 REALS = {torch.float32: "float", torch.float64: "double"}

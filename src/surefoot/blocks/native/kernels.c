@@ -42,6 +42,7 @@ INLINE REAL sum_one(REAL value) { return value; }
 #include "convolution.h"
 #include "contraction.h"
 #include "rows.h"
+#include "splines.h"
 #undef T
 #undef KIND
 
@@ -50,6 +51,7 @@ INLINE REAL sum_one(REAL value) { return value; }
 #include "convolution.h"
 #include "contraction.h"
 #include "rows.h"
+#include "splines.h"
 #undef T
 #undef KIND
 
@@ -152,3 +154,30 @@ void contraction_tangent(const Tree *tree, const REAL *A, const REAL *K, const R
 BY_ATOM(rows_out, x, M, out)
 BY_ATOM(rows_in, g, M, gx)
 BY_ATOM(rows_matrix, g, x, gM)
+
+/* ---- splines: rows 6 k[p] … 6 k[p] + 5 of a table; threads share the lengths */
+
+void spline_out(const int64_t *k, const REAL *b, const REAL *table, REAL *out, int64_t C,
+                int64_t begin, int64_t end) {
+  for (int64_t p = begin; p < end; ++p) {
+    const REAL *rows = table + 6 * k[p] * C;
+    int64_t c = 0;
+    for (; c + LANES <= C; c += LANES) spline_out_lanes(rows, b + 6 * p, out + p * C, C, c);
+    for (; c < C; ++c) spline_out_one(rows, b + 6 * p, out + p * C, C, c);
+  }
+}
+
+void spline_in(const int64_t *k, const REAL *g, const REAL *table, REAL *gb, int64_t C,
+               int64_t begin, int64_t end) {
+  clear(gb, begin, end, 6);
+  for (int64_t p = begin; p < end; ++p) {
+    const REAL *rows = table + 6 * k[p] * C;
+    vector sums[6] = {0};
+    REAL rest[6] = {0};
+    int64_t c = 0;
+    for (; c + LANES <= C; c += LANES) spline_in_lanes(rows, g + p * C, sums, C, c);
+    for (; c < C; ++c) spline_in_one(rows, g + p * C, rest, C, c);
+    spline_add_lanes(sums, gb + 6 * p);
+    spline_add_one(rest, gb + 6 * p);
+  }
+}

@@ -1,0 +1,155 @@
+"""Functions of a distance as splines: what a trained radial network says, looked up in a table.
+
+Between knots a polynomial of degree 5 takes value, slope and curvature from both ends, so the
+spline is twice continuously differentiable and knows of no other knot; its error is of sixth order
+in the spacing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.blocks.native import address, kernels, operator, share
+
+KNOTS = 160
+LOWEST = 0.2  # Å; nearer atoms are on the continued first polynomial
+LEAST_LENGTHS = 256  # fewer than these are not worth a thread of their own
+
+Curves = Callable[[Float[Tensor, " lengths"]], Float[Tensor, "lengths outputs"]]
+
+
+def tabulate(
+    curves: Curves, cutoff: float, knots: int = KNOTS
+) -> Float[Tensor, "intervals powers outputs"]:
+    """The polynomial from each of equally spaced knots to the next, in powers of t = 0 … 1.
+
+    Args:
+        curves: lengths in Å, float64, to values, differentiable twice.
+        cutoff: the last knot in Å.
+        knots: how many.
+    """
+    lengths = torch.linspace(LOWEST, cutoff, knots, dtype=torch.float64)
+    spacing = (cutoff - LOWEST) / (knots - 1)
+    # A cutoff function is zero at the last knot and beyond; slopes are those from within.
+    lengths[-1] = cutoff * (1 - 1e-12)
+    with torch.enable_grad():
+        lengths.requires_grad_()
+        value = curves(lengths)
+        slope = _slope(value, lengths)
+        curvature = _slope(slope, lengths)
+    ends = [part.detach() for part in (value, spacing * slope, spacing**2 * curvature)]
+    (f, s, c), (f1, s1, c1) = ([end[:-1] for end in ends], [end[1:] for end in ends])
+    # What the quadratic from the left end misses at the right one.
+    df, ds, dc = f1 - f - s - 0.5 * c, s1 - s - c, c1 - c
+    high = (10 * df - 4 * ds + 0.5 * dc, -15 * df + 7 * ds - dc, 6 * df - 3 * ds + 0.5 * dc)
+    return torch.stack([f, s, 0.5 * c, *high], 1)
+
+
+def _slope(values: Tensor, lengths: Tensor) -> Tensor:
+    """The derivative of each row by its own length, for all outputs at once."""
+    # A backward pass is linear in its cotangent, and its slope by that is a forward pass.
+    cotangent = torch.zeros_like(values, requires_grad=True)
+    (pulled,) = torch.autograd.grad(values, lengths, cotangent, create_graph=True)
+    (slope,) = torch.autograd.grad(pulled, cotangent, torch.ones_like(pulled), create_graph=True)
+    return slope
+
+
+def interpolate(
+    lengths: Float[Tensor, "*members pairs"],
+    table: Float[Tensor, "*members intervals powers outputs"],
+    cutoff: float,
+) -> Float[Tensor, "*members pairs outputs"]:
+    """The splines of a table at these lengths.
+
+    f(r) = Σ_n c_{k n} t^n,    t = (r − r_k) / spacing
+
+    Args:
+        lengths: (…, pairs) Å; with a member axis all members hold the same values.
+        table: from `tabulate`, stacked where there are members.
+        cutoff: as there.
+    """
+    intervals = table.shape[-3]
+    # In double precision: what is left of a place between knots has few digits.
+    place = (lengths.double() - LOWEST) * (intervals / (cutoff - LOWEST))
+    below = place.detach().floor().clamp(0, intervals - 1)
+    t = (place - below).unsqueeze(-1).to(table)
+    index = below[0].long() if below.dim() > 1 else below.long()
+    powers = torch.cat([torch.ones_like(t), t, t**2, t**3, t**4, t**5], -1)
+    return _Rows.apply(powers, index, table.detach().flatten(-3, -2))  # type: ignore[no-any-return]
+
+
+class _Rows(torch.autograd.Function):
+    """Σ_j b_j table[6 k + j]: linear in b; `_Weights` is its derivative, and this is that one's."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, index: Tensor, table: Tensor) -> Tensor:
+        ctx.index, ctx.table = index, table
+        return _spline_out(index, weights, table)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Weights.apply(grads[0], ctx.index, ctx.table), None, None
+
+
+class _Weights(torch.autograd.Function):
+    """Σ_c g_c table[6 k + j, c]."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, index: Tensor, table: Tensor) -> Tensor:
+        ctx.index, ctx.table = index, table
+        return _spline_in(index, grad, table)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Rows.apply(grads[0], ctx.index, ctx.table), None, None
+
+
+def _run(name: str, index: Tensor, values: Tensor, table: Tensor) -> Tensor:
+    """One of both sums, by the kernel or in plain torch."""
+    outward = name == "spline_out"
+    library = kernels(values, table)
+    if library is None:
+        rows = 6 * index.unsqueeze(-1) + torch.arange(6, device=index.device)
+        picked = table.index_select(-2, rows.flatten()).unflatten(-2, (-1, 6))
+        if outward:
+            return (values.unsqueeze(-2) @ picked).squeeze(-2)
+        return (picked @ values.unsqueeze(-1)).squeeze(-1)
+    values, table = values.contiguous(), table.contiguous()
+    width = table.shape[-1]
+    out = values.new_empty((*values.shape[:-1], width if outward else 6))
+    # The kernel reads raw memory: what does not fit would be read past its end.
+    if values.shape[-2:] != (index.shape[0], 6 if outward else width):
+        raise ValueError(f"{tuple(values.shape)} do not fit to splines of {width} outputs.")
+    kernel, bound = getattr(library, name), ctypes.c_int64
+    if values.dim() == 2:
+        sets = [(values, table, out)]
+    else:
+        sets = list(zip(values, table, out, strict=True))
+    for one, rows, result in sets:
+        places = [address(index), address(one), address(rows), address(result), bound(width)]
+
+        def work(begin: int, end: int, places: list[Any] = places) -> None:
+            kernel(*places, bound(begin), bound(end))
+
+        share(index.shape[0], LEAST_LENGTHS, work)
+    return out
+
+
+def _operator(name: str, width: Callable[[Tensor], int]) -> Callable[..., Any]:
+    return operator(
+        f"{name}(Tensor index, Tensor values, Tensor table) -> Tensor",
+        partial(_run, name),
+        lambda _, values, table: values.new_empty((*values.shape[:-1], width(table))),
+        device="CompositeExplicitAutograd",  # any
+    )
+
+
+_spline_out = _operator("spline_out", lambda table: table.shape[-1])
+_spline_in = _operator("spline_in", lambda _: 6)
