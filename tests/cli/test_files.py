@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import ase.build
 import ase.io
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -71,6 +73,28 @@ def test_predict_reads_back(surefoot, potential: Path, folder: Path, tmp_path: P
         norm = np.linalg.norm(new.arrays["forces_uncertainty"], axis=1)
         assert np.allclose(norm, new.arrays["forces_uncertainty_norm"], rtol=1e-6)
         assert new.info["config_type"] == old.info["config_type"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_predict_compiled_and_with_splines(
+    surefoot, potential: Path, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
+    # A size without a value is no int, which checks of types in tests would refuse.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        for name, options in (("plain", ()), ("quick", ("--compile", "--splines"))):
+            output = tmp_path / f"{name}.xyz"
+            done = surefoot("predict", potential, folder / "test.xyz", "-o", output, *options)
+            assert "compiling failed" not in done.stderr
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    pairs = zip(*(ase.io.read(tmp_path / f"{n}.xyz", ":") for n in ("plain", "quick")), strict=True)
+    for plain, quick in pairs:
+        off = abs(plain.get_potential_energy() - quick.get_potential_energy())
+        assert 0 < off < 1e-6 * len(plain)
+        assert np.abs(plain.get_forces() - quick.get_forces()).max() < 1e-5
 
 
 def test_predict_refuses_unknown_elements(surefoot, potential: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from surefoot.cli.options import (
     PotentialFile,
     Precision,
     SpinUnit,
+    Splines,
     StressKey,
     StressOrder,
     StressUnit,
@@ -37,6 +38,7 @@ def run(
     ] = None,
     precision: Precision = None,
     compile_first: Compile = False,
+    splines: Splines = False,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
@@ -50,20 +52,19 @@ def run(
     import json
 
     from surefoot.cli.check import refuse_unsound
-    from surefoot.cli.options import read_keys, read_precision, read_units
+    from surefoot.cli.options import quicken, read_keys, read_precision, read_units
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.convert import to_samples
     from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
     from surefoot.posteriors.judge import compare, predict_samples
-    from surefoot.posteriors.predictor import compiled, load_predictor
+    from surefoot.posteriors.predictor import load_predictor
     from surefoot.train.checkpoint import write_atomically
 
     if output is not None:
         require_writable(output)
         refuse_overwriting(output, [potential, *files])
     predictor = load_predictor(potential, dtype=read_precision(precision))
-    if compile_first:
-        predictor = compiled(predictor)
+    predictor = quicken(predictor, splines=splines, compile_first=compile_first)
     frames = read_frames(
         files,
         read_keys(energy_key, forces_key, stress_key),

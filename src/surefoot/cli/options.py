@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from surefoot.data.file_units import FileUnits
     from surefoot.data.read import Keys
+    from surefoot.posteriors.predictor import Predictor
 
 Files = Annotated[list[str], typer.Argument(help="Files that ASE reads, or .npz of rMD17.")]
 PotentialFile = Annotated[
@@ -39,6 +40,10 @@ SpinUnit = Annotated[
 Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile first, a minute or less: pays for many structures."),
+]
+Splines = Annotated[
+    bool,
+    typer.Option("--splines", help="Look radial networks up in splines: faster, off by 1e-6 eV."),
 ]
 Precision = Annotated[
     str | None, typer.Option(help="float32 or float64; as trained where not set.")
@@ -90,3 +95,20 @@ def read_precision(precision: str | None):
     if precision not in types:
         raise UserError(f"--precision {precision}: float32 or float64 are allowed.")
     return types[precision]
+
+
+def quicken(predictor: Predictor, *, splines: bool, compile_first: bool) -> Predictor:
+    """The predictor in the faster forms that options name.
+
+    Raises:
+        UserError: if its radial networks can not become splines.
+    """
+    from surefoot.cli.screen import UserError
+    from surefoot.posteriors.predictor import compiled, with_splines
+
+    if splines:
+        try:
+            predictor = with_splines(predictor)
+        except ValueError as error:
+            raise UserError(f"--splines: {error}") from error
+    return compiled(predictor) if compile_first else predictor

@@ -16,6 +16,7 @@ from surefoot.cli.options import (
     PotentialFile,
     Precision,
     SpinUnit,
+    Splines,
     StressKey,
     StressOrder,
     StressUnit,
@@ -36,6 +37,7 @@ def run(
     ] = False,
     precision: Precision = None,
     compile_first: Compile = False,
+    splines: Splines = False,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
@@ -49,16 +51,15 @@ def run(
 
     from surefoot.calculator import predict_atoms
     from surefoot.cli.check import refuse_unsound
-    from surefoot.cli.options import read_keys, read_precision, read_units
+    from surefoot.cli.options import quicken, read_keys, read_precision, read_units
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.read import check_output, read_frames
-    from surefoot.posteriors.predictor import compiled, load_predictor
+    from surefoot.posteriors.predictor import load_predictor
 
     require_writable(output)
     check_output(output, [file])
     predictor = load_predictor(potential, dtype=read_precision(precision))
-    if compile_first:
-        predictor = compiled(predictor)
+    predictor = quicken(predictor, splines=splines, compile_first=compile_first)
     frames = read_frames(
         [file],
         read_keys(energy_key, forces_key, stress_key),
