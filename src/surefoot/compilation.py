@@ -74,7 +74,7 @@ class Compiled:
             return rebuild(result, run(tensors))
 
     def _build(self, key: Any, trees: Any, leaves: list[Leaf], spec: Any) -> Any:
-        """The answer of the function, which the graph that is made here then has to give too."""
+        """The answer of the graph that is made here, once it is known to be the function's."""
         expected = self.function(*trees)
         try:
             with warnings.catch_warnings():
@@ -93,9 +93,10 @@ class Compiled:
                 RuntimeWarning,
                 stacklevel=4,
             )
-        else:
-            self.graphs[key] = run, result
-        return expected
+            return expected
+        self.graphs[key] = run, result
+        # Not what the function gave: a run that goes on has to round as one that began earlier.
+        return rebuild(result, found)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
+import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,15 @@ from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
 from surefoot.train.checkpoint import read_tree, write_tree
-from surefoot.train.fit import BETAS, Roles, Task, TrainSettings, fit
+from surefoot.train.fit import (
+    BETAS,
+    WORTH_COMPILING,
+    Roles,
+    Task,
+    TrainSettings,
+    compiles,
+    fit,
+)
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import ScheduleSettings
 from surefoot.train.state import State, fresh_state, restore_state
@@ -172,6 +183,44 @@ def test_single_set_of_weights_resumes_too(samples, tmp_path) -> None:
     resumed = restore_state(tree, header["state"])
     assert fit(task, resumed)
     assert_identical(resumed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_compiled_steps_resume_to_the_bit(workers, samples, tmp_path, monkeypatch) -> None:
+    """And they are those of uncompiled ones up to rounding."""
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
+    # A size without a value is no int, which checks of types in tests would refuse.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        task = make_task(samples, stacked_roles(), compile="on")
+        whole, part, plain = start(members=3), start(members=3), start(members=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a failure to compile
+            assert fit(task, whole, workers=workers)
+            assert not fit(task, part, stop=stop_after(2), workers=workers)
+            write_tree(tmp_path / "a", "checkpoint", part.tree(), {"state": part.header()})
+            tree, header = read_tree(tmp_path / "a", "checkpoint")
+            resumed = restore_state(tree, header["state"])
+            assert fit(task, resumed, workers=workers)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert_identical(resumed, whole)
+    fit(make_task(samples, stacked_roles(), compile="off"), plain)
+    assert 0 < largest_difference(plain.weights, whole.weights) < 1e-10
+
+
+def test_compiling_follows_from_the_task_alone(samples) -> None:
+    few = make_task(samples, single_roles())  # 9 steps
+    assert not compiles(few)
+    assert compiles(make_task(samples, single_roles(), epochs=WORTH_COMPILING // 3 + 1))
+    assert compiles(make_task(samples, single_roles(), compile="on"))
+    many = make_task(samples, single_roles(), epochs=WORTH_COMPILING, compile="off")
+    assert not compiles(many)
+    words = {"on": "on", "off": "off", "auto": "auto", True: "on", False: "off"}  # of YAML
+    for given, read in words.items():
+        assert TrainSettings.model_validate({"compile": given}).compile == read
 
 
 def test_weights_do_not_depend_on_the_workers(samples) -> None:
