@@ -20,9 +20,9 @@ from torch import Tensor
 
 from surefoot.blocks.conditioning import States, init_conditioning
 from surefoot.blocks.dense import Weights, branch, cast, stack, under, unstack
-from surefoot.blocks.native import cache_folder
+from surefoot.blocks.native import open_cache, plainly
 from surefoot.blocks.reference import Baseline
-from surefoot.blocks.splines import KNOTS, tabulate
+from surefoot.blocks.splines import tabulate
 from surefoot.compilation import Compiled
 from surefoot.graph import Geometry, Graph, TypedGraph, edge_vectors, find_kinds
 from surefoot.heads import Head
@@ -156,7 +156,9 @@ def compile_potential(potential: Potential) -> Evaluate:
     kept.
     """
     forms = {
-        wanted: Compiled(partial(_answer, potential, *wanted), cache_folder() / "compiled")
+        wanted: Compiled(
+            partial(_answer, potential, *wanted), partial(open_cache, "compiled"), plainly
+        )
         for wanted in itertools.product((False, True), repeat=2)
     }
 
@@ -168,7 +170,7 @@ def compile_potential(potential: Potential) -> Evaluate:
     return evaluate
 
 
-def splined(potential: Potential, weights: Weights, knots: int = KNOTS) -> Weights:
+def splined(potential: Potential, weights: Weights) -> Weights:
     """Weights whose networks of the distance are tables: for inference alone, and in float32.
 
     Energies then differ by less than 1e-6 eV/atom and forces by less than 1e-5 eV/Å; both stay
@@ -177,25 +179,23 @@ def splined(potential: Potential, weights: Weights, knots: int = KNOTS) -> Weigh
     Args:
         potential: whose weights they are.
         weights: one set, or stacked with a leading member axis.
-        knots: of each spline.
     Raises:
-        ValueError: if a network depends on more than the distance.
+        ValueError: if a network depends on more than the distance, or bends too much.
     """
-    if weights["model.embedding"].dim() == 3:
-        return stack([splined(potential, member, knots) for member in unstack(weights)])
-    curves = potential.model.curves(cast(branch(weights, "model"), torch.float64))
-    if not curves:
+    stacked = weights["model.embedding"].dim() == 3
+    members = unstack(weights) if stacked else [weights]
+    curves = [potential.model.curves(cast(branch(m, "model"), torch.float64)) for m in members]
+    if not curves[0]:
         raise ValueError(
             f"the radial networks of this {potential.model.name} can not become splines: there are "
             "none, or they depend on the elements too; use the potential as it is."
         )
+    dtype, cutoff = weights["model.embedding"].dtype, potential.model.cutoff
     tables = {
-        f"model.{name}.table": tabulate(curve, potential.model.cutoff, knots).to(
-            weights["model.embedding"].dtype
-        )
-        for name, curve in curves.items()
+        f"model.{name}.table": tabulate([curve[name] for curve in curves], cutoff).to(dtype)
+        for name in curves[0]
     }
-    return weights | tables
+    return weights | (tables if stacked else {name: table[0] for name, table in tables.items()})
 
 
 def _answer(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from surefoot.compilation import BOUNDS
+from surefoot.compilation import BOUNDS, operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,26 @@ def segment_sum(rows: Tensor, segments: Segments, axis: int = -2) -> Tensor:
     return _SegmentSum.apply(rows, segments, axis)  # type: ignore[no-any-return]
 
 
+def _add_rows(rows: Tensor, index: Tensor, count: int, axis: int) -> Tensor:
+    # On sorted rows this walks memory once and in one order: no atomics on the CPU.
+    return _no_rows(rows, index, count, axis).zero_().index_add_(axis, index, rows)
+
+
+def _no_rows(rows: Tensor, index: Tensor, count: int, axis: int) -> Tensor:  # noqa: ARG001
+    shape = list(rows.shape)
+    shape[axis] = count
+    return rows.new_empty(shape)
+
+
+# Whole, since compilers make of a sum by index one in whatever order threads come.
+add_rows = operator(
+    "add_rows(Tensor rows, Tensor index, SymInt count, int axis) -> Tensor",
+    _add_rows,
+    _no_rows,
+    device="CompositeExplicitAutograd",  # any
+)
+
+
 class _Gather(torch.autograd.Function):
     """Item values to rows; its derivative is `_SegmentSum`, whose derivative is this."""
 
@@ -84,10 +104,7 @@ class _SegmentSum(torch.autograd.Function):
         index = segments.index
         if segments.order is not None:
             rows, index = rows.index_select(axis, segments.order), index[segments.order]
-        shape = list(rows.shape)
-        shape[axis] = segments.count
-        # On sorted rows index_add walks memory once and in one order: no atomics on the CPU.
-        return rows.new_zeros(shape).index_add_(axis, index, rows)
+        return add_rows(rows, index, segments.count, axis)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -9,8 +9,8 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from surefoot import potential as module
 from surefoot.blocks.dense import Weights, cast, stack
+from surefoot.blocks.native import plain_only
 from surefoot.blocks.reference import Baseline
 from surefoot.compilation import Compiled
 from surefoot.data.convert import to_graph
@@ -48,7 +48,7 @@ LOSS = LossSettings(energy=1.0, forces=2.0, stress=0.5)
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory, monkeypatch) -> None:
     """Nothing is left in the user's folder, and nothing found there."""
-    monkeypatch.setattr(module, "cache_folder", tmp_path_factory.getbasetemp)
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path_factory.getbasetemp()))
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +174,38 @@ def random_weights(potential: Potential) -> Weights:
         name: value + 0.2 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
         for name, value in weights.items()
     }
+
+
+def test_two_threads_give_the_same_bits_in_every_call(make_samples, count_graphs) -> None:
+    """No sum in whatever order threads come."""
+    potential = Potential(
+        model=Schnet(cutoff=CUTOFF, features=32, interactions=1, gaussians=16),
+        head=Scalar(),
+        baseline=BASELINE,
+    )
+    weights = potential.init(3, torch.float32)
+    samples = make_samples(copies=6)
+    graph = collate([s.graph for s in samples])
+    targets = collate_targets([s.targets for s in samples])
+    importance = torch.ones(len(samples), dtype=torch.float64)
+    torch.set_num_threads(2)
+    try:
+        step = compile_gradients(potential, LOSS)
+        answers = [step(potential, LOSS, weights, graph, targets, importance) for _ in range(25)]
+    finally:
+        torch.set_num_threads(1)
+    assert count_graphs() == 1
+    for _, gradients in answers[1:]:
+        assert all(torch.equal(gradients[name], answers[0][1][name]) for name in gradients)
+
+
+def test_plain_forms_are_graphs_of_their_own(small_structures, count_graphs) -> None:
+    potential = make("mace")
+    weights = potential.init(3, torch.float64)
+    evaluate = compile_potential(potential)
+    graph = to_graph(small_structures["ethanol"], CUTOFF)
+    with_kernels = parts(evaluate(weights, graph, stress=True))
+    with plain_only():
+        plain = parts(evaluate(weights, graph, stress=True))
+    assert_same(plain, with_kernels, 1e-12)
+    assert count_graphs() == 2

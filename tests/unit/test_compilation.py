@@ -1,14 +1,26 @@
 """Trees of tensors, and functions of them as compiled graphs."""
 
+import math
+import os
 import shutil
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from surefoot.compilation import AXIS, BOUNDS, Compiled, flatten, rebuild
+from surefoot.blocks.native import open_cache
+from surefoot.compilation import (
+    AXIS,
+    BOUNDS,
+    Compiled,
+    Leaf,
+    _require_close,
+    flatten,
+    rebuild,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
@@ -109,3 +121,48 @@ def test_a_wrong_answer_is_noticed() -> None:
     compiled = Compiled(function)
     with pytest.warns(RuntimeWarning, match="differs by"):
         compiled(part(4))
+
+
+def test_what_the_compiler_made_lies_in_the_folder(tmp_path, monkeypatch) -> None:
+    """And the environment is as before, whatever stood there."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+
+    def function(items: Part) -> Tensor:  # met nowhere else in this process
+        return (3.7 * items.values).sin()
+
+    compiled = Compiled(function, lambda: tmp_path)
+    compiled(part(4))
+    assert None not in compiled.graphs.values()
+    assert list(tmp_path.rglob("*.so"))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
+    tmp_path.chmod(0o777)
+    compiled = Compiled(slope_of_energy, partial(open_cache, "compiled"))
+    with pytest.warns(RuntimeWarning, match="other users may write to"):
+        compiled({"w": torch.ones(3, 2)}, part(4))
+
+
+def test_any_layout_in_memory_is_taken() -> None:
+    compiled = Compiled(slope_of_energy)
+    weights = {"w": torch.linspace(-1, 1, 6).reshape(3, 2)}
+    turned = {"w": weights["w"].T.contiguous().T}
+    assert not turned["w"].is_contiguous()
+    first = compiled(weights, part(4))
+    assert torch.equal(compiled(turned, part(4))["slope"], first["slope"])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_noticed(wrong) -> None:
+    right = [Leaf(torch.tensor([1.0, 2.0]), 0)]
+    with pytest.raises(RuntimeError, match="not finite"):
+        _require_close([torch.tensor([1.0, wrong])], right, 1e-4)
+    _require_close([torch.tensor([math.nan])], [Leaf(torch.tensor([math.nan]), 0)], 1e-4)
+
+
+def test_what_vanishes_by_symmetry_is_compared_with_one() -> None:
+    _require_close([torch.tensor([2e-8])], [Leaf(torch.tensor([-1e-8]), 0)], 1e-4)
+    with pytest.raises(RuntimeError, match="differs by"):
+        _require_close([torch.tensor([1e-3])], [Leaf(torch.tensor([0.0]), 0)], 1e-4)

@@ -13,10 +13,9 @@ there are fewer weights for the same functions.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +25,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.blocks.couplings import Irreps, symmetric_couplings
-from surefoot.blocks.native import address, kernels, operator, share
+from surefoot.blocks.native import kernels
+from surefoot.blocks.native.contraction import run_contraction
+from surefoot.compilation import operator
 from surefoot.graph import Kinds
-
-VECTOR = 64  # bytes; the kernel works on as many channels at once
-LEAST_CHANNELS = 16  # fewer channels than this are not worth a thread of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,15 +286,6 @@ class _Tangent(torch.autograd.Function):
         return *slopes, None, None
 
 
-class _Tree(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("parents", "components", "offsets", "results")),
-        ("species", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("nodes", "terms", "inputs", "outputs", "channels")),
-    )
-
-
 _plans: dict[str, Contraction] = {}  # an operator is told a plan by its name
 
 
@@ -328,16 +317,23 @@ def _run_members(kind: str, name: str, species: Tensor, *factors: Tensor) -> Any
     plan = _plans[name]
     kept = [factor.contiguous() for factor in factors]
     features = kept[0]
+    # The kernel reads raw memory: what does not fit would be read past its end.
+    rows, like = features.shape[-3], features.shape[:-2]
+    wanted = [features.shape, kept[1].shape, (*like, plan.outputs, features.shape[-1])]
+    fits = all(k.shape == w for k, w in zip(kept, [*wanted, features.shape], strict=False))
+    terms = (len(plan.results), features.shape[-1])
+    if not fits or kept[1].shape[-2:] != terms or species.shape[0] != rows:
+        raise ValueError(f"{[tuple(k.shape) for k in kept]} do not fit in a contraction.")
     zeroed = kind in ("table", "tangent")
     results = [
         features.new_zeros(shape) if zeroed else features.new_empty(shape)
         for shape in _shapes(kind, plan, features, kept[1])
     ]
     if features.dim() == 3:
-        _run_one(kind, plan, species, kept, results)
+        run_contraction(kind, plan, species, kept, results)
     else:
         for parts in zip(*kept, *results, strict=True):
-            _run_one(kind, plan, species, list(parts[: len(kept)]), parts[len(kept) :])
+            run_contraction(kind, plan, species, list(parts[: len(kept)]), parts[len(kept) :])
     return tuple(results) if len(results) > 1 else results[0]
 
 
@@ -357,44 +353,3 @@ _operators = {
         "tangent", "Tensor A, Tensor K, Tensor g, Tensor dA", "(Tensor, Tensor, Tensor)"
     ),
 }
-
-
-def _run_one(
-    kind: str, plan: Contraction, species: Tensor, factors: list[Tensor], results: Sequence[Tensor]
-) -> None:
-    library = kernels(factors[0])
-    if library is None:
-        raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
-    features, table, *others = factors
-    channels = features.shape[-1]
-    tree = _Tree(
-        parents=plan.parents.ctypes.data,
-        components=plan.components.ctypes.data,
-        offsets=plan.offsets.ctypes.data,
-        results=plan.results.ctypes.data,
-        species=address(species),
-        rows=features.shape[0],
-        nodes=len(plan.parents),
-        terms=len(plan.results),
-        inputs=plan.inputs,
-        outputs=plan.outputs,
-        channels=channels,
-    )
-    a, k = address(features), address(table)
-    rest = [address(other) for other in others]
-    ends = [address(result) for result in results]
-    null = ctypes.c_void_p(None)
-    kernel, places = {
-        "value": (library.contraction_value, [a, k, *ends]),
-        "slope": (library.contraction_gradient, [a, k, *rest, *ends, null]),
-        "table": (library.contraction_gradient, [a, null, *rest, null, *ends]),
-        "tangent": (library.contraction_tangent, [a, k, *rest, null, *ends]),
-    }[kind]
-    size = 4 * len(plan.parents) + 3 * plan.inputs + 2 * plan.outputs
-    bound = ctypes.c_int64
-
-    def work(begin: int, end: int) -> None:
-        space = ctypes.create_string_buffer(size * VECTOR)
-        kernel(ctypes.byref(tree), *places, space, bound(begin), bound(end))
-
-    share(channels, LEAST_CHANNELS, work)

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.blocks.native import address, kernels, operator, share
+from surefoot.blocks.native import address, kernels, share
 from surefoot.blocks.products import ChannelProduct
+from surefoot.compilation import operator
 from surefoot.graph import Graph, pairs_to_edges
 from surefoot.segments import gather, segment_sum
 

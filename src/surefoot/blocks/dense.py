@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from surefoot.segments import add_rows
 
 Weights = dict[str, Tensor]
 """Dotted parameter name → tensor; stacked members have one more leading axis everywhere."""
@@ -89,7 +91,31 @@ def lookup(
     table: Float[Tensor, "*members species channels"], species: Int[Tensor, " rows"]
 ) -> Float[Tensor, "*members rows channels"]:
     """The table's row of each species."""
-    return table.index_select(-2, species)
+    return _Lookup.apply(table, species)  # type: ignore[no-any-return]
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a table; its derivative adds up what is asked of a row."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.index, ctx.count = index, table.shape[-2]
+        return table.index_select(-2, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Added.apply(grads[0], ctx.index, ctx.count), None
+
+
+class _Added(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, count: int) -> Tensor:
+        ctx.index = index
+        return add_rows(rows, index, count, -2)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Lookup.apply(grads[0], ctx.index), None, None
 
 
 def under(prefix: str, weights: Weights) -> Weights:

@@ -28,7 +28,8 @@ from torch import Tensor
 from surefoot.blocks.angular import clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
 from surefoot.blocks.dense import lookup
-from surefoot.blocks.native import address, kernels, operator, share
+from surefoot.blocks.native import address, kernels, share
+from surefoot.compilation import operator
 from surefoot.segments import Segments, gather
 
 LEAST_ATOMS = 16  # fewer atoms than this are not worth a thread of their own
@@ -205,7 +206,9 @@ def _run(slot: int, a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     atoms = offsets.shape[0] - 1
     # The kernel reads raw memory: what does not fit would be read past its end.
     first = inputs if slot == OUTPUT else outputs
-    if a.shape[-2:] != (first, channels) or (slot == MATRIX and a.shape[-3] != b.shape[-3]):
+    if a.shape[-2:] != (first, channels) or (
+        slot == MATRIX and (a.shape[-3] != b.shape[-3] or b.shape[-1] != channels)
+    ):
         raise ValueError(f"rows {tuple(a.shape)} do not fit to {tuple(b.shape)} in a product.")
     if slot != MATRIX and b.shape[-4] != atoms:
         raise ValueError(f"{b.shape[-4]} matrices are given for {atoms} atoms.")

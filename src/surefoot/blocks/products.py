@@ -21,7 +21,7 @@ from torch import Tensor
 from surefoot.blocks.angular import MAX_DEGREE, clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irreps
 from surefoot.blocks.dense import Weights
-from surefoot.blocks.native import operator
+from surefoot.compilation import operator
 from surefoot.graph import Kinds, Rows
 
 
@@ -80,8 +80,9 @@ class ChannelProduct:
     @functools.cached_property
     def name(self) -> str:
         """The same in every process: by it a compiled graph tells products apart."""
+        shape = repr((self.paths, self.blocks, self.components)).encode()
         content = self.table.tobytes() + self.coupling.numpy().tobytes()
-        return hashlib.sha256(content).hexdigest()[:16]
+        return hashlib.sha256(shape + content).hexdigest()[:16]
 
 
 @functools.cache

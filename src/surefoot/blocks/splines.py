@@ -8,7 +8,7 @@ in the spacing.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.blocks.native import address, kernels, operator, share
+from surefoot.blocks.native import address, kernels, share
+from surefoot.compilation import operator
 
-KNOTS = 160
+FEWEST_KNOTS, MOST_KNOTS = 81, 1281
+ACCURACY = (1e-8, 1e-6)
+"""Of values and slopes between knots, as a share of the largest."""
 LOWEST = 0.2  # Å; nearer atoms are on the continued first polynomial
 LEAST_LENGTHS = 256  # fewer than these are not worth a thread of their own
 
@@ -26,7 +29,48 @@ Curves = Callable[[Float[Tensor, " lengths"]], Float[Tensor, "lengths outputs"]]
 
 
 def tabulate(
-    curves: Curves, cutoff: float, knots: int = KNOTS
+    members: Sequence[Curves], cutoff: float
+) -> Float[Tensor, "members intervals powers outputs"]:
+    """Tables of as many knots as it takes: between them all curves are met to `ACCURACY`.
+
+    Args:
+        members: for each member the same function of its weights: lengths in Å, float64, to
+            values, differentiable twice.
+        cutoff: the last knot in Å.
+    Raises:
+        ValueError: if `MOST_KNOTS` are too few.
+    """
+    knots = FEWEST_KNOTS
+    while knots <= MOST_KNOTS:
+        tables = [place_knots(curves, cutoff, knots) for curves in members]
+        pairs = zip(members, tables, strict=True)
+        if all(_meets(table, curves, cutoff) for curves, table in pairs):
+            return torch.stack(tables)
+        knots = 2 * knots - 1
+    raise ValueError(
+        f"a radial network bends too much for splines of {MOST_KNOTS} knots; use the potential as "
+        "it is."
+    )
+
+
+def _meets(table: Tensor, curves: Curves, cutoff: float) -> bool:
+    """Whether values and slopes are met between knots, where a spline is farthest off."""
+    intervals = table.shape[0]
+    steps = 0.5 + torch.arange(intervals, dtype=torch.float64)
+    lengths = LOWEST + steps * ((cutoff - LOWEST) / intervals)
+    with torch.enable_grad():
+        lengths.requires_grad_()
+        values = [curves(lengths), interpolate(lengths, table, cutoff)]
+        slopes = [_slope(value, lengths) for value in values]
+    for (one, other), accuracy in zip((values, slopes), ACCURACY, strict=True):
+        off = (one - other).detach().abs().max()
+        if float(off) > accuracy * float(one.detach().abs().max()):
+            return False
+    return True
+
+
+def place_knots(
+    curves: Curves, cutoff: float, knots: int
 ) -> Float[Tensor, "intervals powers outputs"]:
     """The polynomial from each of equally spaced knots to the next, in powers of t = 0 … 1.
 
@@ -78,7 +122,7 @@ def interpolate(
     intervals = table.shape[-3]
     # In double precision: what is left of a place between knots has few digits.
     place = (lengths.double() - LOWEST) * (intervals / (cutoff - LOWEST))
-    below = place.detach().floor().clamp(0, intervals - 1)
+    below = place.detach().nan_to_num().floor().clamp(0, intervals - 1)
     t = (place - below).unsqueeze(-1).to(table)
     index = below[0].long() if below.dim() > 1 else below.long()
     powers = torch.cat([torch.ones_like(t), t, t**2, t**3, t**4, t**5], -1)

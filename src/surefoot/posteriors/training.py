@@ -48,7 +48,7 @@ from surefoot.train.checkpoint import (
     write_atomically,
     write_tree,
 )
-from surefoot.train.fit import Roles, Task, TrainSettings
+from surefoot.train.fit import Roles, Task, TrainSettings, compiles
 from surefoot.train.loss import LossSettings
 from surefoot.train.state import State, fresh_state, restore_state
 
@@ -236,15 +236,16 @@ def start(plan: Plan) -> State:
 def _identity(plan: Plan) -> dict[str, Any]:
     """What must be the same for a resumed run to equal the uninterrupted one."""
     parts = plan.parts
-    train = parts.train.model_dump(exclude={"epochs"})
+    train = parts.train.model_dump(exclude={"epochs", "compile"})
     # A cosine looks at the end, and so does the last validation where it is an extra one.
     extra = parts.train.epochs % parts.train.validate_every
     if parts.train.schedule.name == "cosine" or extra:
         train["epochs"] = parts.train.epochs
-    # Kernels and the plain form round differently.
+    # Kernels and the plain form round differently, and so do compiled steps.
     form = {"computed_by": describe_form(parts.train.dtype)} if parts.model.native else {}
     return {
         **form,
+        "compiled_steps": compiles(plan.task),
         "model": parts.model.model_dump(),
         "head": parts.head.model_dump(),
         "conditioning": parts.conditioning.model_dump(),

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.blocks.native import cache_folder
+from surefoot.blocks.native import open_cache, plainly
 from surefoot.compilation import Compiled
 from surefoot.graph import Graph, Targets, TypedGraph
 from surefoot.potential import Potential
@@ -76,7 +76,9 @@ def differentiate(
 
 def compile_gradients(potential: Potential, settings: LossSettings) -> Gradients:
     """`loss_gradients` of this potential and loss as a compiled graph: the same to rounding."""
-    traced = Compiled(partial(differentiate, potential, settings), cache_folder() / "compiled")
+    traced = Compiled(
+        partial(differentiate, potential, settings), partial(open_cache, "compiled"), plainly
+    )
 
     def gradients(  # the potential and the settings are in the graph already
         _potential: Potential,
@@ -176,7 +178,10 @@ def clip_gradients(
 def usual_norm(
     squares: Weights, step: int, decay: float, *, stacked: bool
 ) -> Float[Tensor, "*members"]:
-    """The root of the running mean of ‖g‖², without the bias of its start; infinite at the start.
+    """The root of the running mean of ‖g‖², without the bias of its start.
+
+    Infinite where there was no gradient yet: a member may be left out of the first batches, and of
+    what is zero no multiple would ever let it move.
 
     Args:
         squares: running means of g², as AdamW keeps them.
@@ -185,9 +190,8 @@ def usual_norm(
         stacked: whether there is a member axis.
     """
     total = _sum(squares, torch.abs, stacked=stacked)
-    if step == 0:
-        return torch.full_like(total, math.inf)
-    return (total / (1 - decay**step)).sqrt()
+    usual = (total / (1 - decay ** max(step, 1))).sqrt()
+    return torch.where(total > 0, usual, math.inf)
 
 
 def _sum(tree: Weights, function: Callable[[Tensor], Tensor], *, stacked: bool) -> Tensor:

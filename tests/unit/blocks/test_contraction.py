@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from surefoot.blocks import contraction as module
 from surefoot.blocks.contraction import Contraction, contract, contraction
 from surefoot.blocks.couplings import Irreps, SymmetricCouplings, parse_irreps, symmetric_couplings
+from surefoot.blocks import contraction as module
 from surefoot.blocks.native import kernels, plain_only
+from surefoot.blocks.native.contraction import LEAST_CHANNELS
 from surefoot.graph import find_kinds
 
 PLANS = {
@@ -344,7 +345,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("channels", [32, 42])
 def test_threads_give_the_same_numbers(channels) -> None:
     """Threads share the channels: to the bit where no vector of channels is cut."""
-    assert channels >= 2 * module.LEAST_CHANNELS
+    assert channels >= 2 * LEAST_CHANNELS
     inputs = make_inputs("triples", channels)
     answers = []
     for threads in (1, 2):

@@ -224,3 +224,15 @@ def test_gradients_to_second_order(generator) -> None:
     slope = leaves[1].grad
     assert slope is not None
     assert slope.abs().amax((1, 2)).gt(0).tolist() == [True, False, True, True]
+
+
+def test_different_products_have_different_names() -> None:
+    """Also where the irreps in which they differ couple to nothing."""
+    angular, results = irreps("0e + 1o"), irreps("0e + 1o")
+    some = [
+        channel_product(irreps(features), angular, results)
+        for features in ("0e + 1o", "0e + 1o + 2e", "0e + 1o + 2e + 3o", "0e + 1o + 3o")
+    ]
+    assert len({product.name for product in some}) == len(some)
+    again = channel_product.__wrapped__(irreps("0e + 1o"), angular, results)
+    assert again.name == some[0].name

@@ -185,6 +185,19 @@ def test_single_set_of_weights_resumes_too(samples, tmp_path) -> None:
     assert_identical(resumed, whole)
 
 
+def test_a_member_that_is_left_out_of_the_first_batches_learns_all_the_same(samples) -> None:
+    learn = torch.zeros((COUNT, COUNT), dtype=torch.float64)
+    learn.fill_diagonal_(1.0)  # each learns from one sample alone
+    roles = Roles(learn=learn, judge=torch.zeros((COUNT, COUNT), dtype=torch.bool))
+    state = start(members=COUNT)
+    before = {name: value.detach().clone() for name, value in state.weights.items()}
+    assert fit(make_task(samples, roles, batch=BatchLimits(graphs=1)), state)
+    moved = sum(
+        (state.weights[name] - value).abs().flatten(1).sum(1) for name, value in before.items()
+    )
+    assert float(torch.as_tensor(moved).min()) > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("workers", [1, 2])

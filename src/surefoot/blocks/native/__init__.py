@@ -21,7 +21,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,29 +37,6 @@ _plain = threading.Event()  # of the whole process: threads that share members f
 
 class NoKernels(RuntimeError):
     """Why kernels can not be used, where it is not that a compiler failed to build them."""
-
-
-_OPERATORS = torch.library.Library("surefoot", "DEF")
-
-
-def operator(
-    schema: str, run: Callable[..., Any], shapes: Callable[..., Any], *, device: str = "CPU"
-) -> Callable[..., Any]:
-    """A function that a traced graph holds as one node, without a look inside.
-
-    It knows no derivative: autograd functions call it, forward and backward.
-
-    Args:
-        schema: name, arguments and results, as torch writes them; sizes may vary from call to call.
-        run: what it computes.
-        shapes: makes empty tensors of the shapes and precisions that `run` gives.
-        device: where `run` computes, as torch's dispatcher names it.
-    """
-    name = schema.partition("(")[0]
-    _OPERATORS.define(schema)
-    _OPERATORS.impl(name, run, device)
-    torch.library.register_fake(f"surefoot::{name}", shapes, lib=_OPERATORS)
-    return getattr(torch.ops.surefoot, name).default  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -197,7 +173,7 @@ def _load_with(compiler: str, flags: Sequence[str], real: str) -> ctypes.CDLL:
     command = [*compiler.split(), *flags, f"-DREAL={real}"]
     origin = "\0".join([_sources(), *command, _version(compiler), _processor()])
     name = f"kernels-{real}-{hashlib.sha256(origin.encode()).hexdigest()[:20]}"
-    folder = _open_cache()
+    folder = open_cache()
     for path in sorted(folder.glob(f"{name}-*.so")):
         try:
             _require_own(path)
@@ -250,19 +226,25 @@ def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
 
 
-def _open_cache() -> Path:
-    """The folder of libraries, made where it is not there.
+def open_cache(part: str = "") -> Path:
+    """The folder of libraries, or one in it, made where it is not there.
 
     Raises:
         NoKernels: if it can not be made or written to, or others may put something into it.
     """
-    folder = cache_folder()
+    folder = cache_folder() / part
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise NoKernels(_unwritable(folder, error)) from error
-    _require_own(folder)
+    for place in {cache_folder(), folder}:
+        _require_own(place)
     return folder
+
+
+def plainly() -> bool:
+    """Whether this runs inside `plain_only`."""
+    return _plain.is_set()
 
 
 def _unwritable(folder: Path, error: OSError) -> str:
