@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from surefoot.blocks import contraction as module
 from surefoot.blocks.contraction import Contraction, contract, contraction
 from surefoot.blocks.couplings import Irreps, SymmetricCouplings, parse_irreps, symmetric_couplings
-from surefoot.blocks import contraction as module
 from surefoot.blocks.native import kernels, plain_only
 from surefoot.blocks.native.contraction import LEAST_CHANNELS
 from surefoot.graph import find_kinds
