@@ -17,6 +17,7 @@ EQUIVARIANT: dict[str, dict[str, Any]] = {
         "learning_rate": 0.015,
         "amsgrad": False,
         "average": 0.999,
+        "clip": 2.0,
         "batch": {"graphs": 4},
     },
 }

@@ -62,7 +62,7 @@ class TrainSettings(Settings):
     amsgrad: bool = Field(default=True, description="AMSGrad: second moments never fall")
     schedule: ScheduleSettings = ScheduleSettings()
     clip: float = Field(
-        default=2.0,
+        default=10.0,
         gt=0,
         description="largest gradient norm of a member, in units of the root of its running mean "
         "square",
