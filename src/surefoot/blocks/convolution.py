@@ -10,12 +10,14 @@ is the same form without one of the four: one operator closes the family, to any
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.blocks.forms import without
 from surefoot.blocks.native import address, kernels, share
 from surefoot.blocks.products import ChannelProduct
 from surefoot.compilation import operator
@@ -93,17 +95,17 @@ class _Convolve(torch.autograd.Function):
     ) -> Tensor:
         ctx.sent, ctx.product, ctx.graph = sent[0], product, graph
         ctx.save_for_backward(angular, weights)
-        return _differentiate(GRADIENT, product, graph, (angular, weights, sent[0]))
+        return _differentiate(product, graph, GRADIENT, angular, weights, sent[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         angular, weights = ctx.saved_tensors
-        static = ctx.product, ctx.graph
+        form = partial(_differentiate, ctx.product, ctx.graph)
         slopes: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[0]:
-            slopes[0] = _Form.apply(ANGULAR, *static, grads[0], weights, ctx.sent)
+            slopes[0] = without(form, ANGULAR, grads[0], weights, ctx.sent)
         if ctx.needs_input_grad[1]:
-            slopes[1] = _Form.apply(RADIAL, *static, grads[0], angular, ctx.sent)
+            slopes[1] = without(form, RADIAL, grads[0], angular, ctx.sent)
         return *slopes, None, None, None
 
 
@@ -123,33 +125,9 @@ class _SentBranch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        slope = _Form.apply(SENT, ctx.product, ctx.graph, grads[0], *ctx.others)
+        form = partial(_differentiate, ctx.product, ctx.graph)
+        slope = without(form, SENT, grads[0], *ctx.others)
         return slope, None, None, None
-
-
-class _Form(torch.autograd.Function):
-    """The form without one factor; its derivatives are the form without another one."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, slot: int, product: ChannelProduct, graph: Graph, *factors: Tensor
-    ) -> Tensor:
-        ctx.slot, ctx.product, ctx.graph = slot, product, graph
-        ctx.save_for_backward(*factors)
-        return _differentiate(slot, product, graph, factors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        factors = list(ctx.saved_tensors)
-        factors.insert(ctx.slot, grads[0])
-        slopes = []
-        for slot in range(4):
-            if slot == ctx.slot:
-                continue
-            needed = ctx.needs_input_grad[3 + len(slopes)]
-            others = factors[:slot] + factors[slot + 1 :]
-            slopes.append(_Form.apply(slot, ctx.product, ctx.graph, *others) if needed else None)
-        return None, None, None, *slopes
 
 
 class _Plan(ctypes.Structure):
@@ -172,9 +150,7 @@ EDGES = (
 _products: dict[str, ChannelProduct] = {}  # an operator is told a product by its name
 
 
-def _differentiate(
-    slot: int, product: ChannelProduct, graph: Graph, factors: tuple[Tensor, ...]
-) -> Tensor:
+def _differentiate(product: ChannelProduct, graph: Graph, slot: int, *factors: Tensor) -> Tensor:
     """One derivative of the form; factors in the order g, M, w, x without `slot`."""
     _products[product.name] = product
     edges = [getattr(graph, name) for name in EDGES]

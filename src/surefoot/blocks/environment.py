@@ -18,7 +18,6 @@ import ctypes
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from torch import Tensor
 from surefoot.blocks.angular import clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, couple_irreps
 from surefoot.blocks.dense import lookup
+from surefoot.blocks.forms import without
 from surefoot.blocks.native import address, kernels, share
 from surefoot.compilation import operator
 from surefoot.segments import Segments, gather
@@ -139,7 +139,7 @@ def multiply_rows(
     """
     if kernels(rows, matrices) is None:
         return _plain(rows, matrices, atoms)
-    return _Form.apply(OUTPUT, atoms, rows, matrices)  # type: ignore[no-any-return]
+    return without(lambda slot, *two: _form(slot, *two, atoms.offsets), OUTPUT, rows, matrices)
 
 
 def _plain(rows: Tensor, matrices: Tensor, atoms: Segments) -> Tensor:
@@ -153,29 +153,6 @@ def _plain(rows: Tensor, matrices: Tensor, atoms: Segments) -> Tensor:
 
 OUTPUT, ROWS, MATRIX = range(3)
 """The factors of Σ_e g_e[k] x_e[i] M_atom(e)[i, k]: g, x and M."""
-
-
-class _Form(torch.autograd.Function):
-    """That form without one factor; its derivatives are the form without another one."""
-
-    @staticmethod
-    def forward(ctx: Any, slot: int, atoms: Segments, *factors: Tensor) -> Tensor:
-        ctx.slot, ctx.atoms = slot, atoms
-        ctx.save_for_backward(*factors)
-        return _form(slot, *factors, atoms.offsets)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        factors = list(ctx.saved_tensors)
-        factors.insert(ctx.slot, grads[0])
-        slopes = []
-        for slot in range(3):
-            if slot == ctx.slot:
-                continue
-            needed = ctx.needs_input_grad[2 + len(slopes)]
-            others = factors[:slot] + factors[slot + 1 :]
-            slopes.append(_Form.apply(slot, ctx.atoms, *others) if needed else None)
-        return None, None, *slopes
 
 
 def _empty(slot: int, a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from surefoot.blocks.angular import MAX_DEGREE, clebsch_gordan
 from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irreps
 from surefoot.blocks.dense import Weights
+from surefoot.blocks.forms import without
 from surefoot.compilation import operator
 from surefoot.graph import Kinds, Rows
 
@@ -215,6 +215,11 @@ def mix_species(
         results: irreps of the output.
         kinds: atoms by species.
     """
+    atoms = kinds.atoms
+
+    def form(slot: int, *two: Tensor) -> Tensor:
+        return _by_kind(slot, *two, atoms.order, atoms.offsets)  # type: ignore[no-any-return]
+
     pieces = x.split([block.stop - block.start for block in blocks], -2)
     by_irrep = {block.irrep: piece for block, piece in zip(blocks, pieces, strict=True)}
     parts = []
@@ -227,35 +232,12 @@ def mix_species(
         matrices = weights[str(irrep)]
         matrices = matrices.index_select(-3, kinds.present) / math.sqrt(matrices.shape[-2])
         flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)  # copies as more channels
-        parts.append(_ByKind.apply(OUTPUT, kinds, flat, matrices))
+        parts.append(without(form, OUTPUT, flat, matrices))
     return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 
 OUTPUT, INPUT, MATRIX = range(3)
 """The factors of Σ_i g_i · (x_i W_kind(i)): g, x and W."""
-
-
-class _ByKind(torch.autograd.Function):
-    """That form without one factor; its derivatives are the form without another one."""
-
-    @staticmethod
-    def forward(ctx: Any, slot: int, kinds: Kinds, *factors: Tensor) -> Tensor:
-        ctx.slot, ctx.kinds = slot, kinds
-        ctx.save_for_backward(*factors)
-        return _by_kind(slot, *factors, kinds.atoms.order, kinds.atoms.offsets)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        factors = list(ctx.saved_tensors)
-        factors.insert(ctx.slot, grads[0])
-        slopes = []
-        for slot in range(3):
-            if slot == ctx.slot:
-                continue
-            needed = ctx.needs_input_grad[2 + len(slopes)]
-            others = factors[:slot] + factors[slot + 1 :]
-            slopes.append(_ByKind.apply(slot, ctx.kinds, *others) if needed else None)
-        return None, None, *slopes
 
 
 def _run_by_kind(slot: int, a: Tensor, b: Tensor, order: Tensor, offsets: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.blocks.forms import without
 from surefoot.blocks.native import address, kernels, share
 from surefoot.compilation import operator
 
@@ -126,33 +127,9 @@ def interpolate(
     t = (place - below).unsqueeze(-1).to(table)
     index = below[0].long() if below.dim() > 1 else below.long()
     powers = torch.cat([torch.ones_like(t), t, t**2, t**3, t**4, t**5], -1)
-    return _Rows.apply(powers, index, table.detach().flatten(-3, -2))  # type: ignore[no-any-return]
-
-
-class _Rows(torch.autograd.Function):
-    """Σ_j b_j table[6 k + j]: linear in b; `_Weights` is its derivative, and this is that one's."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, index: Tensor, table: Tensor) -> Tensor:
-        ctx.index, ctx.table = index, table
-        return _spline_out(index, weights, table)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _Weights.apply(grads[0], ctx.index, ctx.table), None, None
-
-
-class _Weights(torch.autograd.Function):
-    """Σ_c g_c table[6 k + j, c]."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, index: Tensor, table: Tensor) -> Tensor:
-        ctx.index, ctx.table = index, table
-        return _spline_in(index, grad, table)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _Rows.apply(grads[0], ctx.index, ctx.table), None, None
+    rows = table.detach().flatten(-3, -2)
+    # Σ g_c t^n c_{k n}: without the cotangent g the values, without the powers their slopes.
+    return without(lambda slot, one: (_spline_out, _spline_in)[slot](index, one, rows), 0, powers)
 
 
 def _run(name: str, index: Tensor, values: Tensor, table: Tensor) -> Tensor:

@@ -406,10 +406,11 @@ def test_threads_give_the_same_bits() -> None:
             answers.append(
                 [
                     convolution._differentiate(
-                        slot,
                         inputs.product,
                         inputs.graph,
-                        tuple(factors[:slot] + factors[slot + 1 :]),
+                        slot,
+                        *factors[:slot],
+                        *factors[slot + 1 :],
                     )
                     for slot in range(4)
                 ]
