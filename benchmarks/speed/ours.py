@@ -48,7 +48,7 @@ def eager_step(potential: Potential, loss: LossSettings) -> Step:
 
 
 def compiled_step(potential: Potential, loss: LossSettings) -> Step:
-    gradients = compile_gradients(potential, loss)
+    gradients = compile_gradients(potential)
 
     def step(
         weights: Weights, graph: Graph, targets: Targets, importance: Tensor

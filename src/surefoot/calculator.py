@@ -114,7 +114,10 @@ def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -
 
     Energies in eV, forces in eV/Å, stress in eV/Å³ in ASE's Voigt order; standard deviations in
     the same units; `forces_uncertainty` (atoms, 3) is the root of the diagonal of each atom's
-    covariance, `forces_uncertainty_norm` (atoms) the root of its trace.
+    covariance, `forces_uncertainty_norm` (atoms) the root of its trace; `forces_error` and
+    `forces_error_q95` (atoms) are mean and 95 % quantile of |F_ref − F|, eV/Å, where the head has
+    histograms of it; `ood` and `ood_atoms` are distances to the training data, 1 at its edge, where
+    the potential has a gate.
     """
     count = graph.charge.shape[0]
     results: list[Results] = [{} for _ in range(count)]
@@ -132,9 +135,10 @@ def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -
     if members and prediction.energy_draws is not None:
         for number, result in enumerate(results):
             result["energy_ensemble"] = prediction.energy_draws[:, number].numpy()
-    if prediction.ood is not None:
-        for result, value in zip(results, prediction.ood.tolist(), strict=True):
-            result["ood"] = value
+    if prediction.ood is not None and prediction.ood_atoms is not None:
+        by_atom = split_atoms(prediction.ood_atoms, graph)
+        for result, value, atoms in zip(results, prediction.ood.tolist(), by_atom, strict=True):
+            result["ood"], result["ood_atoms"] = value, atoms.numpy()
     return results
 
 
@@ -159,6 +163,12 @@ def _add_forces(
         trace = forces.total.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()
         for result, norm in zip(results, split(trace), strict=True):
             result["forces_uncertainty_norm"] = norm
+    errors = prediction.error_bins
+    if errors is not None:
+        columns = {"forces_error": errors.mean, "forces_error_q95": errors.quantile(0.95)}
+        for name, values in columns.items():
+            for result, part in zip(results, split(values), strict=True):
+                result[name] = part
     if members and prediction.forces_draws is not None:
         counts = graph.atom_counts.tolist()
         for result, draws in zip(results, prediction.forces_draws.split(counts, 1), strict=True):

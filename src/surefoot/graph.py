@@ -11,9 +11,10 @@ and edges are sorted by receiver, so that a sum over neighbours is a sum over co
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,9 @@ from torch import Tensor
 
 from surefoot.compilation import AXIS, BOUNDS
 from surefoot.segments import Segments, find_offsets, group
+
+Memory = Literal["keep", "recompute"]
+"""What becomes of large values of each pair: kept for derivatives, or made anew in each."""
 
 UNSTATED = 0  # the spin of a structure whose multiplicity nobody stated
 
@@ -167,6 +171,9 @@ class Geometry:
         state: (graphs) index of each graph's charge and spin in the potential's table, or None
             where the potential does not tell states apart.
         neighbors: mean number of neighbours, for models that normalise their sums.
+        cutoff: Å; no edge is longer.
+        memory: whether the radial weights of all pairs are kept, or never held at once and made
+            anew in each derivative.
     """
 
     graph: Graph
@@ -175,6 +182,8 @@ class Geometry:
     lengths: Float[Tensor, "*members pairs"]
     state: Int[Tensor, " graphs"] | None = None
     neighbors: float = 1.0
+    cutoff: float = math.inf
+    memory: Memory = "keep"
 
     @property
     def species(self) -> Int[Tensor, " atoms"]:

@@ -13,22 +13,27 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from surefoot.blocks.conditioning import States, init_conditioning
-from surefoot.blocks.dense import Weights, branch, cast, stack, under, unstack
+from surefoot.blocks.dense import Weights, branch, cast, lookup, stack, under, unstack
+from surefoot.blocks.gate import Distances, gate
 from surefoot.blocks.native import open_cache, plainly
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.splines import tabulate
 from surefoot.compilation import Compiled
-from surefoot.graph import Geometry, Graph, TypedGraph, edge_vectors, find_kinds
-from surefoot.heads import Head
+from surefoot.distributions import Point
+from surefoot.graph import Features, Geometry, Graph, Memory, TypedGraph, edge_vectors, find_kinds
+from surefoot.heads import Head, Scalar
 from surefoot.models import Model
-from surefoot.prediction import Output, Point
+from surefoot.prediction import Output
 from surefoot.segments import segment_sum
+
+MOST_KEPT = 100_000
+"""Pairs, times members: of more, values of each pair that are large are not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +76,26 @@ class Potential:
         forces: bool = True,
         stress: bool = False,
         differentiable: bool = False,
+        memory: Memory | None = None,
     ) -> Output:
         """What these weights say of the batch.
 
         Args:
-            weights: one set, or stacked with a leading member axis.
+            weights: one set, stacked with a leading member axis, or partial, see `shares_model`.
             graph: the batch.
             forces: whether forces are wanted.
             stress: whether stress is wanted; needs three periodic axes.
             differentiable: whether derivatives of forces with respect to weights are wanted.
+            memory: what becomes of the radial weights, see `Geometry`; by the size of the batch
+                where not given.
         """
-        typed = self.assign(graph)
         return self.evaluate(
-            weights, typed, forces=forces, stress=stress, differentiable=differentiable
+            weights,
+            self.assign(graph),
+            forces=forces,
+            stress=stress,
+            differentiable=differentiable,
+            memory=memory or memory_for(weights, graph),
         )
 
     def assign(self, graph: Graph) -> TypedGraph:
@@ -102,6 +114,7 @@ class Potential:
         forces: bool,
         stress: bool,
         differentiable: bool,
+        memory: Memory = "keep",
     ) -> Output:
         """The same for a typed graph: what a trace can follow, since no shape hangs on a value."""
         graph = typed.graph
@@ -116,24 +129,61 @@ class Potential:
                 graph=graph,
                 kinds=typed.kinds,
                 vectors=vectors,
-                lengths=torch.linalg.vector_norm(
-                    vectors.index_select(-2, graph.pair_edges[0]), dim=-1
-                ),
+                # index_select would not do: torch's compiler was seen to read its slope too early.
+                lengths=torch.linalg.vector_norm(lookup(vectors, graph.pair_edges[0]), dim=-1),
                 state=typed.state,
                 neighbors=self.baseline.neighbors,
+                cutoff=self.model.cutoff,
+                memory=memory,
             )
             features = self.model(branch(weights, "model"), geometry)
             fixed = self.baseline.energy(graph, geometry.species)
             if self.baseline.repulsion is not None:
                 fixed = fixed + self.baseline.repulsion.energy(geometry)
-            energy = self.head(branch(weights, "head"), features).affine(self.baseline.scale, fixed)
+            head = branch(weights, "head")
+            energy = self.head(head, features).affine(self.baseline.scale, fixed)
             slope = _slope(energy.mean, vectors, differentiable) if wanted else None
+            of_forces = None
+            if forces and slope is not None:
+                mean = _forces(slope, graph)
+                of_forces = self.head.force_distribution(head, features, mean, self.baseline.scale)
         return Output(
             energy=energy,
-            forces=Point(_forces(slope, graph)) if forces and slope is not None else None,
+            forces=of_forces,
             stress=Point(_stress(slope, vectors, graph)) if stress and slope is not None else None,
             features=features,
+            ood=_distances(branch(weights, "gate"), features, differentiable),
+            energy_factor=self._spread(branch(weights, "spread"), features),
         )
+
+    def _spread(self, heads: Weights, features: Features) -> Tensor | None:
+        """Energies (graphs, heads) in eV of stacked heads without the fixed part, in float64."""
+        if not heads:
+            return None
+        if not isinstance(self.head, Scalar):
+            raise TypeError(f"energies of a {self.head.energy} head are not linear in its weights.")
+        with torch.no_grad():
+            layers = tuple(replace(rows, values=rows.values.double()) for rows in features.layers)
+            energies = self.head.sum_energy(heads, replace(features, layers=layers))
+        return self.baseline.scale * energies.mT
+
+
+def _distances(weights: Weights, features: Features, differentiable: bool) -> Distances | None:
+    if not weights:
+        return None
+    with torch.set_grad_enabled(differentiable):
+        return gate(weights, features)
+
+
+def memory_for(weights: Weights, graph: Graph) -> Memory:
+    """How a batch of this size is evaluated: in less memory where there are many pairs.
+
+    Args:
+        weights: one set, or stacked with a leading member axis.
+        graph: the batch.
+    """
+    members = weights["model.embedding"].shape[0] if stacks_model(weights) else 1
+    return "recompute" if members * graph.pair_edges.shape[1] > MOST_KEPT else "keep"
 
 
 @runtime_checkable
@@ -159,13 +209,14 @@ def compile_potential(potential: Potential) -> Evaluate:
         wanted: Compiled(
             partial(_answer, potential, *wanted), partial(open_cache, "compiled"), plainly
         )
-        for wanted in itertools.product((False, True), repeat=2)
+        for wanted in itertools.product((False, True), (False, True), get_args(Memory))
     }
 
     def evaluate(
         weights: Weights, graph: Graph, *, forces: bool = True, stress: bool = False
     ) -> Output:
-        return forms[forces, stress](weights, potential.assign(graph))  # type: ignore[no-any-return]
+        form = forms[forces, stress, memory_for(weights, graph)]
+        return form(weights, potential.assign(graph))  # type: ignore[no-any-return]
 
     return evaluate
 
@@ -182,9 +233,9 @@ def splined(potential: Potential, weights: Weights) -> Weights:
     Raises:
         ValueError: if a network depends on more than the distance, or bends too much.
     """
-    stacked = weights["model.embedding"].dim() == 3
-    members = unstack(weights) if stacked else [weights]
-    curves = [potential.model.curves(cast(branch(m, "model"), torch.float64)) for m in members]
+    stacked = stacks_model(weights)
+    model = cast(branch(weights, "model"), torch.float64)
+    curves = [potential.model.curves(m) for m in (unstack(model) if stacked else [model])]
     if not curves[0]:
         raise ValueError(
             f"the radial networks of this {potential.model.name} can not become splines: there are "
@@ -199,16 +250,69 @@ def splined(potential: Potential, weights: Weights) -> Weights:
 
 
 def _answer(
-    potential: Potential, forces: bool, stress: bool, weights: Weights, typed: TypedGraph
+    potential: Potential,
+    forces: bool,
+    stress: bool,
+    memory: Memory,
+    weights: Weights,
+    typed: TypedGraph,
 ) -> Output:
-    output = potential.evaluate(weights, typed, forces=forces, stress=stress, differentiable=False)
+    output = potential.evaluate(
+        weights, typed, forces=forces, stress=stress, differentiable=False, memory=memory
+    )
     return replace(output, features=None)
 
 
+def shares_model(weights: Weights) -> bool:
+    """Whether these are members that share one model, each with a head of its own.
+
+    Such a stack is partial: the leaves of the head have a member axis and those of the model have
+    none. Features are then computed once, and the backward pass runs once for each member.
+    """
+    return not stacks_model(weights) and _count_heads(weights) is not None
+
+
+def stacks_model(weights: Weights) -> bool:
+    """Whether every leaf has a member axis."""
+    return weights["model.embedding"].dim() == 3
+
+
+def count_members(weights: Weights) -> int:
+    """How many sets of weights a stack holds, whole or partial; 1 where there is no member axis."""
+    if stacks_model(weights):
+        return weights["model.embedding"].shape[0]
+    return _count_heads(weights) or 1
+
+
+def take_members(weights: Weights, chosen: Tensor | slice) -> Weights:
+    """Some members of a stack, whole or partial."""
+    stacked = ("model.", "head.") if stacks_model(weights) else ("head.",)
+    return {n: v[chosen] if n.startswith(stacked) else v for n, v in weights.items()}
+
+
+def _count_heads(weights: Weights) -> int | None:
+    """Sets of weights of the head, whose linear maps are matrices; None without a member axis."""
+    maps = (v for n, v in weights.items() if n.startswith("head.") and n.endswith(".weight"))
+    found = next(maps)
+    return found.shape[0] if found.dim() == 3 else None
+
+
 def _slope(energy: Tensor, vectors: Tensor, differentiable: bool) -> Tensor:
-    """dE/dv, (…, edges, 3); members do not see each other, so one sum serves all."""
+    """dE/dv, (…, edges, 3).
+
+    Members do not see each other, so one sum serves all that have vectors of their own. Members
+    that share a model share the vectors too, and are differentiated one after the other.
+    """
     if vectors.shape[-2] == 0:
-        return torch.zeros_like(vectors)
+        return vectors.new_zeros(energy.shape[:-1] + vectors.shape[-2:])
+    if energy.dim() == vectors.dim():
+        slopes = [
+            torch.autograd.grad(one.sum(), vectors, retain_graph=True, create_graph=differentiable)[
+                0
+            ]
+            for one in energy.unbind()
+        ]
+        return torch.stack(slopes)
     (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
     return slope
 

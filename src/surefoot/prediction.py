@@ -1,4 +1,4 @@
-"""Distribution, Output, Prediction: what one set of weights says, and what the world sees.
+"""Output, Prediction: what one set of weights says, and what the world sees.
 
 An `Output` is differentiable and belongs to one set of weights (or a stack of them, member axis
 first). `mix` turns the outputs of many draws into a detached `Prediction` by the law of total
@@ -13,121 +13,20 @@ Variances stay inside; standard deviations are what every surface shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.distributions import Distribution, Spread
 from surefoot.graph import Features
+from surefoot.histograms import Binned
 
-Rule = Literal["squared", "absolute", "huber", "norm"]
-Spread = Literal["none", "noise", "residual"]
-HUBER_WIDTH = 0.01  # eV/atom or eV/Å: where the Huber score turns from square to line
-
-
-@runtime_checkable
-class Distribution(Protocol):
-    """A prediction of one set of weights, element by element.
-
-    `spread` says what `variance` is: `none` (a point, it says nothing), `noise` (given the
-    weights) or `residual` (out-of-sample error of the posterior mean, already total).
-    """
-
-    @property
-    def spread(self) -> Spread:
-        """What `variance` is."""
-        ...
-
-    @property
-    def mean(self) -> Tensor:
-        """The expectation."""
-        ...
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance, zero for a point."""
-        ...
-
-    def log_prob(self, target: Tensor) -> Tensor:
-        """Log density in the unit of the target."""
-        ...
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One draw per element."""
-        ...
-
-    def score(self, target: Tensor, rule: Rule) -> Tensor:
-        """The training score of each element; smaller is better."""
-        ...
-
-    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Distribution:
-        """The distribution of scale · y + shift."""
-        ...
-
-
-@dataclass(frozen=True)
-class Point:
-    """All mass on one value: the distribution of a scalar head.
-
-    Attributes:
-        mean: the value.
-    """
-
-    mean: Tensor
-    spread: Spread = "none"
-
-    @property
-    def variance(self) -> Tensor:
-        """Zero: a point claims nothing about its error."""
-        return torch.zeros_like(self.mean)
-
-    def log_prob(self, target: Tensor) -> Tensor:  # noqa: ARG002
-        """A point has no density.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(
-            "a scalar head gives a point, which has no density; score the spread of an ensemble "
-            "or choose a head with a distribution."
-        )
-
-    def sample(self, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        """The value itself."""
-        return self.mean
-
-    def score(self, target: Tensor, rule: Rule) -> Tensor:
-        """Distance of value and target by one of the rules.
-
-        squared: Δ²; absolute: |Δ|; huber: Δ²/2 within δ, δ(|Δ| − δ/2) beyond, divided by δ;
-        norm: the length of Δ over the last axis, safe at zero.
-        """
-        return SCORES[rule](self.mean - target)
-
-    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Point:
-        """The value scaled and shifted."""
-        return Point(self.mean * scale + shift)
-
-
-def _huber(difference: Tensor) -> Tensor:
-    zero = torch.zeros_like(difference)
-    return (
-        torch.nn.functional.huber_loss(difference, zero, reduction="none", delta=HUBER_WIDTH)
-        / HUBER_WIDTH
-    )
-
-
-def _norm(difference: Tensor) -> Tensor:
-    square = difference.square().sum(-1)
-    # The slope of a square root at zero is infinite: replaced before, masked after.
-    safe = torch.where(square > 0, square, 1.0).sqrt()
-    return torch.where(square > 0, safe, 0.0)
-
-
-SCORES = {"squared": torch.square, "absolute": torch.abs, "huber": _huber, "norm": _norm}
+Bounds = Callable[[float], tuple[Tensor, Tensor]]
+"""Level of an interval → its lower and upper bounds in standard deviations, one of each per row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +38,18 @@ class Output:
         forces: over (…, atoms, 3), eV/Å; None where not asked for.
         stress: over (…, graphs, 3, 3), eV/Å³; None where not asked for.
         features: what the head was given; None from a compiled potential, which keeps none.
+        ood: distance of the structures (graphs) and of the atoms (atoms) to the training data;
+            None without the weights of a gate.
+        energy_factor: (graphs, r) eV, z with Cov(E_a, E_b) = z_a · z_b in closed form; None where
+            the weights do not hold it.
     """
 
     energy: Distribution
     forces: Distribution | None
     stress: Distribution | None
     features: Features | None
+    ood: tuple[Tensor, Tensor] | None = None
+    energy_factor: Float[Tensor, "graphs rank"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,39 +98,69 @@ class Prediction:
         energy: over (graphs), eV.
         forces: over (atoms, 3), eV/Å, variances (atoms, 3, 3); None where not asked for.
         stress: over (graphs, 3, 3), eV/Å³; None where not asked for.
-        ood: (graphs) distance to the training data where the Predictor has a gate, else None.
+        ood: (graphs) distance to the training data, 1 at its edge; None without a gate.
+        ood_atoms: (atoms) the same of each atom.
         energy_draws: (draws, graphs) mean of each draw.
         forces_draws: (draws, atoms, 3) or None.
         stress_draws: (draws, graphs, 3, 3) or None.
         energy_factor: (graphs, r) z with Var(E_a − E_b) = |z_a − z_b|² for structures a and b of
             one composition, across all batches of one Predictor; None where it has no spread.
+        energy_bins: histograms of the energies (graphs), eV, where the head gives them, as they
+            were fitted: factors of calibration act on variances alone.
+        error_bins: likewise of |F_ref − F| (atoms), eV/Å: expected force errors, their quantiles.
+        bounds: by quantity, what takes a level to lower and upper bounds of its interval in
+            standard deviations, (graphs) of `energy` and (atoms) of `forces`.
     """
 
     energy: Moments
     forces: Moments | None = None
     stress: Moments | None = None
-    ood: Tensor | None = None
+    ood: Float[Tensor, " graphs"] | None = None
+    ood_atoms: Float[Tensor, " atoms"] | None = None
     energy_draws: Float[Tensor, "draws graphs"] | None = None
     forces_draws: Float[Tensor, "draws atoms 3"] | None = None
     stress_draws: Float[Tensor, "draws graphs 3 3"] | None = None
     energy_factor: Float[Tensor, "graphs rank"] | None = None
+    energy_bins: Binned | None = None
+    error_bins: Binned | None = None
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
 
-    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Central interval of the energies, mean ± z(level) · standard deviation, in eV.
+    def interval(
+        self, level: float = 0.9, of: Literal["energy", "forces"] = "energy"
+    ) -> tuple[Tensor, Tensor]:
+        """Central interval of the energies in eV, or of the force components in eV/Å.
 
+        mean + b(level) · standard deviation, with the bounds b that calibration found; those of a
+        normal where it found none.
+
+        Args:
+            level: probability of the interval.
+            of: energies (graphs) or force components (atoms, 3).
         Raises:
-            ValueError: if the level is not between 0 and 1, or there is no error bar.
+            ValueError: if the level is not between 0 and 1, or needs more calibration points than
+                there were, or if there is no error bar.
         """
         if not 0 < level < 1:
             raise ValueError(f"the level of an interval is {level}; it lies between 0 and 1.")
-        variance = self.energy.total
-        if variance is None:
+        moments = self.energy if of == "energy" else self.forces
+        variance = None if moments is None else moments.total
+        if moments is None or variance is None:
             raise ValueError(
                 "this prediction has no error bar: one set of weights with a scalar head makes "
-                "none. Train an ensemble (`posterior: {members: 8}`)."
+                "none. Train an ensemble (`posterior: {members: 8}`), or with a head that judges "
+                "(`head: {energy: mean_variance}`)."
             )
-        width = normal_quantile(0.5 + level / 2) * variance.sqrt()
-        return self.energy.mean - width, self.energy.mean + width
+        if of == "forces":
+            variance = variance.diagonal(dim1=-2, dim2=-1)
+        if of in self.bounds:
+            low, high = self.bounds[of](level)
+            if of == "forces":
+                low, high = low.unsqueeze(-1), high.unsqueeze(-1)
+        else:
+            high = normal_quantile(0.5 + level / 2)
+            low = -high
+        std = variance.sqrt()
+        return moments.mean + low * std, moments.mean + high * std
 
 
 def normal_quantile(probability: float) -> float:

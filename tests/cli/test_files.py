@@ -46,7 +46,8 @@ def test_check_names_unknown_units(surefoot, folder: Path) -> None:
 def test_evaluate_tables_and_json(surefoot, potential: Path, folder: Path, tmp_path: Path) -> None:
     report = tmp_path / "r.json"
     done = surefoot("evaluate", potential, folder / "test.xyz", "-o", report)
-    for part in ("meV/atom", "meV/Å", "high", "low", "coverage_90", "before the factor"):
+    for part in ("meV/atom", "meV/Å", "high", "low", "coverage_90", "before the factor", "ence",
+                 "pit_ks", "calibration_error", "ause", "element Cu", "AUROC"):  # fmt: skip
         assert part in done.stdout
     figures = json.loads(report.read_text())
     assert figures["accuracy"]["energy"]["all"]["count"] == 12
@@ -55,6 +56,11 @@ def test_evaluate_tables_and_json(surefoot, potential: Path, folder: Path, tmp_p
     assert scores["before"]["sharpness"][0] * scores["factor"] == pytest.approx(
         scores["after"]["sharpness"][0]
     )
+    value, low, high = scores["after"]["ence_reference"]
+    assert low < value < high
+    assert scores["strata"]["element"].keys() == {"13", "29"}
+    assert sum(kind["count"] for kind in scores["strata"]["element"].values()) == scores["points"]
+    assert figures["failures"]["inside"] == figures["failures"]["outside"] == 6  # low and high
 
 
 def test_predict_reads_back(surefoot, potential: Path, folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from surefoot.cli import main
 
-VERBS = ("template", "label", "check", "train", "evaluate", "predict", "hat")
+VERBS = (
+    "template",
+    "label",
+    "check",
+    "train",
+    "calibrate",
+    "evaluate",
+    "compare",
+    "predict",
+    "hat",
+)
 
 
 def test_help_names_all_verbs(surefoot) -> None:

@@ -15,6 +15,8 @@ from surefoot.blocks.reference import Baseline
 from surefoot.compilation import Compiled
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate, collate_targets
+from surefoot.heads import Head
+from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
 from surefoot.models import MODELS, Model
 from surefoot.models.allegro import Allegro
@@ -43,6 +45,13 @@ SMALL: dict[str, Model] = {
 BASELINE = Baseline(elements=(1, 6, 8), energies=(-1.3, -3.7, -2.2), scale=1.7, neighbors=12.0)
 SINGLE = ("skewed_cell", "ethanol", "water_cluster")
 LOSS = LossSettings(energy=1.0, forces=2.0, stress=0.5)
+LIKELIHOOD = LossSettings(forces=2.0, energy_rule="nll", forces_rule="nll")
+TAUGHT: dict[str, tuple[Head, LossSettings]] = {
+    "schnet": (MeanVariance(width=4), LIKELIHOOD),  # with one model: heads know none of them
+    "mace": (Scalar(), LOSS),
+    "race": (Scalar(), LOSS),
+    "allegro": (Scalar(), LOSS),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +68,8 @@ def _unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def make(name: str) -> Potential:
-    return Potential(model=SMALL[name], head=Scalar(), baseline=BASELINE)
+def make(name: str, head: Head | None = None) -> Potential:
+    return Potential(model=SMALL[name], head=head or Scalar(), baseline=BASELINE)
 
 
 def test_every_model_is_here() -> None:
@@ -148,17 +157,18 @@ def test_members_equal_a_loop_with_distinct_weights(small_structures, count_grap
 @pytest.mark.parametrize("name", SMALL)
 def test_gradients_of_the_loss(name, make_samples, count_graphs) -> None:
     """To 1e-10 in float64, also after a batch of another size."""
-    potential = make(name)
+    head, loss = TAUGHT[name]
+    potential = make(name, head)
     weights = random_weights(potential)
-    compiled = compile_gradients(potential, LOSS)
+    compiled = compile_gradients(potential)
     samples = make_samples()
     for chosen in (samples, samples[1:4]):
         graph = collate([s.graph for s in chosen])
         targets = collate_targets([s.targets for s in chosen])
         importance = torch.linspace(0.3, 1.2, len(chosen), dtype=torch.float64)
         batch = (graph, targets, importance)
-        terms, gradients = compiled(potential, LOSS, weights, *batch)
-        expected_terms, expected = loss_gradients(potential, LOSS, weights, *batch)
+        terms, gradients = compiled(potential, loss, weights, *batch)
+        expected_terms, expected = loss_gradients(potential, loss, weights, *batch)
         assert terms.keys() == expected_terms.keys()
         assert gradients.keys() == expected.keys()
         names = sorted(expected)
@@ -190,7 +200,7 @@ def test_two_threads_give_the_same_bits_in_every_call(make_samples, count_graphs
     importance = torch.ones(len(samples), dtype=torch.float64)
     torch.set_num_threads(2)
     try:
-        step = compile_gradients(potential, LOSS)
+        step = compile_gradients(potential)
         answers = [step(potential, LOSS, weights, graph, targets, importance) for _ in range(25)]
     finally:
         torch.set_num_threads(1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
@@ -14,6 +15,8 @@ from surefoot.graph import Graph, collate
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.gaussian import DiagonalLaplace, Gaussian, Ivon, Swag
+from surefoot.posteriors.last_layer import LastLayer, flatten_out
 from surefoot.posteriors.posterior import Posterior, Single
 from surefoot.posteriors.predictor import (
     KIND,
@@ -25,7 +28,15 @@ from surefoot.posteriors.predictor import (
     load_predictor,
     recalibrated,
 )
-from surefoot.potential import Potential
+from surefoot.posteriors.shallow import Shallow
+from surefoot.potential import (
+    Potential,
+    count_members,
+    shares_model,
+    stacks_model,
+    take_members,
+)
+from surefoot.prediction import Output
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 POTENTIAL = Potential(
@@ -40,10 +51,54 @@ def members() -> list[Weights]:
     return [POTENTIAL.init(seed, torch.float64) for seed in range(MEMBERS)]
 
 
+def gaussian(kind: type[Gaussian], width: float = 0.05, rank: int = 2) -> Gaussian:
+    """About the first member, as wide as said."""
+    mean, generator = members()[0], torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return width * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return kind(
+        mean=mean,
+        variance={name: noise(*value.shape).square() for name, value in mean.items()},
+        natural=MEMBERS,
+        directions={name: noise(rank, *value.shape) for name, value in mean.items()},
+    )
+
+
+def last_layer(width: float = 0.05) -> LastLayer:
+    point = members()[0]
+    size = len(flatten_out(POTENTIAL.head, point))
+    generator = torch.Generator().manual_seed(0)
+    factor = width * torch.randn((size, size), generator=generator, dtype=torch.float64)
+    return LastLayer(point=point, factor=factor, natural=MEMBERS)
+
+
+def shallow() -> Shallow:
+    model, heads = members()[0], stack(members())
+    return Shallow({n: v if n.startswith("head.") else model[n] for n, v in heads.items()})
+
+
 POSTERIOR: dict[str, Callable[[], Posterior]] = {
     "single": lambda: Single(members()[0]),
     "ensemble": lambda: Ensemble(stack(members())),
+    "shallow": shallow,
+    "swag": lambda: gaussian(Swag),
+    "ivon": lambda: gaussian(Ivon, rank=0),
+    "laplace": last_layer,
+    "laplace_diagonal": lambda: gaussian(DiagonalLaplace, rank=0),
 }
+ZERO_WIDTH: dict[str, Callable[[], Posterior]] = {
+    "single": POSTERIOR["single"],
+    "ensemble": lambda: Ensemble(stack([members()[0]] * MEMBERS)),
+    "shallow": lambda: Shallow(take_members(shallow().weights, torch.zeros(3, dtype=torch.long))),
+    "swag": lambda: gaussian(Swag, width=0.0),
+    "ivon": lambda: gaussian(Ivon, width=0.0, rank=0),
+    "laplace": lambda: last_layer(width=0.0),
+    "laplace_diagonal": lambda: gaussian(DiagonalLaplace, width=0.0, rank=0),
+}
+PARTIAL = {"shallow", "laplace"}
+UNLIMITED = {"swag", "ivon", "laplace_diagonal"}
 every_posterior = pytest.mark.parametrize("name", POSTERIOR)
 
 
@@ -88,19 +143,73 @@ def test_draws_are_stacked_and_do_not_change_the_posterior(name) -> None:
     before = {key: value.clone() for key, value in posterior.tree().items()}
     weights = draw(posterior, 0, None)
     fresh = POTENTIAL.init(0, torch.float64)
-    counts = {value.shape[0] for value in weights.values()}
-    assert counts == {1 if name == "single" else MEMBERS}
-    assert {key: value.shape[1:] for key, value in weights.items()} == {
-        key: value.shape for key, value in fresh.items()
+    count = 1 if name == "single" else MEMBERS
+    assert count_members(weights) == count
+    partial = shares_model(weights)
+    assert partial == (name in PARTIAL)
+    sets = {n: () if partial and n.startswith("model.") else (count,) for n in fresh}
+    assert {n: tuple(value.shape) for n, value in weights.items()} == {
+        n: (*sets[n], *value.shape) for n, value in fresh.items()
     }
     assert same(posterior.tree(), before)
 
 
-@every_posterior
-@pytest.mark.parametrize("count", [0, -1, MEMBERS + 1])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        (name, count)
+        for name in POSTERIOR
+        for count in (0, -1, 1000)
+        if count < 1 or name not in UNLIMITED
+    ],
+)
 def test_impossible_numbers_of_draws_are_refused(name, count) -> None:
     with pytest.raises(ValueError, match=rf"{count}"):
         draw(POSTERIOR[name](), 0, count)
+
+
+@every_posterior
+def test_zero_width_is_the_point(name, small_structures) -> None:
+    """All draws say what the one set of weights says."""
+    weights = draw(ZERO_WIDTH[name](), 0, None)
+    graph = collate(graphs_of(small_structures))
+    one, all_draws = POTENTIAL(members()[0], graph), POTENTIAL(weights, graph)
+    for quantity in ("energy", "forces"):
+        point, found = getattr(one, quantity).mean, getattr(all_draws, quantity).mean
+        torch.testing.assert_close(found, point.expand_as(found), rtol=1e-12, atol=1e-12)
+
+
+@every_posterior
+def test_nothing_is_harmed_when_an_evaluation_fails(name, small_structures) -> None:
+    """Draws are values: what was drawn before and after an exception is the same."""
+    predictor = predictor_of(name)
+    graph = graphs_of(small_structures)[0]
+    before = predictor(graph)
+    kept = {key: value.clone() for key, value in predictor.posterior.tree().items()}
+
+    def fail(*_: object, **__: object) -> Output:
+        raise RuntimeError("in the middle of an evaluation")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        replace(predictor, evaluate=fail)(graph)
+    assert same(predictor.posterior.tree(), kept)
+    assert torch.equal(predictor(graph).energy.mean, before.energy.mean)
+
+
+@every_posterior
+def test_partial_draws_are_whole_draws(name, small_structures) -> None:
+    """One model and many heads say what as many whole sets of weights say."""
+    weights = draw(POSTERIOR[name](), 1, None)
+    count = count_members(weights)
+    single = {n: v for n, v in weights.items() if not stacks_model(weights)}
+    whole = weights | {
+        n: v.expand(count, *v.shape) for n, v in single.items() if n.startswith("model.")
+    }
+    graph = collate(graphs_of(small_structures))
+    one, other = (POTENTIAL(w, graph, stress=True) for w in (weights, whole))
+    for quantity in ("energy", "forces", "stress"):
+        found, expected = getattr(one, quantity).mean, getattr(other, quantity).mean
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12, equal_nan=True)
 
 
 def test_draws_of_an_ensemble_are_members_without_replacement() -> None:

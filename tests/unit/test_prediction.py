@@ -5,18 +5,9 @@ import pytest
 import torch
 from scipy.stats import norm
 from torch import Tensor
-from torch.autograd import gradcheck
 
-from surefoot.prediction import (
-    HUBER_WIDTH,
-    Moments,
-    Point,
-    Prediction,
-    Rule,
-    Spread,
-    mix,
-    normal_quantile,
-)
+from surefoot.distributions import Point, Rule, Spread, VectorNormal
+from surefoot.prediction import Moments, Prediction, join_draws, mix, normal_quantile
 
 
 @dataclass(frozen=True)
@@ -93,6 +84,41 @@ def test_covariance_of_vectors(generator) -> None:
         assert np.allclose(moments.epistemic[atom], expected, rtol=1e-12)
 
 
+def test_covariances_of_noise_and_of_members_add_up(generator) -> None:
+    """Per atom, against moments of the mixture; the parts are the whole to 1e-10."""
+    draws = 6
+    roots = normal(generator, draws, 5, 3, 3)
+    covariance = roots @ roots.mT + torch.eye(3)
+    forces = VectorNormal(
+        normal(generator, draws, 5, 3), torch.linalg.inv(covariance), torch.logdet(covariance)
+    )
+    moments = mix(forces, vector=True)
+    assert moments.aleatoric is not None
+    assert moments.epistemic is not None
+    assert moments.total is not None
+    assert moments.total.shape == (5, 3, 3)
+    assert float((moments.total - moments.aleatoric - moments.epistemic).abs().max()) < 1e-10
+    second = (covariance + forces.mean[..., None] * forces.mean[..., None, :]).mean(0)
+    mixture = second - moments.mean[..., None] * moments.mean[..., None, :]
+    found = moments.aleatoric + moments.epistemic * (draws - 1) / draws
+    torch.testing.assert_close(found, mixture, rtol=1e-10, atol=1e-10)
+    wider = moments.scaled(1.5)
+    torch.testing.assert_close(wider.total, 2.25 * moments.total)
+
+
+def test_portions_of_draws_mix_as_one(generator) -> None:
+    mean, size = normal(generator, 7, 4, 3), normal(generator, 7, 4)
+    precision = (-size)[..., None, None].exp() * torch.eye(3, dtype=torch.float64)
+    whole = VectorNormal(mean, precision, 3 * size)
+    parts = [
+        VectorNormal(mean[rows], precision[rows], 3 * size[rows])
+        for rows in (slice(0, 3), slice(3, 7))
+    ]
+    joined, expected = (mix(it, vector=True) for it in (join_draws(parts), whole))
+    assert torch.equal(joined.mean, expected.mean)
+    assert torch.equal(joined.total, expected.total)
+
+
 def test_variance_of_a_large_energy_is_not_lost_to_rounding(generator) -> None:
     spread = 1e-4 * normal(generator, 8, 2)
     moments = mix(Point(spread - 1e6))
@@ -115,38 +141,6 @@ def test_scaled_moves_standard_deviations_only() -> None:
     assert moments.epistemic is not None
     assert moments.epistemic.sqrt().tolist() == [3.0, 3.0]
     assert moments.aleatoric is None
-
-
-def test_squared_and_absolute_scores() -> None:
-    point, target = Point(torch.tensor([1.0, -2.0])), torch.tensor([3.0, -2.0])
-    assert point.score(target, "squared").tolist() == [4.0, 0.0]
-    assert point.score(target, "absolute").tolist() == [2.0, 0.0]
-
-
-def test_huber_score_is_a_parabola_then_a_line() -> None:
-    width = HUBER_WIDTH
-    errors = torch.tensor([0.0, 0.5 * width, width, 10 * width, -10 * width], dtype=torch.float64)
-    expected = [0.0, 0.125 * width, 0.5 * width, 9.5 * width, 9.5 * width]
-    found = Point(errors).score(torch.zeros_like(errors), "huber")
-    assert found.tolist() == pytest.approx(expected, rel=1e-12)
-
-
-def test_norm_score_and_its_derivative_at_zero() -> None:
-    force = torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    force.requires_grad_()
-    score = Point(force).score(torch.zeros_like(force), "norm")
-    assert score.tolist() == [5.0, 0.0]
-    (slope,) = torch.autograd.grad(score.sum(), force, create_graph=True)
-    assert slope[0].tolist() == pytest.approx([0.6, 0.0, 0.8])
-    assert slope[1].tolist() == [0.0, 0.0, 0.0]
-    (curvature,) = torch.autograd.grad(slope.sum(), force)
-    assert bool(curvature.isfinite().all())
-
-
-@pytest.mark.parametrize("rule", ["squared", "absolute", "huber", "norm"])
-def test_score_gradients(rule, generator) -> None:
-    values, target = 0.02 * normal(generator, 4, 3), 0.02 * normal(generator, 4, 3)
-    assert gradcheck(lambda x: Point(x).score(target, rule), values.requires_grad_())
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from surefoot.blocks.conditioning import Conditioning
-from surefoot.cli.recipes import RECIPES
+from surefoot.cli.recipes import recipe
 from surefoot.cli.screen import UserError
 from surefoot.data.load import DataSettings
 from surefoot.data.read import Frame
@@ -22,7 +22,9 @@ from surefoot.data.states import check_states
 from surefoot.data.statistics import is_isolated
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
+from surefoot.posteriors import METHODS
 from surefoot.posteriors.ensemble import EnsembleSettings
+from surefoot.posteriors.start import StartSettings
 from surefoot.settings import Settings
 from surefoot.train.fit import TrainSettings
 from surefoot.train.loss import LossSettings
@@ -33,10 +35,12 @@ FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of th
 CHOICES: dict[str, tuple[Mapping[str, type[Settings]], str]] = {
     "model": (MODELS, "name"),
     "head": (HEADS, "energy"),
+    "posterior": (METHODS, "name"),
 }
 # Pydantic checks instances against these; which class a section becomes is chosen by its name.
 AnyModel = functools.reduce(operator.or_, MODELS.values())
 AnyHead = functools.reduce(operator.or_, HEADS.values())
+AnyMethod = functools.reduce(operator.or_, METHODS.values())
 
 
 class Config(Settings):
@@ -48,7 +52,8 @@ class Config(Settings):
     conditioning: Conditioning = Conditioning()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
-    posterior: EnsembleSettings = EnsembleSettings()
+    posterior: AnyMethod = EnsembleSettings()  # type: ignore[valid-type]
+    start: StartSettings = StartSettings()
 
     @field_validator("model", mode="before")
     @classmethod
@@ -59,6 +64,11 @@ class Config(Settings):
     @classmethod
     def _choose_head(cls, section: Any) -> Any:
         return _choose(section, *CHOICES["head"], "scalar")
+
+    @field_validator("posterior", mode="before")
+    @classmethod
+    def _choose_posterior(cls, section: Any) -> Any:
+        return _choose(section, *CHOICES["posterior"], "ensemble")
 
 
 def _choose(section: Any, classes: Mapping[str, type[Settings]], key: str, default: str) -> Any:
@@ -163,7 +173,10 @@ def settings_class(annotation: Any) -> type[Settings] | None:
 
 
 def write_template(
-    train: Sequence[str], frames: Sequence[Frame] = (), model: str = "schnet"
+    train: Sequence[str],
+    frames: Sequence[Frame] = (),
+    model: str = "schnet",
+    head: str = "scalar",
 ) -> str:
     """A commented config with all keys at their defaults, or such that these frames will do.
 
@@ -172,19 +185,24 @@ def write_template(
         frames: what they hold; where there are fewer groups than members, the posterior is adapted,
             and where one composition is in two states, the conditioning.
         model: whose keys are written, with the recipe that was found to train it well.
+        head: the same for the head.
 
     Raises:
-        UserError: if there is no such model.
+        UserError: if there is no such model or head.
     """
     if model not in MODELS:
         raise UserError(f"--model {model}: not known; there is {', '.join(MODELS)}.")
+    if head not in HEADS:
+        raise UserError(f"--head {head}: not known; there is {', '.join(HEADS)}.")
     given, notes = _adapt(frames)
-    given |= {section: dict(values) for section, values in RECIPES.get(model, {}).items()}
+    start = recipe(model, head)
+    given |= start
     given["model"] = {"name": model, **given.get("model", {})}
+    given["head"] = {"energy": head, **given.get("head", {})}
     given["data"] = {**given.get("data", {}), "train": list(train)}
-    recipe = f" or a value to begin with for {model}" if model in RECIPES else ""
+    chosen = f" or a value to begin with for {model} with head {head}" if start else ""
     lines = [
-        f"# surefoot config. Every key is at its default{recipe}.",
+        f"# surefoot config. Every key is at its default{chosen}.",
         "# Without a key its default holds; only data: train has none.",
         "# A mistyped key is an error that names the nearest valid ones.",
         *notes,
@@ -234,9 +252,11 @@ def _section(settings: type[Settings], given: Mapping[str, Any], depth: int) -> 
     indent = "  " * depth
     lines = []
     for name, field in settings.model_fields.items():
+        inner = settings_class(field.annotation)
+        if inner is not None and field.default is None:
+            continue  # a group that a run fills in, such as bins that it measures
         if field.description:
             lines.append(f"{indent}# {field.description}")
-        inner = settings_class(field.annotation)
         if inner is not None:
             lines += [f"{indent}{name}:", *_section(inner, given.get(name, {}), depth + 1)]
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +25,13 @@ from surefoot.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from surefoot.data.convert import Sample
+    from surefoot.data.read import Frame
     from surefoot.evaluate.quantities import Quantity
-    from surefoot.posteriors.predictor import Calibration
+    from surefoot.posteriors.calibration import Calibration
+    from surefoot.posteriors.judge import Judged
 
 
 def run(
@@ -84,6 +88,10 @@ def run(
     report: dict[str, Any] = {"potential": str(potential), "files": list(files)}
     report["accuracy"] = show_accuracy(quantities)
     report["uncertainty"] = show_scores(quantities, predictor.calibration, seed)
+    report |= show_others(judged, samples, seed)
+    outside, told = find_strangers(frames)
+    if outside is not None:
+        report["failures"] = show_failures(judged, samples, outside, told, seed)
     if output is not None:
         write_atomically(output, (json.dumps(report, indent=2) + "\n").encode())
         say(f"wrote {output}")
@@ -102,10 +110,8 @@ def _require_labels(files: Sequence[str], found: bool) -> None:
 
 def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:
     """The error table, one row per config_type and one for all; the same figures as JSON."""
-    from dataclasses import asdict
-
     from surefoot.cli.screen import show_table
-    from surefoot.evaluate.accuracy import accuracy, accuracy_by_type
+    from surefoot.evaluate.figures import describe_accuracy
 
     figures: dict[str, Any] = {}
     cells: dict[str, list[str]] = {}
@@ -113,15 +119,12 @@ def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:
     for quantity in quantities:
         columns += [f"{quantity.name} MAE", f"RMSE ({quantity.unit})"]
     for number, quantity in enumerate(quantities):
-        table = accuracy_by_type(quantity.residuals, quantity.types)
-        table["all"] = accuracy(quantity.residuals)
-        figures[quantity.name] = {
-            "unit": quantity.unit,
-            **{name: asdict(errors) for name, errors in table.items()},
-        }
-        for name, errors in table.items():
+        figures[quantity.name] = describe_accuracy(quantity)
+        for name, errors in figures[quantity.name].items():
+            if name == "unit":
+                continue
             row = cells.setdefault(name, ["–"] * 2 * len(quantities))
-            row[2 * number : 2 * number + 2] = [f"{errors.mae:.2f}", f"{errors.rmse:.2f}"]
+            row[2 * number : 2 * number + 2] = [f"{errors['mae']:.2f}", f"{errors['rmse']:.2f}"]
     cells["all"] = cells.pop("all")
     show_table("Errors", columns, [[name, *row] for name, row in cells.items()])
     return figures
@@ -129,62 +132,144 @@ def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:
 
 def show_scores(quantities: list[Quantity], calibration: Calibration, seed: int) -> dict[str, Any]:
     """Whether the error bars hold, before and after the factor, with bootstrap intervals."""
-    import numpy as np
-
-    from surefoot.cli.screen import say, show_table
-    from surefoot.evaluate.scores import score, to_rows
+    from surefoot.cli.screen import progress_bar, say, show_table
+    from surefoot.evaluate.figures import describe_error_bars, show
 
     figures: dict[str, Any] = {}
+    with progress_bar("scoring", len(quantities)) as bar:
+        for quantity in quantities:
+            found = describe_error_bars(quantity, seed)
+            bar.advance()
+            if found is not None:
+                figures[quantity.name] = found
     for quantity in quantities:
-        usable = quantity.scorable
-        if quantity.std is None or not usable.any():
+        found = figures.get(quantity.name)
+        if found is None:
             say(f"{quantity.name}: no error bars to score")
             continue
-        columns = {}
-        for name, std in (
-            ("before", quantity.std[usable] / quantity.factor),
-            ("after", quantity.std[usable]),
-        ):
-            generator = np.random.default_rng(seed)
-            columns[name] = to_rows(
-                score(quantity.residuals[usable], std, quantity.groups[usable], generator)
-            )
-        figures[quantity.name] = {
-            "unit": quantity.unit,
-            "factor": quantity.factor,
-            "points": int(usable.sum()),
-            **{
-                name: {
-                    row: [_finite(e.value), _finite(e.interval.low), _finite(e.interval.high)]
-                    for row, e in rows.items()
-                }
-                for name, rows in columns.items()
-            },
-        }
         told = (
             f"factor {quantity.factor:.2f} from {calibration.source}"
             if getattr(calibration, quantity.name) is not None
             else "not calibrated"
         )
-        rows = [
-            [row, *(_show(columns[name][row]) for name in ("before", "after"))]
-            for row in columns["after"]
-        ]
         show_table(
             f"Error bars of {quantity.name} in {quantity.unit}, {told}; [95 % block bootstrap]",
             ["score", "before the factor", "after"],
+            [
+                [row, *(show(found[at][row]) for at in ("before", "after"))]
+                for row in found["after"]
+            ],
+        )
+        _show_recalibrated(quantity, found)
+        _show_strata(quantity, found)
+    return figures
+
+
+def _show_recalibrated(quantity: Quantity, found: dict[str, Any]) -> None:
+    """Coverage of the intervals that calibration points gave, beside those of a normal."""
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.figures import coverages, show
+
+    if not found["recalibrated"]:
+        return
+    columns = {"normal": coverages(found["after"]), **found["recalibrated"]}
+    show_table(
+        f"Coverage of the intervals of {quantity.name}",
+        ["level", *columns],
+        [[row, *(show(held[row]) for held in columns.values())] for row in columns["normal"]],
+    )
+
+
+def _show_strata(quantity: Quantity, found: dict[str, Any]) -> None:
+    """Error bars by kind of point, of kinds that there are at least two of."""
+    from ase.data import chemical_symbols
+
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.figures import show
+
+    rows = []
+    for name, table in found["strata"].items():
+        for kind, held in table.items() if len(table) > 1 else ():
+            shown = chemical_symbols[int(kind)] if name == "element" else kind
+            rows.append([
+                f"{name} {shown}",
+                str(held["count"]),
+                f"{held['rmse']:.2f}",
+                f"{held['sharpness']:.2f}",
+                f"{held['mean_square']:.2f}",
+                show(held["coverage_95"]),
+            ])  # fmt: skip
+    if rows:
+        show_table(
+            f"Error bars of {quantity.name} by kind, in {quantity.unit}",
+            ["kind", "points", "RMSE", "rms σ", "⟨z²⟩", "coverage_95"],
             rows,
+        )
+
+
+def show_others(judged: Judged, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
+    """Force covariances and histograms, where the potential has them."""
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.figures import describe_histogram, describe_vectors, show
+    from surefoot.posteriors.judge import compare_histograms, compare_vectors
+
+    figures: dict[str, Any] = {}
+    vectors = compare_vectors(judged, samples)
+    if vectors is not None:
+        figures["force_covariance"] = found = describe_vectors(vectors, seed)
+        show_table(
+            f"Force covariances of {found['atoms']} atoms; ⟨z²⟩ is 3 where they are true",
+            ["score", "value"],
+            [[row, show(value)] for row, value in found.items() if row != "atoms"],
+        )
+    figures["histograms"] = {}
+    for binning in compare_histograms(judged, samples):
+        figures["histograms"][binning.name] = found = describe_histogram(binning, seed)
+        show_table(
+            f"Histograms of {binning.name} in {binning.unit}, {found['points']} labels",
+            ["score", "value"],
+            [[row, show(value)] for row, value in found.items() if isinstance(value, list)],
         )
     return figures
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no NaN: a figure that does not exist is null."""
-    return value if math.isfinite(value) else None
+def find_strangers(frames: Sequence[Frame]) -> tuple[np.ndarray | None, str]:
+    """Which frames are not of the first file, or of the first config_type of one file."""
+    import numpy as np
+
+    for kinds, what in (
+        ([str(frame.file) for frame in frames], "file"),
+        ([frame.config_type for frame in frames], "config_type"),
+    ):
+        if len(set(kinds)) > 1:
+            outside = np.array(kinds, dtype=str) != kinds[0]
+            return outside, f"the {what} {kinds[0]} as the distribution"
+    return None, ""
 
 
-def _show(estimate: Any) -> str:
-    value, interval = estimate.value, estimate.interval
-    if not math.isfinite(interval.low):
-        return f"{value:.3f}"
-    return f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def show_failures(
+    judged: Judged, samples: Sequence[Sample], outside: np.ndarray, told: str, seed: int
+) -> dict[str, Any] | None:
+    """Which score finds the structures with large errors."""
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.figures import describe_failures, show
+    from surefoot.posteriors.judge import compare_structures
+
+    structures = compare_structures(judged, samples)
+    if structures is None:
+        return None
+    outside = outside[structures.counted]
+    if outside.all() or not outside.any():
+        return None
+    found = describe_failures(structures, outside, seed)
+    show_table(
+        f"Failures, with {told}: {found['failed_inside']} of {found['inside']} in it and "
+        f"{found['failed_outside']} of {found['outside']} others have errors above its 95th "
+        f"percentile of {found['threshold']:.1f}",
+        ["score", "AUROC of failures", "AUROC of others"],
+        [
+            [name, show(held["failures"]), show(held["strangers"])]
+            for name, held in found["auroc"].items()
+        ],
+    )
+    return found

@@ -16,7 +16,18 @@ from typing import Annotated, TextIO
 import typer
 
 from surefoot import __version__
-from surefoot.cli import check, convert, evaluate, hat, label, predict, template, train
+from surefoot.cli import (
+    calibrate,
+    check,
+    compare,
+    convert,
+    evaluate,
+    hat,
+    label,
+    predict,
+    template,
+    train,
+)
 from surefoot.memory import keep_memory
 
 app = typer.Typer(
@@ -45,7 +56,7 @@ def _surefoot(
     """See `surefoot VERB --help`."""
 
 
-for verb in (template, label, check, train, evaluate, predict, convert):
+for verb in (template, label, check, train, calibrate, evaluate, compare, predict, convert):
     app.command(name=verb.__name__.rsplit(".", 1)[-1], help=verb.__doc__)(verb.run)
 app.add_typer(hat.app, name="hat", help=hat.__doc__)
 

@@ -78,6 +78,13 @@ def run(
     images = [side_by_side(frame, result) for frame, result in zip(frames, results, strict=True)]
     write_images(output, images)
     say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.describe()}")
+    far = [number for number, result in enumerate(results) if result.get("ood", 0.0) > 1.0]
+    if far:
+        worst = max(far, key=lambda number: results[number]["ood"])
+        say(
+            f"{len(far)} of {len(images)} frames are beyond the edge of the training data (ood > 1)"
+            f"; frame {worst} is the farthest, with {results[worst]['ood']:.1f}."
+        )
 
 
 def side_by_side(frame: Frame, results: dict[str, Any]) -> Atoms:
@@ -103,7 +110,7 @@ def side_by_side(frame: Frame, results: dict[str, Any]) -> Atoms:
             continue
         if name == "forces_ensemble":  # member axis second, or it would not be one row per atom
             atoms.arrays[name] = value.transpose(1, 0, 2).reshape(len(atoms), -1)
-        elif name.removeprefix("REF_").startswith("forces"):
+        elif name.removeprefix("REF_").startswith("forces") or name == "ood_atoms":
             atoms.arrays[name] = value
         else:
             atoms.info[name] = value

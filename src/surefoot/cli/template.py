@@ -16,6 +16,9 @@ def run(
         Path | None, typer.Option("-o", "--output", help="Where to; stdout where not set.")
     ] = None,
     model: Annotated[str, typer.Option(help="The model whose keys are written.")] = "schnet",
+    head: Annotated[
+        str, typer.Option(help="The head, and with it the loss: scalar gives no error bar itself.")
+    ] = "scalar",
     schema: Annotated[
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
     ] = False,
@@ -32,9 +35,9 @@ def run(
         text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     elif train:
         ignored = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
-        text = write_template(train, read_frames(train, ignored), model)
+        text = write_template(train, read_frames(train, ignored), model, head)
     else:
-        text = write_template(["train.xyz"], model=model)
+        text = write_template(["train.xyz"], model=model, head=head)
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from surefoot.cli.config import Config
     from surefoot.data.load import Splits
     from surefoot.evaluate.recalibrate import Factor
-    from surefoot.posteriors.predictor import Calibration
+    from surefoot.posteriors.calibration import Calibration
+    from surefoot.posteriors.predictor import Predictor
     from surefoot.posteriors.training import Plan
     from surefoot.train.distributed import Team
     from surefoot.train.state import State
@@ -81,8 +82,10 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     torch.set_num_threads(threads)
     predictor, factors = finish(plan, state)
     predictor.save(output / "potential.safetensors")
+    log = f" and {output / 'log.csv'}" if state.history else ""
     show_calibration(predictor.calibration, factors, len({s.group for s in plan.task.samples}))
-    say(f"wrote {output / 'potential.safetensors'} and {output / 'log.csv'}")
+    say(describe_gate(predictor))
+    say(f"wrote {output / 'potential.safetensors'}{log}")
 
 
 @contextmanager
@@ -119,14 +122,15 @@ def _prepare(
     from surefoot.data.read import describe_labels
     from surefoot.train.fit import compiles
 
-    settings = load_config(config, overrides)
+    settings = _adopt_start(load_config(config, overrides))
     threads = settings.train.threads or torch.get_num_threads()
     # Resolved here, so that a restart knows what the weights depend on.
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"threads": threads})}
     )
     # Members share the threads; inside an operation there is then nothing left to cut.
-    torch.set_num_threads(1 if settings.posterior.members > 1 else threads)
+    apart = settings.posterior.name == "ensemble" and settings.posterior.members > 1
+    torch.set_num_threads(1 if apart else threads)
     checkpoint = output / CHECKPOINT
     require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
@@ -136,11 +140,27 @@ def _prepare(
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)
     plan = _plan(settings, splits)
-    if compiles(plan.task):
+    if plan.learned and compiles(plan.task):
         say("the training step is compiled first: a minute or two, less when it was seen before")
     if processes > 1:
         say(f"{processes} processes share each batch")
     return plan, _begin(plan, checkpoint, resume, processes)
+
+
+def _adopt_start(settings: Config) -> Config:
+    """Sections that a config leaves out are those of the potential it starts from."""
+    from surefoot.blocks.conditioning import Conditioning
+    from surefoot.posteriors.start import load_foundation
+
+    foundation = load_foundation(settings.start)
+    if foundation is None:
+        return settings
+    potential = foundation.potential
+    found = {"model": potential.model, "head": potential.head}
+    if potential.states is not None:
+        found["conditioning"] = Conditioning(name="charge_spin")
+    given = settings.model_fields_set
+    return settings.model_copy(update={n: v for n, v in found.items() if n not in given})
 
 
 def _refuse_mixing(checkpoint: Path, resume: bool) -> None:
@@ -159,10 +179,13 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     """Everything but the weights, and a few lines about it on the screen."""
     from surefoot.cli.screen import say
     from surefoot.data.load import hash_files
+    from surefoot.heads.categorical import Categorical
+    from surefoot.heads.histogram import ErrorHistograms
     from surefoot.posteriors.training import Parts, plan_training
 
     data = settings.data
     valid = data.valid if isinstance(data.valid, list) else []
+    begun = [settings.start.potential] if settings.start.potential else []
     parts = Parts(
         model=settings.model,
         head=settings.head,
@@ -170,12 +193,13 @@ def _plan(settings: Config, splits: Splits) -> Plan:
         loss=settings.loss,
         train=settings.train,
         posterior=settings.posterior,
+        start=settings.start,
     )
     plan = plan_training(
         splits,
         parts,
         data.references,
-        {"config": settings.model_dump(), "files": hash_files([*data.train, *valid])},
+        {"config": settings.model_dump(), "files": hash_files([*data.train, *valid, *begun])},
     )
     statistics = plan.statistics
     from ase.data import chemical_symbols
@@ -194,6 +218,9 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     )
     if plan.task.potential.states is not None:
         say(f"told apart: {plan.task.potential.states.describe()}")
+    head = plan.task.potential.head
+    if isinstance(head, Categorical | ErrorHistograms) and head.measured is not None:
+        say(head.measured.describe(statistics.scale))
     return plan
 
 
@@ -285,7 +312,7 @@ def show_calibration(calibration: Calibration, factors: dict[str, Factor], group
         say(f"error bars {calibration.source}")
         return
     rows = [
-        [name, f"{factor.value:.2f}", f"{factor.shared_error:.2f}", str(factor.points)]
+        [name, f"{factor.value:.2f}", _show_shared(factor.shared_error), str(factor.points)]
         for name, factor in factors.items()
     ]
     show_table(
@@ -293,3 +320,19 @@ def show_calibration(calibration: Calibration, factors: dict[str, Factor], group
         ["quantity", "factor on σ", "shared error / spread", "points"],
         rows,
     )
+
+
+def describe_gate(predictor: Predictor) -> str:
+    """Where the distance to the training data comes from, or why there is none."""
+    from surefoot.posteriors.gate import FEWEST
+
+    if predictor.gate is None:
+        return (
+            f"ood: none, since fewer than {FEWEST} frames are set aside; `surefoot calibrate` adds "
+            "it with frames that nobody has learnt from"
+        )
+    return f"ood from {predictor.gate.source}"
+
+
+def _show_shared(shared_error: float | None) -> str:
+    return "–" if shared_error is None else f"{shared_error:.2f}"

@@ -23,8 +23,9 @@ from surefoot.blocks.repulsion import SCREENING, Repulsion
 from surefoot.deploy.mace_weights import GATES, Gate, Order, Source, model_weights, readouts
 from surefoot.deploy.records import Global, Record, UnreadableFile, find, read_records, tensors
 from surefoot.models.mace import Mace
+from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.posterior import Single
-from surefoot.posteriors.predictor import Calibration, Predictor, build_predictor
+from surefoot.posteriors.predictor import Predictor, build_predictor
 from surefoot.potential import Potential
 
 MODELS = ("mace.modules.models.ScaleShiftMACE", "mace.modules.models.MACE")

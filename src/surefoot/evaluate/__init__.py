@@ -7,9 +7,16 @@ global factors that make error bars true. Knows no model, no torch, no ase, no f
 numpy and scipy only.
 
     accuracy     MAE and RMSE, in total and by type
-    scoring      log-score and CRPS of Gaussian error bars, per point
-    calibration  coverage, miscalibration area, rank correlation, sharpness
+    scoring      log-score and CRPS of Gaussian error bars, CRPS of ensembles and histograms
+    calibration  coverage, calibration error, miscalibration area, rank correlation, sharpness
+    reliability  ENCE beside its simulated reference
+    pit          where labels fall in their predicted distributions
+    ranking      sparsification and AUROC of any score
+    multivariate forces with a 3×3 covariance
+    strata       the same figures for each kind of point
     intervals    bootstrap intervals that respect groups
     recalibrate  one factor per quantity, also from out-of-fold members
+    quantiles    conformal and isotonic intervals, also by kind
+    directness   what forces lack that are no gradient: rotations, a symmetric Jacobian
     scores       all of these about one quantity, each with its interval
 """

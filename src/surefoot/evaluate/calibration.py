@@ -17,6 +17,9 @@ from scipy.special import erf, erfinv
 from surefoot.evaluate.intervals import check_level
 from surefoot.evaluate.scoring import check_std, standardize
 
+LEVEL_GRID = (np.arange(100) + 0.5) / 100
+"""Levels over which the calibration error is averaged: 0.005, 0.015 … 0.995."""
+
 
 def coverage(
     residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"], level: float
@@ -62,6 +65,47 @@ def central_bound(level: float) -> float:
     """
     check_level(level)
     return math.sqrt(2.0) * float(erfinv(level))
+
+
+def calibration_error(
+    residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"]
+) -> float:
+    """Mean squared gap between observed and nominal coverage over the levels of `LEVEL_GRID`.
+
+    CE = mean over p of (F(p) − p)²,  F(p) = share of labels inside the central interval of p
+
+    0 is perfect; ⅓ means that no label is in any interval. N independent points with true error
+    bars give about 1 / (6 N).
+
+    Args:
+        residuals: label − prediction, in any unit.
+        std: standard deviations in the same unit, positive and finite.
+
+    Raises:
+        ValueError: as `standardize`.
+    Source: Kuleshov, Fenner, Ermon 2018, eq. 9, with equal weights. Differs: the grid is stated.
+    """
+    return calibration_error_by_counts(residuals, std)(np.ones(len(residuals), dtype=np.int64))
+
+
+def calibration_error_by_counts(
+    residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"]
+) -> Callable[[Int[np.ndarray, " points"]], float]:
+    """The calibration error as a function of how often each point stands in a sample.
+
+    Raises:
+        ValueError: as `standardize`.
+    """
+    p = erf(np.abs(standardize(residuals, std)) / math.sqrt(2.0))
+    # The first level of the grid whose interval holds the point.
+    first = np.searchsorted(LEVEL_GRID, p, side="left")
+
+    def error(counts: Int[np.ndarray, " points"]) -> float:
+        held = np.bincount(first, weights=counts, minlength=len(LEVEL_GRID) + 1)
+        observed = np.cumsum(held)[:-1] / np.sum(counts)
+        return float(np.mean((observed - LEVEL_GRID) ** 2))
+
+    return error
 
 
 def miscalibration_area(

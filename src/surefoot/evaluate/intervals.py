@@ -61,7 +61,7 @@ def block_bootstrap(
     """
     codes, count = _encode(groups)
     points = np.arange(len(codes))
-    counts = _draw(count, generator, draws)
+    counts = draw_groups(count, generator, draws)
     return _percentiles((statistic(np.repeat(points, times[codes])) for times in counts), level)
 
 
@@ -91,7 +91,7 @@ def block_bootstrap_counts(
         ValueError: if draws or level are out of range.
     """
     codes, count = _encode(groups)
-    counts = _draw(count, generator, draws)
+    counts = draw_groups(count, generator, draws)
     return _percentiles((statistic(times[codes]) for times in counts), level)
 
 
@@ -123,7 +123,7 @@ def block_bootstrap_mean(
     codes, count = _encode(groups)
     sums = np.bincount(codes, weights=values, minlength=count)
     sizes = np.bincount(codes, minlength=count)
-    counts = _draw(count, generator, draws)
+    counts = draw_groups(count, generator, draws)
     return _percentiles((float((times @ sums) / (times @ sizes)) for times in counts), level)
 
 
@@ -146,7 +146,7 @@ def _encode(groups: Shaped[np.ndarray, " points"]) -> tuple[Int[np.ndarray, " po
     return codes, len(names)
 
 
-def _draw(
+def draw_groups(
     count: int, generator: np.random.Generator, draws: int
 ) -> Iterator[Int[np.ndarray, " groups"]]:
     """How often each group was drawn, draw after draw; nothing with fewer than two groups."""

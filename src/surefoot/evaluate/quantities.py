@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
+
+Bounds = Callable[[float], tuple[np.ndarray, np.ndarray]]
+"""Level → lower and upper bound of each point, in standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,9 @@ class Quantity:
         factor: what calibration multiplied the standard deviations by.
         groups: label of each point's group.
         types: config_type of each point.
+        strata: what else divides the points, by name: element, atoms, |force|.
+        bounds: by name of the recalibration, bounds of intervals other than those of a normal.
+        draws: label − prediction of each draw, where there are several and they are kept.
     """
 
     name: str
@@ -29,6 +36,9 @@ class Quantity:
     factor: float
     groups: Shaped[np.ndarray, " points"]
     types: Shaped[np.ndarray, " points"]
+    strata: Mapping[str, Shaped[np.ndarray, " points"]] = field(default_factory=dict)
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    draws: Float[np.ndarray, "draws points"] | None = None
 
     @property
     def scorable(self) -> np.ndarray:
@@ -36,3 +46,59 @@ class Quantity:
         if self.std is None:
             return np.zeros(len(self.residuals), bool)
         return self.std > 1e-9 * max(float(np.max(self.std, initial=0.0)), 1e-30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Force residuals by atom, with the covariances of those that have one of full rank.
+
+    Attributes:
+        residuals: label − prediction, (atoms, 3) in eV/Å.
+        covariance: (atoms, 3, 3) in (eV/Å)².
+        groups: label of each atom's group.
+    """
+
+    residuals: Float[np.ndarray, "atoms 3"]
+    covariance: Float[np.ndarray, "atoms 3 3"]
+    groups: Shaped[np.ndarray, " atoms"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binning:
+    """Labels in predicted histograms, point by point.
+
+    Attributes:
+        name: `energy`, or `force error` for the length of an atom's force error.
+        unit: of the scores.
+        pit: level of each label in its histogram.
+        crps: of each label, in the unit.
+        nll: of each label, in nats.
+        groups: label of each point's group.
+    """
+
+    name: str
+    unit: str
+    pit: Float[np.ndarray, " points"]
+    crps: Float[np.ndarray, " points"]
+    nll: Float[np.ndarray, " points"]
+    groups: Shaped[np.ndarray, " points"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structures:
+    """One error and several scores for each structure.
+
+    Attributes:
+        errors: RMSE of its force components in meV/Å; where no forces are labelled, its energy
+            error in meV/atom.
+        scores: by name; larger where the error should be larger.
+        groups: label of each structure's group.
+        types: config_type of each structure.
+        counted: which structures of those that were predicted they are.
+    """
+
+    errors: Float[np.ndarray, " frames"]
+    scores: Mapping[str, Float[np.ndarray, " frames"]]
+    groups: Shaped[np.ndarray, " frames"]
+    types: Shaped[np.ndarray, " frames"]
+    counted: Bool[np.ndarray, " predicted"]

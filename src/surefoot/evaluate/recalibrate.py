@@ -56,16 +56,18 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class Factor:
-    """A factor for the error bars of an ensemble, and where it came from.
+    """A factor for error bars, and where it came from.
 
     Attributes:
-        value: multiplies the unbiased (M − 1) standard deviation of all M members.
-        shared_error: c, variance of the members' shared error over that of their deviations.
+        value: multiplies every standard deviation; of an ensemble the unbiased (M − 1) one of all
+            M members.
+        shared_error: c, variance of the members' shared error over that of their deviations; None
+            where error bars are not the spread of members.
         points: number of calibration points.
     """
 
     value: float
-    shared_error: float
+    shared_error: float | None
     points: int
 
 

@@ -10,12 +10,17 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from surefoot.evaluate.calibration import (
+    calibration_error_by_counts,
     central_bound,
     miscalibration_area_by_counts,
     sharpness,
     spearman_by_counts,
 )
 from surefoot.evaluate.intervals import Interval, block_bootstrap_counts, block_bootstrap_mean
+from surefoot.evaluate.pit import gaussian_pit, kolmogorov_smirnov_by_counts
+from surefoot.evaluate.quantiles import TooFewPoints
+from surefoot.evaluate.ranking import ause_by_counts
+from surefoot.evaluate.reliability import ence_by_counts
 from surefoot.evaluate.scoring import gaussian_crps, gaussian_nll, standardize
 
 LEVELS = (0.50, 0.68, 0.90, 0.95)
@@ -45,8 +50,13 @@ class Scores:
         nll: mean negative log-likelihood in nats; depends on the unit of the residuals.
         crps: mean continuous ranked probability score, unit of the residuals.
         coverage: share of labels inside the central interval, for each of LEVELS.
+        calibration_error: mean squared gap of coverage over a grid of levels; ⅓ is the worst.
         miscalibration_area: between observed and expected coverage; 0 is perfect, ½ the worst.
+        ence: normalised gap of error and error bar, bin by bin; see `ence_reference`.
+        pit_ks: largest gap of the PIT values from uniform.
+        mean_square: ⟨z²⟩, 1 where error bars are true.
         spearman: rank correlation of |residual| with std; NaN where all std are equal.
+        ause: sparsification error, 0 for the best order of the errors, 1 for that of chance.
         sharpness: root mean square std, unit of the residuals.
     """
 
@@ -55,8 +65,13 @@ class Scores:
     nll: Estimate
     crps: Estimate
     coverage: dict[float, Estimate]
+    calibration_error: Estimate
     miscalibration_area: Estimate
+    ence: Estimate
+    pit_ks: Estimate
+    mean_square: Estimate
     spearman: Estimate
+    ause: Estimate
     sharpness: Estimate
 
 
@@ -69,8 +84,9 @@ def score(
 ) -> Scores:
     """Score the Gaussian error bars of one quantity, with block-bootstrap intervals.
 
-    The interval of the miscalibration area is of the resampled area, which is never less than what
-    chance gives: near perfect calibration it lies above the value.
+    The interval of a figure that is never negative (calibration error, miscalibration area, ENCE,
+    PIT) is of the resampled figure, which is never less than what chance gives: near perfect
+    calibration it lies above the value.
 
     Args:
         residuals: label − prediction, in any unit.
@@ -102,8 +118,13 @@ def score(
         coverage={
             level: mean((distances <= central_bound(level)).astype(np.float64)) for level in LEVELS
         },
+        calibration_error=counted(calibration_error_by_counts(residuals, std)),
         miscalibration_area=counted(miscalibration_area_by_counts(residuals, std)),
+        ence=counted(ence_by_counts(residuals, std)),
+        pit_ks=counted(kolmogorov_smirnov_by_counts(gaussian_pit(residuals, std))),
+        mean_square=mean(distances**2),
         spearman=counted(spearman_by_counts(residuals, std)),
+        ause=counted(ause_by_counts(residuals, std)),
         sharpness=Estimate(
             sharpness(std),
             Interval(math.sqrt(square.interval.low), math.sqrt(square.interval.high)),
@@ -121,7 +142,106 @@ def to_rows(scores: Scores) -> dict[str, Estimate]:
         "nll": scores.nll,
         "crps": scores.crps,
         **{f"coverage_{round(100 * level)}": at for level, at in scores.coverage.items()},
+        "calibration_error": scores.calibration_error,
         "miscalibration_area": scores.miscalibration_area,
+        "ence": scores.ence,
+        "pit_ks": scores.pit_ks,
+        "mean_square": scores.mean_square,
         "spearman": scores.spearman,
+        "ause": scores.ause,
         "sharpness": scores.sharpness,
     }
+
+
+@dataclass(frozen=True)
+class LevelScores:
+    """Quality of predictions of which only the level of each label is known, such as histograms.
+
+    Attributes:
+        count: number of points.
+        crps: mean continuous ranked probability score.
+        nll: mean negative log-likelihood in nats.
+        coverage: share of labels inside the central interval, for each of LEVELS.
+        pit_ks: largest gap of the levels from uniform.
+    """
+
+    count: int
+    crps: Estimate
+    nll: Estimate
+    coverage: dict[float, Estimate]
+    pit_ks: Estimate
+
+
+def score_levels(
+    pit: Float[np.ndarray, " points"],
+    crps: Float[np.ndarray, " points"],
+    nll: Float[np.ndarray, " points"],
+    groups: Shaped[np.ndarray, " points"],
+    generator: np.random.Generator,
+    draws: int = 500,
+) -> LevelScores:
+    """Score predictions by the level of each label, with block-bootstrap intervals.
+
+    Args:
+        pit: level of each label in its predicted distribution.
+        crps: of each label, in any unit.
+        nll: of each label, in nats.
+        groups: label of each point's group.
+        generator: source of the draws.
+        draws: number of bootstrap draws.
+
+    Raises:
+        ValueError: if a level is not between 0 and 1, or there is none.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    gap = kolmogorov_smirnov_by_counts(pit)
+
+    def mean(values: Float[np.ndarray, " points"]) -> Estimate:
+        interval = block_bootstrap_mean(values, codes, generator, draws)
+        return Estimate(float(np.mean(values)), interval)
+
+    distance = 2.0 * np.abs(pit - 0.5)
+    return LevelScores(
+        count=len(pit),
+        crps=mean(crps),
+        nll=mean(nll),
+        coverage={level: mean((distance <= level).astype(np.float64)) for level in LEVELS},
+        pit_ks=Estimate(
+            gap(np.ones(len(pit), dtype=np.int64)),
+            block_bootstrap_counts(gap, codes, generator, draws),
+        ),
+    )
+
+
+def coverage_of_bounds(
+    distances: Float[np.ndarray, " points"],
+    bounds: Callable[[float], tuple[np.ndarray, np.ndarray]],
+    groups: Shaped[np.ndarray, " points"],
+    generator: np.random.Generator,
+    draws: int = 500,
+) -> dict[float, Estimate]:
+    """Coverage at each of LEVELS of intervals that are not those of a normal.
+
+    Args:
+        distances: z = residual / std of each point.
+        bounds: level → lower and upper bounds, in standard deviations.
+        groups: label of each point's group.
+        generator: source of the draws.
+        draws: number of bootstrap draws.
+
+    Raises:
+        ValueError: as the bounds; levels that need more calibration points than there were are
+            NaN.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    found = {}
+    for level in LEVELS:
+        try:
+            low, high = bounds(level)
+        except TooFewPoints:
+            found[level] = Estimate(math.nan, Interval(math.nan, math.nan))
+            continue
+        inside = ((distances >= low) & (distances <= high)).astype(np.float64)
+        interval = block_bootstrap_mean(inside, codes, generator, draws)
+        found[level] = Estimate(float(np.mean(inside)), interval)
+    return found

@@ -1,18 +1,25 @@
 """Heads turn features into distributions. May import blocks and below; they know no model.
 
-Comes in: weights and `Features`. Goes out: a `Distribution` of the energy of each graph.
+Comes in: weights and `Features`. Goes out: a `Distribution` of the energy of each graph, and one of
+the force on each atom about −dE/dr.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from surefoot.blocks.dense import Weights
+from surefoot.distributions import Distribution, Rule
 from surefoot.graph import Features
+from surefoot.heads.categorical import Categorical
+from surefoot.heads.histogram import ErrorHistograms
+from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
-from surefoot.prediction import Distribution
 
 
 @runtime_checkable
@@ -29,6 +36,11 @@ class Head(Protocol):
         """Where the forces come from."""
         ...
 
+    @property
+    def rules(self) -> Mapping[str, tuple[Rule, ...]]:
+        """Of `energy` and `forces` the scores in a loss that teach all of this head's weights."""
+        ...
+
     def model_dump(self) -> dict[str, Any]:
         """The settings, for the saved file."""
         ...
@@ -41,6 +53,32 @@ class Head(Protocol):
         """The energy of each graph, in units of the baseline's scale."""
         ...
 
+    def force_distribution(
+        self,
+        weights: Weights,
+        features: Features,
+        mean: Float[Tensor, "*members atoms 3"],
+        scale: float,
+    ) -> Distribution:
+        """The force on each atom about a mean of −dE/dr, in eV/Å.
 
-HEADS: dict[str, type[Scalar]] = {"scalar": Scalar}
+        Args:
+            weights: of the head.
+            features: what the energy was made of.
+            mean: (…, atoms, 3) eV/Å.
+            scale: of the baseline, eV.
+        """
+        ...
+
+    def judging(self) -> tuple[str, ...]:
+        """Prefixes of the weights that judge and make no energy: they can be fitted afterwards."""
+        ...
+
+
+HEADS: dict[str, type[Scalar] | type[Categorical]] = {
+    "categorical": Categorical,
+    "histogram": ErrorHistograms,
+    "mean_variance": MeanVariance,
+    "scalar": Scalar,
+}
 """Name of the energy head in a config → head."""

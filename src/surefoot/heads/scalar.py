@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -19,8 +20,8 @@ from surefoot.blocks.dense import (
     linear,
     under,
 )
+from surefoot.distributions import SCORES, Distribution, Point, Rule
 from surefoot.graph import Features, Rows
-from surefoot.prediction import Point
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
@@ -49,6 +50,12 @@ class Scalar(Settings):
 
     def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
         """Fresh weights in float64, one small network per read-out layer."""
+        return self.init_layers(generator, widths, 1)
+
+    def init_layers(
+        self, generator: torch.Generator, widths: tuple[int, ...], outputs: int
+    ) -> Weights:
+        """The same for networks with any number of results."""
         weights: Weights = {}
         for index, width in enumerate(widths):
             inputs = width
@@ -57,7 +64,7 @@ class Scalar(Settings):
                 inputs = self.hidden or max(1, width // 2)
                 hidden = self._fresh(generator, width, inputs)
                 weights |= under(f"layer{index}.hidden", hidden)
-            weights |= under(f"layer{index}.out", self._fresh(generator, inputs, 1))
+            weights |= under(f"layer{index}.out", self._fresh(generator, inputs, outputs))
         return weights
 
     def _fresh(self, generator: torch.Generator, inputs: int, outputs: int) -> Weights:
@@ -82,19 +89,51 @@ class Scalar(Settings):
             return rows.values
         return ACTIVATIONS[self.activation](self._apply(rows.values, hidden))
 
-    def __call__(self, weights: Weights, features: Features) -> Point:
-        """Energy of each graph in units of the baseline's scale, summed in float64."""
-        graph = features.geometry.graph
-        total = None
+    def read_layers(
+        self, weights: Weights, features: Features
+    ) -> list[Float[Tensor, "*members atoms outputs"]]:
+        """What each read-out layer gives to each atom, summed over its rows in float64.
+
+        Raises:
+            ValueError: if there is no layer.
+        """
+        if not features.layers:
+            raise ValueError("the model gave no read-out layer.")
+        results = []
         for layer, rows in enumerate(features.layers):
             basis = self.basis(weights, rows, layer)
-            energies = self._apply(basis, branch(weights, f"layer{layer}.out")).double()
+            values = self._apply(basis, branch(weights, f"layer{layer}.out")).double()
             if rows.weight is not None:
-                energies = energies * rows.weight.unsqueeze(-1)
-            if rows.atom is not None:
-                energies = segment_sum(energies, rows.atom)
-            energy = segment_sum(energies, graph.atoms).squeeze(-1)
-            total = energy if total is None else total + energy
-        if total is None:
-            raise ValueError("the model gave no read-out layer.")
-        return Point(total)
+                values = values * rows.weight.unsqueeze(-1)
+            results.append(values if rows.atom is None else segment_sum(values, rows.atom))
+        return results
+
+    def sum_energy(self, weights: Weights, features: Features) -> Float[Tensor, "*members graphs"]:
+        """Energy of each graph in units of the baseline's scale, in float64."""
+        atoms = features.geometry.graph.atoms
+        layers = self.read_layers(weights, features)
+        energies = [segment_sum(values, atoms).squeeze(-1) for values in layers]
+        return sum(energies[1:], energies[0])
+
+    def __call__(self, weights: Weights, features: Features) -> Distribution:
+        """A point: energy of each graph in units of the baseline's scale."""
+        return Point(self.sum_energy(weights, features))
+
+    def force_distribution(
+        self,
+        weights: Weights,  # noqa: ARG002
+        features: Features,  # noqa: ARG002
+        mean: Tensor,
+        scale: float,  # noqa: ARG002
+    ) -> Distribution:
+        """The forces themselves: this head says nothing of their error."""
+        return Point(mean)
+
+    @property
+    def rules(self) -> Mapping[str, tuple[Rule, ...]]:
+        """Those that look at the mean."""
+        return {"energy": ("squared", "absolute", "huber"), "forces": tuple(SCORES)}
+
+    def judging(self) -> tuple[str, ...]:
+        """None: all weights make the energy."""
+        return ()

@@ -38,6 +38,7 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.blocks.distances import TRANSFORMS, Transform, bond_lengths
+from surefoot.blocks.factors import Factors, factorise
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
@@ -225,7 +226,7 @@ class Mace(Settings):
         for index, layer in enumerate(self.layers()):
             part = branch(weights, f"layer{index}")
             sent = mix(atoms, branch(part, "up"), arrange(layer.inputs), layer.inputs)
-            radial = self._path_weights(branch(part, "radial"), geometry.lengths, basis, envelope)
+            radial = self._radial_weights(branch(part, "radial"), geometry, basis, envelope)
             summed = convolve(sent, angles, radial, graph, layer.product)
             messages = mix(summed, branch(part, "down"), layer.product.blocks, layer.messages)
             messages = messages / self._size(part, basis, envelope, geometry)
@@ -255,6 +256,15 @@ class Mace(Settings):
 
     def _curve(self, weights: Weights, lengths: Tensor) -> Tensor:
         return self._path_weights(weights, lengths, *self._expand(lengths, lengths))
+
+    def _radial_weights(
+        self, weights: Weights, geometry: Geometry, basis: Tensor, envelope: Tensor | None
+    ) -> Tensor | Factors:
+        """One weight for each pair, path and channel, or what they are the product of."""
+        if geometry.memory == "keep" or "table" in weights:
+            return self._path_weights(weights, geometry.lengths, basis, envelope)
+        factors = factorise(basis, weights)
+        return Factors(_times(factors.hidden, envelope), factors.matrix)
 
     def _path_weights(
         self, weights: Weights, lengths: Tensor, basis: Tensor, envelope: Tensor | None

@@ -37,6 +37,7 @@ from surefoot.blocks.conditioning import embed
 from surefoot.blocks.convolution import convolve
 from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irreps, parse_irreps
 from surefoot.blocks.dense import Weights, branch, init_network, init_table, network, under
+from surefoot.blocks.factors import Factors, factorise
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
@@ -178,7 +179,7 @@ class Race(Settings):
             before, after, product = _bare(layer.inputs), _bare(layer.outputs), layer.product
             part = _fill_layer(branch(weights, f"layer{index}"), layer)
             sent = mix(atoms, branch(part, "up"), arrange(before), before)
-            radial = self._path_weights(branch(part, "radial"), geometry.lengths, basis)
+            radial = self._radial_weights(branch(part, "radial"), geometry, basis)
             summed = convolve(sent, angles, radial, geometry.graph, product)
             messages = mix(summed, branch(part, "down"), product.blocks, after)
             messages = messages / geometry.neighbors
@@ -204,6 +205,14 @@ class Race(Settings):
     def _basis(self, lengths: Tensor) -> Tensor:
         envelope = PolynomialCutoff(self.cutoff, self.cutoff_power)
         return expand(lengths, Bessel(self.cutoff, self.basis_size)) * expand(lengths, envelope)
+
+    def _radial_weights(
+        self, weights: Weights, geometry: Geometry, basis: Tensor
+    ) -> Tensor | Factors:
+        """One weight for each pair, path and channel, or what they are the product of."""
+        if geometry.memory == "keep" or "table" in weights:
+            return self._path_weights(weights, geometry.lengths, basis)
+        return factorise(basis, weights)
 
     def _path_weights(self, weights: Weights, lengths: Tensor, basis: Tensor) -> Tensor:
         """One weight for each pair, path and channel."""

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.data.splits import assign_folds
+from surefoot.posteriors.posterior import Fitting, Method, Posterior, Single
+from surefoot.potential import count_members, take_members
 from surefoot.settings import Settings
+from surefoot.train.fit import Task, TrainSettings
+from surefoot.train.loss import LossSettings
+from surefoot.train.state import State
 
 
 class EnsembleSettings(Settings):
@@ -46,13 +52,32 @@ class EnsembleSettings(Settings):
             )
         return self
 
+    def fitting(
+        self,
+        learnt: int,  # noqa: ARG002
+        settings: TrainSettings,  # noqa: ARG002
+        loss: LossSettings,  # noqa: ARG002
+    ) -> Fitting:
+        """Nothing beyond members that train side by side."""
+        return Fitting()
+
+    def posterior(self, task: Task, state: State) -> Posterior:
+        """The best weights of each member."""
+        weights = task.fixed | state.best
+        return Single(weights) if self.members == 1 else Ensemble(weights)
+
 
 @dataclass(frozen=True)
 class Ensemble:
     """Members stacked along the first axis of every tensor."""
 
     weights: Weights
-    name: str = "ensemble"
+    name: ClassVar[str] = "ensemble"
+
+    @classmethod
+    def read(cls, tree: Weights) -> Ensemble:
+        """From the stacked members."""
+        return cls(tree)
 
     def draws(self, generator: torch.Generator, count: int | None) -> Weights:
         """The members, or `count` of them chosen without replacement.
@@ -60,23 +85,30 @@ class Ensemble:
         Raises:
             ValueError: if there are fewer members.
         """
-        members = next(iter(self.weights.values())).shape[0]
         if count is None:
             return self.weights
-        if not 1 <= count <= members:
-            raise ValueError(
-                f"{count} draws of an ensemble of {members}; allowed are 1 to {members}."
-            )
-        chosen = torch.randperm(members, generator=generator)[:count]
-        return {name: value[chosen] for name, value in self.weights.items()}
+        return take_members(
+            self.weights, choose_members(count_members(self.weights), count, generator)
+        )
 
     def tree(self) -> Weights:
         """The stacked members."""
         return self.weights
 
 
+def choose_members(members: int, count: int, generator: torch.Generator) -> Tensor:
+    """Numbers of `count` members, without replacement.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if not 1 <= count <= members:
+        raise ValueError(f"{count} draws of an ensemble of {members}; allowed are 1 to {members}.")
+    return torch.randperm(members, generator=generator)[:count]
+
+
 def unseen_frames(
-    groups: Sequence[str], settings: EnsembleSettings, seed: int
+    groups: Sequence[str], settings: Method, seed: int
 ) -> Bool[np.ndarray, "members frames"]:
     """Which member leaves out which frame of the training split.
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool
+from torch import Tensor
 
 from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.evaluate.quantities import Quantity
+from surefoot.evaluate.quantities import Binning, Quantity, Structures, Vectors
+from surefoot.evaluate.strata import name_ranges
 from surefoot.graph import Targets, collate_targets
-from surefoot.posteriors.predictor import Calibration, Predictor, join_predictions
+from surefoot.histograms import Binned
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.predictor import Predictor, join_predictions
 from surefoot.prediction import Moments, Prediction
 
 MILLI = 1000.0  # tables show meV
+FORCE_RANGES = (0.5, 1.0, 2.0, 4.0)  # eV/Å, of the label's length
+DRAWS = 16  # whose spread is looked at as a covariance
+RANK = 1e-10  # of the largest eigenvalue: a smaller one is rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,30 +89,68 @@ def predict_samples(
 
 def compare(judged: Judged, samples: Sequence[Sample]) -> list[Quantity]:
     """Residuals and error bars of every labelled quantity, in meV/atom, meV/Å and meV/Å³."""
-    groups = np.array([sample.group for sample in samples], dtype=str)
-    types = np.array([sample.config_type for sample in samples], dtype=str)
+    groups, types = _names(samples)
     prediction, targets = judged.prediction, judged.targets
     quantities = []
     labelled = targets.has_energy.numpy()
     if labelled.any():
         per_atom = MILLI / judged.sizes[labelled]
         mean, std = _numpy(prediction.energy)
+        draws = None
+        if prediction.energy_draws is not None and len(prediction.energy_draws) > 1:
+            draws = (targets.energy - prediction.energy_draws).numpy()[:, labelled] * per_atom
         quantities.append(
             Quantity(
                 name="energy",
                 unit="meV/atom",
                 residuals=(targets.energy.numpy() - mean)[labelled] * per_atom,
+                draws=draws,
                 std=None if std is None else std[labelled] * per_atom,
                 factor=judged.calibration.energy or 1.0,
                 groups=groups[labelled],
                 types=types[labelled],
+                strata={"atoms": _by_size(judged.sizes)[labelled]},
+                bounds=_bounds(judged, "energy", labelled),
             )
         )
     if prediction.forces is not None and judged.counted_atoms.any():
-        quantities.append(_compare_forces(judged, prediction.forces, groups, types))
+        quantities.append(_compare_forces(judged, prediction.forces, samples))
     if prediction.stress is not None and targets.has_stress.any():
         quantities.append(_compare_stress(judged, prediction.stress, groups, types))
     return quantities
+
+
+def _names(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    """Group and config_type of each sample."""
+    groups = np.array([sample.group for sample in samples], dtype=str)
+    return groups, np.array([sample.config_type for sample in samples], dtype=str)
+
+
+def _by_size(counts: np.ndarray) -> np.ndarray:
+    """Classes of the number of atoms, powers of two, in an order that sorts."""
+    low = 2 ** np.floor(np.log2(counts)).astype(int)
+    return np.array([f"{first:4d} – {2 * first - 1}" for first in low], dtype=str)
+
+
+def _bounds(judged: Judged, name: Literal["energy", "forces"], rows: np.ndarray) -> dict[str, Any]:
+    """Intervals of the recalibrations that the Predictor knows, for some rows."""
+    if name not in judged.calibration.levels:
+        return {}
+    isotonic = judged.calibration.levels[name].isotonic
+    width = judged.prediction.bounds[name]
+    chosen = torch.tensor(rows)
+    repeats = 3 if name == "forces" else 1
+
+    def by_level(level: float) -> tuple[np.ndarray, np.ndarray]:
+        low, high = isotonic.bounds(level)
+        count = int(rows.sum()) * repeats
+        return np.full(count, low), np.full(count, high)
+
+    def by_kind(level: float) -> tuple[np.ndarray, np.ndarray]:
+        low, high = (side[chosen].repeat_interleave(repeats).numpy() for side in width(level))
+        return low, high
+
+    return {"isotonic": by_level, "conformal": by_kind}
 
 
 def _numpy(moments: Moments) -> tuple[np.ndarray, np.ndarray | None]:
@@ -111,16 +158,18 @@ def _numpy(moments: Moments) -> tuple[np.ndarray, np.ndarray | None]:
     return moments.mean.numpy(), None if total is None else total.sqrt().numpy()
 
 
-def _compare_forces(
-    judged: Judged, forces: Moments, groups: np.ndarray, types: np.ndarray
-) -> Quantity:
+def _compare_forces(judged: Judged, forces: Moments, samples: Sequence[Sample]) -> Quantity:
+    groups, types = _names(samples)
     chosen = judged.counted_atoms
     owner = np.repeat(judged.graph_of_atom[chosen], 3)
-    residuals = (judged.targets.forces.numpy() - forces.mean.numpy())[chosen].reshape(-1)
+    labels = judged.targets.forces.numpy()[chosen]
+    residuals = (labels - forces.mean.numpy()[chosen]).reshape(-1)
     std = None
     if forces.total is not None:
         diagonal = forces.total.diagonal(dim1=-2, dim2=-1).sqrt().numpy()
         std = MILLI * diagonal[chosen].reshape(-1)
+    numbers = np.concatenate([sample.graph.numbers.numpy() for sample in samples])[chosen]
+    lengths = np.linalg.norm(labels, axis=1)
     return Quantity(
         name="forces",
         unit="meV/Å",
@@ -129,6 +178,12 @@ def _compare_forces(
         factor=judged.calibration.forces or 1.0,
         groups=groups[owner],
         types=types[owner],
+        strata={
+            "element": np.repeat(numbers.astype(str), 3),
+            "atoms": _by_size(judged.sizes)[owner],
+            "|force|": np.repeat(name_ranges(lengths, FORCE_RANGES, "eV/Å"), 3),
+        },
+        bounds=_bounds(judged, "forces", chosen),
     )
 
 
@@ -147,3 +202,118 @@ def _compare_stress(
         groups=groups[owner],
         types=types[owner],
     )
+
+
+def compare_vectors(judged: Judged, samples: Sequence[Sample]) -> Vectors | None:
+    """Force residuals beside covariances of full rank; None where there are none.
+
+    The spread of a few draws is no covariance to divide by: with n draws the mean of z² is
+    3 (n − 1) / (n − 5) where it is true, and n below `DRAWS` says more of n than of the spread.
+    """
+    forces, draws = judged.prediction.forces, judged.prediction.energy_draws
+    if forces is None or forces.total is None:
+        return None
+    if (
+        forces.aleatoric is None
+        and forces.residual is None
+        and (draws is None or len(draws) < DRAWS)
+    ):
+        return None
+    chosen = judged.counted_atoms
+    covariance = forces.total.double().numpy()[chosen]
+    values = np.linalg.eigvalsh(covariance)
+    whole = values[:, 0] > RANK * values[:, 2]
+    if not whole.any():
+        return None
+    residuals = (judged.targets.forces.numpy() - forces.mean.numpy())[chosen]
+    owner = judged.graph_of_atom[chosen][whole]
+    return Vectors(
+        residuals=residuals[whole], covariance=covariance[whole], groups=_names(samples)[0][owner]
+    )
+
+
+def compare_histograms(judged: Judged, samples: Sequence[Sample]) -> list[Binning]:
+    """Labels in the histograms that the head predicts, in eV and eV/Å."""
+    prediction, targets = judged.prediction, judged.targets
+    groups = _names(samples)[0]
+    found = []
+    labelled = targets.has_energy
+    if prediction.energy_bins is not None and labelled.any():
+        values = targets.energy
+        found.append(_place("energy", "eV", prediction.energy_bins, values, labelled, groups))
+    atoms = torch.tensor(judged.counted_atoms)
+    if prediction.error_bins is not None and prediction.forces is not None and atoms.any():
+        errors = torch.linalg.vector_norm(targets.forces - prediction.forces.mean, dim=-1)
+        owner = groups[judged.graph_of_atom]
+        found.append(_place("force error", "eV/Å", prediction.error_bins, errors, atoms, owner))
+    return found
+
+
+def _place(
+    name: str, unit: str, bins: Binned, values: Tensor, chosen: Tensor, groups: np.ndarray
+) -> Binning:
+    kept = chosen.numpy()
+    return Binning(
+        name=name,
+        unit=unit,
+        pit=bins.cdf(values).double().clamp(0.0, 1.0).numpy()[kept],
+        crps=bins.crps(values).double().numpy()[kept],
+        nll=-bins.log_prob(values).double().numpy()[kept],
+        groups=groups[kept],
+    )
+
+
+def compare_structures(judged: Judged, samples: Sequence[Sample]) -> Structures | None:
+    """The force error of each structure, and every score that might tell of it."""
+    groups, types = _names(samples)
+    prediction, targets = judged.prediction, judged.targets
+    atoms, owner = judged.counted_atoms, judged.graph_of_atom
+    count = len(judged.sizes)
+    per_frame = np.bincount(owner[atoms], minlength=count)
+    scores = _energy_scores(judged)
+    if prediction.forces is not None and atoms.any():
+        squares = (targets.forces.numpy() - prediction.forces.mean.numpy()) ** 2
+        counted = per_frame > 0
+        sums = np.bincount(owner[atoms], squares[atoms].sum(1), minlength=count)
+        errors = MILLI * np.sqrt(sums / np.maximum(3 * per_frame, 1))
+        scores |= _force_scores(judged, prediction.forces)
+    else:
+        counted = targets.has_energy.numpy()
+        errors = MILLI * np.abs(targets.energy.numpy() - prediction.energy.mean.numpy())
+        errors = errors / judged.sizes
+    if not counted.any():
+        return None
+    return Structures(
+        errors=errors[counted],
+        scores={name: score[counted] for name, score in scores.items()},
+        groups=groups[counted],
+        types=types[counted],
+        counted=counted,
+    )
+
+
+def _energy_scores(judged: Judged) -> dict[str, np.ndarray]:
+    prediction = judged.prediction
+    scores = {}
+    if prediction.ood is not None:
+        scores["ood"] = prediction.ood.numpy()
+    mean, std = _numpy(prediction.energy)
+    if std is not None:
+        scores["energy σ per atom"] = std / judged.sizes
+    return scores | {"predicted energy per atom": mean / judged.sizes}
+
+
+def _force_scores(judged: Judged, forces: Moments) -> dict[str, np.ndarray]:
+    owner, count = judged.graph_of_atom, len(judged.sizes)
+    lengths = forces.mean.double().square().sum(-1).numpy()
+    scores = {"predicted rms force": np.sqrt(np.bincount(owner, lengths, count) / judged.sizes)}
+    if forces.total is None:
+        return scores
+    trace = forces.total.diagonal(dim1=-2, dim2=-1).sum(-1).numpy()
+    largest = np.zeros(count)
+    np.maximum.at(largest, owner, trace)
+    return {
+        "force σ, rms of atoms": np.sqrt(np.bincount(owner, trace, count) / judged.sizes),
+        "force σ, worst atom": np.sqrt(largest),
+        **scores,
+    }

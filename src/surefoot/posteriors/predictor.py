@@ -6,59 +6,46 @@ differences between them have honest error bars.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsInt
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
-from surefoot.blocks.conditioning import States, UnknownState
-from surefoot.blocks.dense import Weights
-from surefoot.blocks.reference import Baseline
-from surefoot.blocks.repulsion import Repulsion
+from surefoot.blocks.conditioning import UnknownState
+from surefoot.blocks.dense import Weights, cast, under
 from surefoot.data.batches import EVALUATION
+from surefoot.data.convert import Sample
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
+from surefoot.histograms import join_binned, mix_histograms
 from surefoot.models import MODELS
+from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
 from surefoot.posteriors.ensemble import Ensemble
-from surefoot.posteriors.posterior import Posterior, Single
-from surefoot.potential import Evaluate, Potential, compile_potential, splined
+from surefoot.posteriors.gate import Gate, TooFewFrames, fit_gate, read_gate
+from surefoot.posteriors.gaussian import DiagonalLaplace, Ivon, Swag
+from surefoot.posteriors.last_layer import LastLayer
+from surefoot.posteriors.posterior import ClosedForm, Posterior, Single
+from surefoot.posteriors.saved import read_baseline, read_states, require_weights, say_setting
+from surefoot.posteriors.shallow import Shallow
+from surefoot.potential import (
+    Evaluate,
+    Potential,
+    compile_potential,
+    count_members,
+    shares_model,
+    splined,
+    take_members,
+)
 from surefoot.prediction import Moments, Output, Prediction, join_draws, mix
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KIND = "predictor"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Factors on every standard deviation, one per quantity, and where they come from.
-
-    Attributes:
-        energy, forces, stress: what the spread of the draws is multiplied by; None where nothing
-            was there to calibrate on, and the spread is then left as it is.
-        difference: the same for differences between energies of one composition, where errors
-            that all structures of a composition share cancel: barriers, paths, relaxations.
-        source: in words, for reports.
-    """
-
-    energy: float | None = None
-    forces: float | None = None
-    stress: float | None = None
-    difference: float | None = None
-    source: str = "not calibrated"
-
-    def describe(self) -> str:
-        """What is calibrated on what, in words."""
-        factors = {
-            name: getattr(self, name) for name in ("energy", "forces", "stress", "difference")
-        }
-        missing = [name for name, factor in factors.items() if factor is None]
-        if not missing or len(missing) == len(factors):
-            return self.source
-        return f"{self.source}; not calibrated: {', '.join(missing)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +59,7 @@ class Predictor:
         calibration: factors on the standard deviations.
         provenance: how it was made: config, hashes, versions.
         evaluate: a faster form of the potential, or None; see `compiled`.
+        gate: distance to the training data, for these draws; or None.
     """
 
     potential: Potential
@@ -80,6 +68,7 @@ class Predictor:
     calibration: Calibration
     provenance: dict[str, Any]
     evaluate: Evaluate | None = None
+    gate: Gate | None = None
 
     @property
     def cutoff(self) -> float:
@@ -89,7 +78,7 @@ class Predictor:
     @property
     def draws(self) -> int:
         """How many sets of weights a prediction mixes."""
-        return self.weights["model.embedding"].shape[0]
+        return count_members(self.weights)
 
     def __call__(
         self, graph: Graph, *, forces: bool = True, stress: bool = False, members: bool = False
@@ -105,11 +94,13 @@ class Predictor:
         edges = max(1, graph.edge_index.shape[1])
         width = max(1, (EVALUATION.edges or edges * self.draws) // edges)
         evaluate = self.evaluate or self.potential
-        outputs = [
-            evaluate(part, graph, forces=forces, stress=stress)
-            for part in _slices(self.weights, width)
-        ]
-        return _mix_outputs(outputs, self.calibration, members=members)
+        parts = _slices(self.weights, width)
+        if self.gate is not None:  # it knows the features of the first draw
+            parts[0] = parts[0] | under("gate", self.gate.tree)
+        outputs = [evaluate(part, graph, forces=forces, stress=stress) for part in parts]
+        mixed = _mix_outputs(outputs, self.calibration, members=members)
+        ood, ood_atoms = outputs[0].ood or (None, None)
+        return replace(mixed, ood=ood, ood_atoms=ood_atoms, bounds=self.calibration.bounds(graph))
 
     def require(
         self, numbers: Iterable[SupportsInt], charge: int | None, spin: int | None, place: str
@@ -148,14 +139,24 @@ class Predictor:
             "baseline": asdict(potential.baseline),
             "states": None if potential.states is None else potential.states.pairs,
             "posterior": self.posterior.name,
-            "calibration": asdict(self.calibration),
+            "calibration": self.calibration.header(),
+            "gate": None if self.gate is None else self.gate.source,
             "provenance": self.provenance,
         }
-        write_tree(path, KIND, self.posterior.tree(), header)
+        gate = {} if self.gate is None else under("gate", self.gate.tree)
+        write_tree(path, KIND, self.posterior.tree() | gate, header)
 
 
-POSTERIORS = {"single": Single, "ensemble": Ensemble}
-"""Name in a file → posterior, made from its tree."""
+POSTERIORS = {
+    "single": Single,
+    "ensemble": Ensemble,
+    "shallow": Shallow,
+    "swag": Swag,
+    "ivon": Ivon,
+    "laplace": LastLayer,
+    "laplace_diagonal": DiagonalLaplace,
+}
+"""Name in a file → posterior, which reads its tree."""
 
 
 def build_predictor(
@@ -166,6 +167,7 @@ def build_predictor(
     *,
     draws: int | None = None,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Predictor:
     """Take the draws and put the parts together.
 
@@ -176,23 +178,30 @@ def build_predictor(
         provenance: how it was made.
         draws: how many; the posterior's natural number where not set.
         seed: of the draws.
+        dtype: precision to compute in; that of the posterior where not set.
     """
-    generator = torch.Generator().manual_seed(seed)
+    weights = posterior.draws(torch.Generator().manual_seed(seed), draws)
+    weights = weights if dtype is None else cast(weights, dtype)
+    if isinstance(posterior, ClosedForm):
+        weights |= under("spread", posterior.spread())
     return Predictor(
         potential=potential,
         posterior=posterior,
-        weights=posterior.draws(generator, draws),
+        weights=weights,
         calibration=calibration,
         provenance=provenance,
     )
 
 
-def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Predictor:
+def load_predictor(
+    path: str | Path, *, dtype: torch.dtype | None = None, draws: int | None = None
+) -> Predictor:
     """Read a saved predictor; nothing in the file is executed.
 
     Args:
         path: of the file.
         dtype: precision to compute in; that of the file where not set.
+        draws: how many sets of weights a prediction mixes; the natural number where not set.
     Raises:
         RefusedFile: if the file is missing, damaged, foreign or of another kind, or if its
             weights are not those of its potential.
@@ -203,86 +212,50 @@ def load_predictor(path: str | Path, *, dtype: torch.dtype | None = None) -> Pre
         potential = Potential(
             model=MODELS[header["model"]["name"]](**header["model"]),
             head=HEADS[header["head"]["energy"]](**header["head"]),
-            baseline=_read_baseline(header["baseline"]),
-            states=_read_states(header["states"]),
+            baseline=read_baseline(header["baseline"]),
+            states=read_states(header["states"]),
         )
         posterior_type = POSTERIORS[header["posterior"]]
-        calibration = Calibration(**header["calibration"])
+        calibration = read_calibration(header["calibration"])
+        tree, gate = read_gate(tree, header["gate"])
         provenance = header["provenance"]
     except (KeyError, TypeError, ValueError) as error:
-        reason = _say_setting(error) if isinstance(error, ValidationError) else error
+        reason = say_setting(error) if isinstance(error, ValidationError) else error
         raise RefusedFile(
             f"{path}: made with parts this version of surefoot does not have ({reason})."
         ) from error
-    if dtype is not None:
-        tree = {name: value.to(dtype) for name, value in tree.items()}
-    predictor = build_predictor(potential, posterior_type(tree), calibration, provenance)
-    _require_weights(predictor, path)
-    return predictor
+    posterior = _read_posterior(posterior_type.read, tree, path)
+    predictor = build_predictor(
+        potential, posterior, calibration, provenance, draws=draws, dtype=dtype
+    )
+    require_weights(predictor.potential, predictor.weights, path)
+    return replace(predictor, gate=gate)
 
 
-def _say_setting(error: ValidationError) -> str:
-    """The first setting that is not as this version has it, on one line."""
-    problem = error.errors()[0]
-    name = ".".join([error.title, *map(str, problem["loc"])])
-    return f"{name}: {problem['msg']}, found {problem['input']!r}"
-
-
-def _require_weights(predictor: Predictor, path: Path) -> None:
-    """Refuse draws that are not weights of the potential: read as they are, some would not matter.
+def _read_posterior(read: Callable[[Weights], Posterior], tree: Weights, path: Path) -> Posterior:
+    """The posterior of a file.
 
     Raises:
-        RefusedFile: naming the first weight that is missing, left over or of another shape.
+        RefusedFile: if its tree lacks something.
     """
-    found = predictor.weights
-    fresh = predictor.potential.init(0, torch.float64)
-    for name in sorted(fresh.keys() - found.keys()):
+    try:
+        return read(tree)
+    except (KeyError, ValueError, RuntimeError) as error:
         raise RefusedFile(
-            f"{path}: the weight {name} of shape {tuple(fresh[name].shape)} is missing; the file "
-            "is of no use."
-        )
-    for name in sorted(found.keys() - fresh.keys()):
-        raise RefusedFile(
-            f"{path}: the weight {name} of shape {tuple(found[name].shape[1:])} is not one of the "
-            "potential; the file is of no use."
-        )
-    sets = tuple(found["model.embedding"].shape[:1])
-    for name in sorted(fresh):
-        shape, needed = tuple(found[name].shape), (*sets, *fresh[name].shape)
-        if shape != needed:
-            raise RefusedFile(
-                f"{path}: the weight {name} has the shape {shape}, and the potential needs "
-                f"{needed}, sets of weights first; the file is of no use."
-            )
-
-
-def _read_baseline(header: dict[str, Any]) -> Baseline:
-    return Baseline(
-        elements=tuple(header["elements"]),
-        energies=tuple(header["energies"]),
-        scale=header["scale"],
-        neighbors=header["neighbors"],
-        repulsion=_read_repulsion(header["repulsion"]),
-    )
-
-
-def _read_repulsion(header: dict[str, Any] | None) -> Repulsion | None:
-    return None if header is None else Repulsion(**{**header, "radii": tuple(header["radii"])})
-
-
-def _read_states(pairs: list[list[int]] | None) -> States | None:
-    if pairs is None:
-        return None
-    return States(tuple((int(charge), int(spin)) for charge, spin in pairs))
+            f"{path}: the tensors of its posterior are not complete ({error}); the file is of no "
+            "use."
+        ) from error
 
 
 def _slices(weights: Weights, width: int) -> list[Weights]:
-    """The draws in portions, so that memory does not grow with their number."""
-    count = next(iter(weights.values())).shape[0]
-    if width >= count:
+    """The draws in portions, so that memory does not grow with their number.
+
+    Draws that share a model are differentiated one after the other, and need no more than one.
+    """
+    count = count_members(weights)
+    if width >= count or shares_model(weights):
         return [weights]
-    starts = range(0, count, width)
-    return [{name: value[at : at + width] for name, value in weights.items()} for at in starts]
+    return [take_members(weights, slice(at, at + width)) for at in range(0, count, width)]
 
 
 def _mix_outputs(
@@ -291,6 +264,11 @@ def _mix_outputs(
     energies = join_draws([output.energy for output in outputs])
     energy = mix(energies)
     draws = energies.mean
+    factor = outputs[0].energy_factor
+    if factor is None:
+        factor = _factor(draws, energy.mean)
+    elif energy.residual is None:
+        energy = replace(energy, epistemic=factor.detach().square().sum(-1))
     all_forces = [output.forces for output in outputs if output.forces is not None]
     all_stress = [output.stress for output in outputs if output.stress is not None]
     forces = stress = forces_draws = stress_draws = None
@@ -309,16 +287,16 @@ def _mix_outputs(
         energy_draws=draws,
         forces_draws=forces_draws,
         stress_draws=stress_draws,
-        energy_factor=_factor(draws, energy.mean, calibration.difference or 1.0),
+        energy_factor=None if factor is None else factor.detach() * (calibration.difference or 1.0),
+        energy_bins=mix_histograms([output.energy for output in outputs]),
+        error_bins=mix_histograms(all_forces),
     )
 
 
-def _factor(draws: Tensor, mean: Tensor, factor: float) -> Tensor | None:
-    """The z (graphs, draws) with z_a · z_b = factor² Σ_d (E_da − E_a)(E_db − E_b) / (draws − 1)."""
+def _factor(draws: Tensor, mean: Tensor) -> Tensor | None:
+    """The z (graphs, draws) with z_a · z_b = Σ_d (E_da − E_a)(E_db − E_b) / (draws − 1)."""
     count = draws.shape[0]
-    if count < 2:
-        return None
-    return factor * ((draws - mean) / (count - 1) ** 0.5).T
+    return None if count < 2 else ((draws - mean) / (count - 1) ** 0.5).T
 
 
 def compiled(predictor: Predictor) -> Predictor:
@@ -340,6 +318,22 @@ def recalibrated(predictor: Predictor, calibration: Calibration) -> Predictor:
     return replace(predictor, calibration=calibration)
 
 
+def with_gate(
+    predictor: Predictor, samples: Sequence[Sample], aside: Bool[np.ndarray, " samples"]
+) -> Predictor:
+    """The same predictor with a gate; without one where too few frames are set aside.
+
+    Args:
+        predictor: whose first draw has learnt from nothing that is set aside.
+        samples: training frames and frames set aside.
+        aside: which are set aside.
+    """
+    try:
+        return replace(predictor, gate=fit_gate(predictor, samples, aside))
+    except TooFewFrames:
+        return replace(predictor, gate=None)
+
+
 def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present, dim=axis) if present else None
@@ -352,10 +346,14 @@ def join_predictions(parts: Sequence[Prediction]) -> Prediction:
         forces=_join_optional([part.forces for part in parts]),
         stress=_join_optional([part.stress for part in parts]),
         ood=_joined([part.ood for part in parts], 0),
+        ood_atoms=_joined([part.ood_atoms for part in parts], 0),
         energy_draws=_joined([part.energy_draws for part in parts], 1),
         forces_draws=_joined([part.forces_draws for part in parts], 1),
         stress_draws=_joined([part.stress_draws for part in parts], 1),
         energy_factor=_joined([part.energy_factor for part in parts], 0),
+        energy_bins=join_binned([part.energy_bins for part in parts]),
+        error_bins=join_binned([part.error_bins for part in parts]),
+        bounds=join_bounds([part.bounds for part in parts]),
     )
 
 

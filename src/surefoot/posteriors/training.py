@@ -11,7 +11,7 @@ import json
 import platform
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from jaxtyping import Bool
 
 from surefoot import __version__
 from surefoot.blocks.conditioning import Conditioning, find_states
+from surefoot.blocks.dense import Weights
 from surefoot.blocks.native import describe_form
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, number_groups, to_samples
@@ -33,14 +34,18 @@ from surefoot.heads import Head
 from surefoot.models import Model
 from surefoot.posteriors.calibrate import calibrate
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
-from surefoot.posteriors.posterior import Posterior, Single
+from surefoot.posteriors.measure import lay_bins
+from surefoot.posteriors.posterior import Method, Posterior, Single
 from surefoot.posteriors.predictor import (
     Calibration,
     Predictor,
     build_predictor,
     recalibrated,
+    with_gate,
 )
-from surefoot.potential import Potential
+from surefoot.posteriors.shallow import Shallow
+from surefoot.posteriors.start import StartSettings, adopt, begin, load_foundation
+from surefoot.potential import Potential, shares_model, stacks_model
 from surefoot.train.checkpoint import (
     digest,
     read_tree,
@@ -49,7 +54,7 @@ from surefoot.train.checkpoint import (
     write_tree,
 )
 from surefoot.train.fit import Roles, Task, TrainSettings, compiles
-from surefoot.train.loss import LossSettings
+from surefoot.train.loss import LossSettings, require_rules
 from surefoot.train.state import State, fresh_state, restore_state
 
 KIND = "checkpoint"
@@ -64,7 +69,8 @@ class Parts:
     conditioning: Conditioning = Conditioning()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
-    posterior: EnsembleSettings = EnsembleSettings()
+    posterior: Method = EnsembleSettings()
+    start: StartSettings = StartSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,7 @@ class Plan:
         task: what `fit` needs.
         statistics: measured on the training split.
         unseen: (members, samples) which member never learns from which sample.
+        learned: the weights before the first step that move; the others are the task's.
         provenance: config, hashes and versions, kept in every file of the run.
     """
 
@@ -83,6 +90,7 @@ class Plan:
     task: Task
     statistics: Statistics
     unseen: Bool[np.ndarray, "members samples"]
+    learned: Weights
     provenance: dict[str, Any]
 
 
@@ -105,37 +113,73 @@ def plan_training(
             split holds, or settings that look at validations where there are none.
     """
     _require_labels(splits, parts.loss)
+    require_rules(parts.loss, parts.head, parts.train.epochs)
     unseen = _leave_out(splits, parts)
     _require_judges(unseen, parts.train)
-    statistics = measure(splits.train + splits.isolated, references)
     groups = number_groups(splits.train + splits.valid)
     samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
-    baseline = _to_baseline(statistics, samples[: len(splits.train)], parts.model.cutoff)
-    states = None
-    if parts.conditioning.name == "charge_spin":
-        states = find_states(sample.graph for sample in samples[: len(splits.train)])
-    for frame in splits.valid:
-        baseline.require(frame.atoms.numbers, frame.place)
-        if states is not None:
-            states.require(frame.charge, frame.spin, frame.place)
+    statistics, potential, foundation = _find_potential(splits, samples, parts, references)
+    parts = replace(parts, head=potential.head)
+    method, settings = parts.posterior, parts.train
+    fitting = method.fitting(len(splits.train), settings, parts.loss)
+    beginning = begin(
+        potential, method, fitting, parts.start, foundation, settings.seed, settings.dtype
+    )
     task = Task(
-        potential=Potential(model=parts.model, head=parts.head, baseline=baseline, states=states),
+        potential=potential,
         loss=parts.loss,
-        settings=parts.train,
+        settings=settings,
         samples=samples,
         roles=_roles(unseen),
+        fixed=beginning.fixed,
+        joint=fitting.joint,
+        step=fitting.step,
+        tail=fitting.tail,
+        collect=fitting.collect,
     )
     return Plan(
         parts=parts,
         task=task,
         statistics=statistics,
         unseen=unseen,
+        learned=beginning.learned,
         provenance={
             **(provenance or {}),
             "states": _stated(splits.train),
             "versions": _versions(),
         },
     )
+
+
+def _find_potential(
+    splits: Splits, samples: Sequence[Sample], parts: Parts, references: References
+) -> tuple[Statistics, Potential, Predictor | None]:
+    """What is measured, the potential, and what it starts from."""
+    foundation = load_foundation(parts.start)
+    learnt = samples[: len(splits.train)]
+    if foundation is not None:
+        file = str(parts.start.potential)
+        potential = adopt(foundation, parts.model, parts.head, parts.conditioning, file)
+        known = potential.baseline
+        statistics = Statistics(
+            elements=known.elements, energies=known.energies, source=file, scale=known.scale
+        )
+    else:
+        statistics = measure(splits.train + splits.isolated, references)
+        potential = Potential(
+            model=parts.model,
+            head=parts.head,
+            baseline=_to_baseline(statistics, learnt, parts.model.cutoff),
+            states=find_states(sample.graph for sample in learnt)
+            if parts.conditioning.name == "charge_spin"
+            else None,
+        )
+    for frame in splits.valid if foundation is None else splits.train + splits.valid:
+        potential.baseline.require(frame.atoms.numbers, frame.place)
+        if potential.states is not None:
+            potential.states.require(frame.charge, frame.spin, frame.place)
+    head = lay_bins(potential.head, potential.baseline, learnt, foundation)
+    return statistics, replace(potential, head=head), foundation
 
 
 def _leave_out(splits: Splits, parts: Parts) -> Bool[np.ndarray, "members samples"]:
@@ -224,13 +268,10 @@ def _versions() -> dict[str, str]:
 
 
 def start(plan: Plan) -> State:
-    """The state before the first step; member m begins from seed + m."""
-    settings = plan.parts.train
-    potential = plan.task.potential
-    if plan.parts.posterior.members == 1:
-        return fresh_state(potential.init(settings.seed, settings.dtype))
-    members = plan.parts.posterior.members
-    return fresh_state(potential.init_members(settings.seed, members, settings.dtype))
+    """The state before the first step."""
+    members = () if plan.task.joint else plan.task.roles.learn.shape[:-1]
+    moments = plan.task.mover.fresh(plan.learned)
+    return fresh_state(plan.learned, members=tuple(members), moments=moments)
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
@@ -239,7 +280,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
     train = parts.train.model_dump(exclude={"epochs", "compile"})
     # A cosine looks at the end, and so does the last validation where it is an extra one.
     extra = parts.train.epochs % parts.train.validate_every
-    if parts.train.schedule.name == "cosine" or extra:
+    if parts.train.schedule.name == "cosine" or extra or plan.task.tail is not None:
         train["epochs"] = parts.train.epochs
     # Kernels and the plain form round differently, and so do compiled steps.
     form = {"computed_by": describe_form(parts.train.dtype)} if parts.model.native else {}
@@ -252,11 +293,20 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "loss": parts.loss.model_dump(),
         "train": train,
         "posterior": parts.posterior.model_dump(),
+        "start": _origin(plan),
         "files": plan.provenance.get("files", {}),
         "data": plan.provenance.get("config", {}).get("data", {}),
         "versions": plan.provenance["versions"],
         "threads": torch.get_num_threads(),
     }
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    """The weights a run began from, where they are not fresh."""
+    start = plan.parts.start
+    if start.potential is None:
+        return {}
+    return {"learn": start.learn, "weights": digest(plan.learned), "kept": digest(plan.task.fixed)}
 
 
 def fingerprint(plan: Plan, state: State) -> str:
@@ -303,9 +353,33 @@ def load_checkpoint(path: Path, plan: Plan, processes: int = 1) -> State:
 
 
 def to_predictor(plan: Plan, state: State) -> Predictor:
-    """The best weights so far as a Predictor, not calibrated."""
-    single = plan.parts.posterior.members == 1
-    posterior: Posterior = Single(state.best) if single else Ensemble(state.best)
+    """The best weights so far as a Predictor, not calibrated, without the spread of the end."""
+    weights = plan.task.fixed | state.best
+    kind = Shallow if shares_model(weights) else Ensemble if stacks_model(weights) else Single
+    return _build(plan, state, kind(weights))
+
+
+def finish(plan: Plan, state: State) -> tuple[Predictor, dict[str, Factor]]:
+    """The calibrated Predictor of a finished run, and how each factor was found."""
+    predictor = _build(plan, state, plan.parts.posterior.posterior(plan.task, state))
+    unseen = plan.unseen
+    if not isinstance(predictor.posterior, Ensemble):
+        # What all draws share has seen every training frame.
+        unseen = np.asarray(unseen.all(0))[None]
+    predictor = _give_gate(plan, predictor, unseen[0])
+    calibration, factors = calibrate(predictor, plan.task.samples, unseen)
+    return recalibrated(predictor, calibration), factors
+
+
+def _give_gate(plan: Plan, predictor: Predictor, aside: Bool[np.ndarray, " samples"]) -> Predictor:
+    """The gate of the potential whose model it still is, else one of this run's frames."""
+    foundation = load_foundation(plan.parts.start)
+    if foundation is None or foundation.gate is None or plan.parts.start.learn == "everything":
+        return with_gate(predictor, plan.task.samples, aside)
+    return replace(predictor, gate=foundation.gate)
+
+
+def _build(plan: Plan, state: State, posterior: Posterior) -> Predictor:
     provenance = {
         **plan.provenance,
         "references": plan.statistics.source,
@@ -313,13 +387,6 @@ def to_predictor(plan: Plan, state: State) -> Predictor:
         "threads": torch.get_num_threads(),
     }
     return build_predictor(plan.task.potential, posterior, Calibration(), provenance)
-
-
-def finish(plan: Plan, state: State) -> tuple[Predictor, dict[str, Factor]]:
-    """The calibrated Predictor of a finished run, and how each factor was found."""
-    predictor = to_predictor(plan, state)
-    calibration, factors = calibrate(predictor, plan.task.samples, plan.unseen)
-    return recalibrated(predictor, calibration), factors
 
 
 def write_log(path: Path, history: Sequence[dict[str, float]]) -> None:

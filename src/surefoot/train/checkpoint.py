@@ -22,7 +22,7 @@ from torch import Tensor
 
 Tree = dict[str, Tensor]
 METADATA = "surefoot"
-FORMAT = 2
+FORMAT = 3
 
 
 def _add_states_and_repulsion(header: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,19 @@ def _add_states_and_repulsion(header: dict[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_states_and_repulsion}
+def _add_gate_and_levels(header: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 knew neither a gate nor intervals that are not those of a normal."""
+    upgraded = {**header, "format": 3}
+    if header["kind"] == "predictor":
+        upgraded["gate"] = None
+        upgraded["calibration"] = {**header["calibration"], "levels": {}}
+    return upgraded
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _add_states_and_repulsion,
+    2: _add_gate_and_levels,
+}
 """Header of format n → header of format n + 1, so that old files keep loading."""
 
 

@@ -208,7 +208,7 @@ def take_part(
     )
 
 
-def batch_gradients(
+def batch_gradients(  # noqa: PLR0913, PLR0917 - those of the step, the team and the samples
     team: Team,
     gradients_of: Gradients,
     potential: Potential,
@@ -217,6 +217,7 @@ def batch_gradients(
     samples: Sequence[Sample],
     indices: np.ndarray,
     importance: Float[Tensor, "*members graphs"],
+    fixed: Weights | None = None,
 ) -> tuple[dict[str, Tensor], Weights]:
     """Loss terms and gradients of a whole batch, the same bits in every process.
 
@@ -229,6 +230,7 @@ def batch_gradients(
         samples: all samples.
         indices: those of the batch.
         importance: (members, graphs of the batch).
+        fixed: weights that are not learned.
     """
     part = take_part(team, samples, indices, importance)
     if part is None:
@@ -239,8 +241,10 @@ def batch_gradients(
     else:
         inputs = (weights, part.batch.graph, part.batch.targets, part.importance)
         if part.counts is None:
-            return gradients_of(potential, settings, *inputs)
-        terms, gradients = gradients_of(potential, settings, *inputs, counts=part.counts)
+            return gradients_of(potential, settings, *inputs, fixed=fixed)
+        terms, gradients = gradients_of(
+            potential, settings, *inputs, counts=part.counts, fixed=fixed
+        )
     # Without a part there is no telling in which precision others found their terms.
     terms = {name: term.double() for name, term in terms.items()}
     return add_up(team, terms), add_up(team, gradients)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -20,13 +20,14 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, field_validator
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from surefoot.blocks.dense import Weights
 from surefoot.data.batches import BatchLimits, order_of_epoch, plan_batches
 from surefoot.data.convert import Sample
+from surefoot.graph import Memory
 from surefoot.potential import Potential
 from surefoot.settings import Settings
+from surefoot.train.adamw import AdamW, Step
 from surefoot.train.distributed import (
     ALONE,
     Team,
@@ -35,20 +36,16 @@ from surefoot.train.distributed import (
     require_same_state,
 )
 from surefoot.train.loss import LossSettings
-from surefoot.train.schedule import ScheduleSettings, observe, rate_share
+from surefoot.train.schedule import Plateau, ScheduleSettings, Tail, observe, rate_share
 from surefoot.train.state import State
 from surefoot.train.step import (
     Gradients,
-    clip_gradients,
     compile_gradients,
     loss_gradients,
     shared_gradients,
-    usual_norm,
 )
 from surefoot.train.validate import judge
 
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
 WORTH_COMPILING = 10_000  # steps; each gains some ten milliseconds or more
 
 
@@ -79,6 +76,11 @@ class TrainSettings(Settings):
         default="auto",
         description="compile the training step, which takes a minute or two and halves its time; "
         f"auto does so from {WORTH_COMPILING} steps on",
+    )
+    memory: Memory = Field(
+        default="keep",
+        description="the radial weights of all pairs of a batch are kept for the derivatives, or, "
+        "with recompute, made anew for some pairs at a time: less memory, more time (MACE, RACE)",
     )
     seed: int = Field(default=0, ge=0, description="of weights and data order")
     threads: int | None = Field(default=None, ge=1, description="of torch; all where not set")
@@ -111,13 +113,40 @@ class Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is fitted to what: constant over a run."""
+    """What is fitted to what: constant over a run.
+
+    Attributes:
+        potential: without weights.
+        loss: what is made small.
+        settings: how long and how fast.
+        samples: of the training and validation splits.
+        roles: who learns from which.
+        fixed: weights that are not learned; with those of the state they are all there are.
+        joint: whether members share some weights, so that they are clipped and kept as one.
+        step: what moves the weights; AdamW by the settings where not given.
+        tail: the end of the run at a constant rate, if any.
+        collect: called with the state after every epoch, before other observers, if anything is
+            gathered for a posterior.
+    """
 
     potential: Potential
     loss: LossSettings
     settings: TrainSettings
     samples: Sequence[Sample]
     roles: Roles
+    fixed: Weights = field(default_factory=dict)
+    joint: bool = False
+    step: Step | None = None
+    tail: Tail | None = None
+    collect: Callable[[State], None] | None = None
+
+    @property
+    def mover(self) -> Step:
+        """What moves the weights."""
+        settings = self.settings
+        return self.step or AdamW(
+            weight_decay=settings.weight_decay, amsgrad=settings.amsgrad, clip=settings.clip
+        )
 
 
 Observer = Callable[[State], None]
@@ -149,17 +178,21 @@ def fit(
     """
     settings = task.settings
     require_graphs(team, settings.batch)
-    workers = min(workers, math.prod(task.roles.learn.shape[:-1]))
+    if not state.weights:
+        return True
+    workers = 1 if task.joint else min(workers, math.prod(task.roles.learn.shape[:-1]))
     with ThreadPoolExecutor(workers) as threads:
-        step: Gradients = loss_gradients
+        step: Gradients = partial(loss_gradients, memory=settings.memory)
         if compiles(task):
-            step = compile_gradients(task.potential, task.loss)
+            step = compile_gradients(task.potential, settings.memory)
         if workers > 1:
             step = partial(shared_gradients, step, threads, workers)
         gradients = partial(batch_gradients, team, step)
         while state.epoch < settings.epochs and not _exhausted(state, settings):
             if not _run_epoch(task, state, gradients, stop, team):
                 return False
+            if task.collect is not None:
+                task.collect(state)
             require_same_state(team, state)
             for observe_state in observers:
                 observe_state(state)
@@ -213,53 +246,39 @@ def _advance(
 ) -> None:
     """One optimiser step on one batch."""
     settings = task.settings
+    loss = task.loss.in_epoch(state.epoch)
     importance = task.roles.learn[..., torch.as_tensor(indices)]
-    terms, gradients = gradients_of(
-        task.potential, task.loss, state.weights, task.samples, indices, importance
-    )
-    if not bool(torch.isfinite(terms["total"]).all()):
-        raise FloatingPointError(
-            f"the loss is not a number in step {state.step + 1}; lower `train: {{learning_rate}}` "
-            "or look at the data with `surefoot check`. The weights before this step are unharmed."
+
+    def gradient(weights: Weights) -> tuple[dict[str, Tensor], Weights]:
+        terms, gradients = gradients_of(
+            task.potential, loss, weights, task.samples, indices, importance, task.fixed
         )
-    stacked = importance.dim() == 2
-    squares = state.moments["exp_avg_sq"]
-    usual = usual_norm(squares, state.step, BETAS[1], stacked=stacked)
-    gradients = clip_gradients(gradients, usual, settings.clip, stacked=stacked)
+        _require_finite(terms["total"], state.step)
+        return terms, gradients
+
     steps = settings.epochs * batches
-    share = rate_share(state.step, steps, state.plateau, settings.schedule)
-    _move_weights(state, gradients, settings, settings.learning_rate * share, stacked=stacked)
+    share = rate_share(state.step, steps, state.plateau, settings.schedule, task.tail, state.began)
+    stacked = importance.dim() == 2 and not task.joint
+    terms = task.mover(state, gradient, settings.learning_rate * share, stacked=stacked)
     state.step += 1
     state.batch += 1
+    _average(state, settings.average)
     for name, term in terms.items():
         state.sums[name] = state.sums.get(name, torch.zeros_like(term)) + term
 
 
-def _move_weights(
-    state: State, gradients: Weights, settings: TrainSettings, rate: float, *, stacked: bool
-) -> None:
-    """AdamW with AMSGrad on the tree, then the running average."""
-    for decayed in (True, False):
-        names = [n for n, v in state.weights.items() if (v.dim() - stacked >= 2) is decayed]
-        values = [state.weights[name].detach() for name in names]
-        steps = [torch.tensor(float(state.step)) for _ in names]
-        adamw(
-            values,
-            [gradients[name] for name in names],
-            [state.moments["exp_avg"][name] for name in names],
-            [state.moments["exp_avg_sq"][name] for name in names],
-            [state.moments["max_exp_avg_sq"][name] for name in names],
-            steps,
-            amsgrad=settings.amsgrad,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=rate,
-            weight_decay=settings.weight_decay if decayed else 0.0,
-            eps=EPSILON,
-            maximize=False,
+def _require_finite(loss: Tensor, step: int) -> None:
+    if not bool(torch.isfinite(loss).all()):
+        raise FloatingPointError(
+            f"the loss is not a number in step {step + 1}; lower `train: {{learning_rate}}` "
+            "or look at the data with `surefoot check`. The weights before this step are unharmed."
         )
+
+
+def _average(state: State, longest: float) -> None:
+    """The running average after a step."""
     # Early averages forget their random start: the decay grows to its set value.
-    decay = min(settings.average, (1 + state.step) / (10 + state.step))
+    decay = min(longest, state.step / (9 + state.step))
     names = list(state.weights)
     torch._foreach_lerp_(
         [state.averages[name] for name in names],
@@ -272,6 +291,7 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float, team: T
     """Validate, keep the best, move the schedule, write the record of the epoch."""
     settings = task.settings
     losses = {name: float(total.mean()) / batches for name, total in state.sums.items()}
+    loss = task.loss.in_epoch(state.epoch)
     state.epoch += 1
     state.batch = 0
     state.sums = {}
@@ -280,12 +300,17 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float, team: T
     last = state.epoch == settings.epochs
     if state.epoch % settings.validate_every == 0 or last:
         verdict = judge(
-            task.potential, task.loss, state.averages, task.samples, task.roles.judge, team
+            task.potential,
+            loss.for_validation(),
+            task.fixed | state.averages,
+            task.samples,
+            task.roles.judge,
+            team,
         )
         if verdict is None:
             state.best = {name: value.clone() for name, value in state.averages.items()}
         else:
-            _keep_best(state, verdict.scores)
+            _keep_best(state, verdict.scores.mean() if task.joint else verdict.scores)
             mean = float(verdict.scores.mean())
             state.plateau = observe(state.plateau, mean, settings.schedule)
             record |= {"valid_total": mean} | verdict.errors
@@ -295,6 +320,16 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float, team: T
             "`train: {learning_rate}` or look at the data with `surefoot check`."
         )
     state.history.append(record)
+    if task.loss.in_epoch(state.epoch) != loss:
+        _begin_anew(task, state)
+
+
+def _begin_anew(task: Task, state: State) -> None:
+    """Another loss follows: what was learned of the slopes and scores of the last is forgotten."""
+    state.best_scores = torch.full_like(state.best_scores, torch.inf)
+    state.plateau = Plateau()
+    state.moments = task.mover.fresh(state.weights)
+    state.began = state.step
 
 
 def _keep_best(state: State, scores: Float[Tensor, "*members"]) -> None:

@@ -10,24 +10,55 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from surefoot.distributions import SCORES, Distribution, Rule
 from surefoot.graph import Graph, Targets
+from surefoot.heads import Head
 from surefoot.prediction import Output
 from surefoot.settings import Settings
+
+
+class Warmup(Settings):
+    """Squared errors before the loss itself, for heads that judge, with weights of their own."""
+
+    epochs: int = Field(default=0, ge=0, description="with squared errors; 0 for none")
+    energy: float = Field(default=1.0, ge=0, description="weight of the energy meanwhile")
+    forces: float = Field(default=1.0, ge=0, description="weight of the forces meanwhile")
+    stress: float = Field(default=0.0, ge=0, description="weight of the stress meanwhile")
 
 
 class LossSettings(Settings):
     """L = w_E ⟨score(E / N^p)⟩ + w_F ⟨score(F)⟩ + w_S ⟨score(σ)⟩.
 
-    Means run over labelled graphs, labelled force components (atoms for the norm) and labelled
-    stress components. Energies count in eV per atom to the power p, forces in eV/Å, stress in
-    eV/Å³.
+    Means run over labelled graphs, labelled force components (atoms for the norm and for
+    densities) and labelled stress components. Energies count in eV per atom to the power p,
+    forces in eV/Å, stress in eV/Å³.
+
+    With the rule nll for both it is the joint energy-force likelihood NLL_JEF (Willow et al.,
+    arXiv:2510.03046),
+
+        L = w_E ⟨−ln N(E | μ_E, σ_E²)⟩ + w_F ⟨−ln N(F_i | μ_i, Σ_i)⟩
+
+    It is tempered: a likelihood of all labels would count each of the N atoms of a structure as it
+    counts its energy (w_F = N w_E), and here both are means. Differs: the paper weighs the residual
+    alone and not the determinant (`weighting: residual`), so that its σ come out √w too large;
+    here σ is right whatever the weights.
     """
 
     energy: float = Field(default=1.0, ge=0, description="weight of the energy per atom")
     forces: float = Field(default=1.0, ge=0, description="weight of the forces")
     stress: float = Field(default=0.0, ge=0, description="weight of the stress")
-    energy_rule: Literal["squared", "absolute", "huber"] = "squared"
-    forces_rule: Literal["squared", "absolute", "huber", "norm"] = "squared"
+    energy_rule: Literal["squared", "absolute", "huber", "nll", "beta_nll", "cross_entropy"] = (
+        Field(
+            default="squared",
+            description="nll and beta_nll need variances, cross_entropy histograms",
+        )
+    )
+    forces_rule: Literal[
+        "squared", "absolute", "huber", "norm", "nll", "beta_nll", "cross_entropy"
+    ] = Field(
+        default="squared",
+        description="nll and beta_nll need variances, cross_entropy histograms",
+    )
     stress_rule: Literal["squared", "absolute", "huber"] = "squared"
     energy_power: float = Field(
         default=1.0,
@@ -35,6 +66,12 @@ class LossSettings(Settings):
         le=1,
         description="p: 1 divides the energy error by the atoms, 0 leaves it whole",
     )
+    weighting: Literal["likelihood", "residual"] = Field(
+        default="likelihood",
+        description="what the weight of a nll multiplies; residual: all but the determinant, which "
+        "makes σ too large by the root of the weight",
+    )
+    warmup: Warmup = Warmup()
 
     @model_validator(mode="after")
     def _learns_something(self) -> LossSettings:
@@ -43,7 +80,70 @@ class LossSettings(Settings):
                 "the weights of energy, forces and stress are all 0, so nothing would be learned; "
                 "set at least one"
             )
+        warm = self.warmup
+        if warm.epochs and warm.energy == warm.forces == warm.stress == 0:
+            raise ValueError(
+                "the weights of the warm-up are all 0, so nothing would be learned in it; set at "
+                "least one of `warmup: {energy, forces, stress}`"
+            )
+        if self.weighting == "residual" and "nll" not in (self.energy_rule, self.forces_rule):
+            raise ValueError(
+                "weighting: residual is one of likelihoods, and no rule is nll; set "
+                "`energy_rule: nll` or `forces_rule: nll`, or leave weighting out"
+            )
         return self
+
+    def in_epoch(self, epoch: int) -> LossSettings:
+        """The loss of an epoch, counted from 0: squared errors in the warm-up, then itself."""
+        warm = self.warmup
+        if epoch >= warm.epochs:
+            return self if warm.epochs == 0 else self.model_copy(update={"warmup": Warmup()})
+        return LossSettings(
+            energy=warm.energy,
+            forces=warm.forces,
+            stress=warm.stress,
+            energy_power=self.energy_power,
+        )
+
+    def for_validation(self) -> LossSettings:
+        """The same with scores that are lowest where the prediction is true, to choose by."""
+        rules = {
+            name: "nll"
+            for name in ("energy_rule", "forces_rule")
+            if getattr(self, name) == "beta_nll"
+        }
+        return self.model_copy(update=rules) if rules else self
+
+
+def require_rules(settings: LossSettings, head: Head, epochs: int) -> None:
+    """Refuse a loss from which a head would not learn all of its weights.
+
+    Args:
+        settings: the loss.
+        head: the head.
+        epochs: of the training.
+    Raises:
+        ValueError: naming the rule and those that will do, or a warm-up without an end.
+    """
+    if settings.warmup.epochs >= epochs:
+        raise ValueError(
+            f"loss: {{warmup: {{epochs: {settings.warmup.epochs}}}}} leaves none of the {epochs} "
+            "epochs of training to the loss itself; make it shorter."
+        )
+    for name, rules in head.rules.items():
+        rule, allowed = getattr(settings, f"{name}_rule"), ", ".join(rules)
+        judged = not set(rules) & set(SCORES)
+        if getattr(settings, name) > 0 and rule not in rules:
+            why = "would leave its error bars at their first guess" if judged else "needs another"
+            raise ValueError(
+                f"loss: {{{name}_rule: {rule}}} does not go with head: {{energy: {head.energy}}}, "
+                f"it {why}; set {name}_rule to {allowed}, or choose another head."
+            )
+        if getattr(settings, name) == 0 and judged:
+            raise ValueError(
+                f"loss: {{{name}: 0}} would leave the error bars of head: {{energy: "
+                f"{head.energy}}} at their first guess; give {name} a weight, or choose another."
+            )
 
 
 def label_weights(
@@ -82,7 +182,7 @@ def loss_terms(
         output: of one set of weights or of stacked members.
         graph: the batch.
         targets: its labels.
-        settings: rules and the power of N.
+        settings: rules, weighting and the power of N.
         importance: weight of each graph for each member; 0 leaves it out.
         counts: what the mean of each name is divided by, the sum of `label_weights`, where this is
             a part of a batch and the terms of all parts are to add up to those of the whole; of
@@ -95,14 +195,12 @@ def loss_terms(
     terms = {}
     if settings.energy > 0:
         size = graph.atom_counts.to(torch.float64) ** settings.energy_power
-        score = output.energy.affine(1 / size, 0.0).score(
-            targets.energy / size, settings.energy_rule
-        )
+        energy = output.energy.affine(1 / size, 0.0)
+        score = _score(energy, targets.energy / size, settings, "energy")
         terms["energy"] = _mean(score, weights["energy"], counts["energy"])
     if settings.forces > 0 and output.forces is not None:
-        score = output.forces.score(
-            targets.forces.to(output.forces.mean.dtype), settings.forces_rule
-        )
+        forces = targets.forces.to(output.forces.mean.dtype)
+        score = _score(output.forces, forces, settings, "forces")
         terms["forces"] = _mean(score, weights["forces"], counts["forces"])
     if settings.stress > 0 and output.stress is not None:
         score = output.stress.score(
@@ -120,6 +218,21 @@ def total_loss(
     """The weighted sum of the terms."""
     weighted = [getattr(settings, name) * term for name, term in terms.items()]
     return torch.stack(weighted).sum(0)
+
+
+def _score(
+    distribution: Distribution,
+    target: Tensor,
+    settings: LossSettings,
+    name: Literal["energy", "forces"],
+) -> Tensor:
+    """The score of each label, such that its weight is what `weighting` says."""
+    rule: Rule = settings.energy_rule if name == "energy" else settings.forces_rule
+    if rule != "nll" or settings.weighting == "likelihood":
+        return distribution.score(target, rule)
+    residual = distribution.score(target, "mahalanobis")
+    determinant = distribution.score(target, "log_determinant")
+    return 0.5 * (residual + determinant / getattr(settings, name))
 
 
 def _mean(score: Tensor, weight: Tensor, count: Tensor) -> Tensor:

@@ -44,6 +44,19 @@ class Plateau:
     waited: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """The end of a run, in which the rate does not move: what collects weights needs it.
+
+    Attributes:
+        begin: share of the steps after which it begins; the schedule is over by then.
+        share: the rate as a share of the first.
+    """
+
+    begin: float
+    share: float
+
+
 def observe(plateau: Plateau, loss: float, settings: ScheduleSettings) -> Plateau:
     """The memory after a validation: the share falls when there was no gain for long enough."""
     if loss < plateau.best:
@@ -55,7 +68,14 @@ def observe(plateau: Plateau, loss: float, settings: ScheduleSettings) -> Platea
     return plateau
 
 
-def rate_share(step: int, steps: int, plateau: Plateau, settings: ScheduleSettings) -> float:
+def rate_share(
+    step: int,
+    steps: int,
+    plateau: Plateau,
+    settings: ScheduleSettings,
+    tail: Tail | None = None,
+    began: int = 0,
+) -> float:
     """The learning rate of a step as a share of the first.
 
     Args:
@@ -63,8 +83,14 @@ def rate_share(step: int, steps: int, plateau: Plateau, settings: ScheduleSettin
         steps: how many there will be.
         plateau: memory of the validations.
         settings: the schedule.
+        tail: what comes after it, if anything.
+        began: step from which the warm-up counts.
     """
-    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if tail is not None:
+        if step >= tail.begin * steps:
+            return tail.share
+        steps = max(1, round(tail.begin * steps))
+    warm = min(1.0, (step - began + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     if settings.name == "cosine":
         progress = min(1.0, step / max(1, steps))
         wave = 0.5 * (1 + math.cos(math.pi * progress))

@@ -23,8 +23,10 @@ class State:
         averages: running average of the weights: what is judged and kept.
         best: the averages at each member's best validation.
         best_scores: (members) validation loss of `best`.
-        moments: per kind of AdamW moment a tree like the weights.
+        moments: per kind of the optimiser's moments a tree like the weights.
+        collected: what an observer gathers over the epochs, such as the moments of SWAG.
         step: optimiser steps taken.
+        began: steps taken when the moments began; a change of the loss begins them anew.
         epoch: epochs finished.
         batch: batches of the running epoch that are done.
         sums: (terms, members) sums of the running epoch's loss terms.
@@ -38,16 +40,19 @@ class State:
     best_scores: Tensor
     moments: dict[str, Weights]
     step: int = 0
+    began: int = 0
     epoch: int = 0
     batch: int = 0
     sums: Weights = field(default_factory=dict)
     plateau: Plateau = field(default_factory=Plateau)
     history: list[dict[str, float]] = field(default_factory=list)
+    collected: Weights = field(default_factory=dict)
 
     def tree(self) -> Weights:
         """All tensors under dotted names."""
         tree = under("weights", self.weights) | under("averages", self.averages)
         tree |= under("best", self.best) | under("sums", self.sums)
+        tree |= under("collected", self.collected)
         for kind, moment in self.moments.items():
             tree |= under(f"moments.{kind}", moment)
         tree["best_scores"] = self.best_scores
@@ -59,6 +64,7 @@ class State:
         best = None if plateau.best == float("inf") else plateau.best
         return {
             "step": self.step,
+            "began": self.began,
             "epoch": self.epoch,
             "batch": self.batch,
             "plateau": asdict(plateau) | {"best": best},
@@ -66,20 +72,31 @@ class State:
         }
 
 
-def fresh_state(weights: Weights) -> State:
+def fresh_state(
+    weights: Weights,
+    *,
+    members: tuple[int, ...] | None = None,
+    moments: dict[str, Weights] | None = None,
+) -> State:
     """The state before the first step.
 
     Args:
-        weights: of one set or of stacked members.
+        weights: of one set or of stacked members; only what is learned.
+        members: shape of the member axis of the scores; that of the table of elements where not
+            given.
+        moments: of the optimiser; zeros of AdamW where not given.
     """
-    table = weights["model.embedding"]
-    members = table.shape[:1] if table.dim() == 3 else ()
+    shape = members
+    if shape is None:
+        table = weights["model.embedding"]
+        shape = tuple(table.shape[:1]) if table.dim() == 3 else ()
     return State(
         weights=_copy(weights),
         averages=_copy(weights),
         best=_copy(weights),
-        best_scores=torch.full(members, torch.inf, dtype=torch.float64),
-        moments={
+        best_scores=torch.full(shape, torch.inf, dtype=torch.float64),
+        moments=moments
+        or {
             kind: {name: torch.zeros_like(value) for name, value in weights.items()}
             for kind in MOMENTS
         },
@@ -90,18 +107,21 @@ def restore_state(tree: Weights, header: dict[str, Any]) -> State:
     """The state that `State.tree` and `State.header` describe."""
     plateau = header["plateau"]
     best = float("inf") if plateau["best"] is None else plateau["best"]
+    kinds = sorted({name.split(".")[0] for name in branch(tree, "moments")})
     return State(
         weights=branch(tree, "weights"),
         averages=branch(tree, "averages"),
         best=branch(tree, "best"),
         best_scores=tree["best_scores"],
-        moments={kind: branch(tree, f"moments.{kind}") for kind in MOMENTS},
+        moments={kind: branch(tree, f"moments.{kind}") for kind in kinds},
         step=header["step"],
+        began=header.get("began", 0),
         epoch=header["epoch"],
         batch=header["batch"],
         sums=branch(tree, "sums"),
         plateau=Plateau(**plateau | {"best": best}),
         history=header["history"],
+        collected=branch(tree, "collected"),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.native import open_cache, plainly
 from surefoot.compilation import Compiled
-from surefoot.graph import Graph, Targets, TypedGraph
+from surefoot.graph import Graph, Memory, Targets, TypedGraph
 from surefoot.potential import Potential
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
 
@@ -23,7 +23,7 @@ Gradients = Callable[..., tuple[dict[str, Tensor], Weights]]
 """Loss terms and gradients of a batch: `loss_gradients`, or one of its other forms."""
 
 
-def loss_gradients(
+def loss_gradients(  # noqa: PLR0913 - what a loss depends on
     potential: Potential,
     settings: LossSettings,
     weights: Weights,
@@ -32,21 +32,27 @@ def loss_gradients(
     importance: Float[Tensor, "*members graphs"],
     *,
     counts: Mapping[str, Float[Tensor, "*members"]] | None = None,
+    fixed: Weights | None = None,
+    memory: Memory = "keep",
 ) -> tuple[dict[str, Tensor], Weights]:
     """Loss terms and the gradient of the total loss, for one set of weights or many.
 
-    Members do not see each other, so the gradient of the sum of their losses is each member's own.
-    Optimiser, clipping and averages act outside, on the trees. With the `counts` of a whole batch
-    (see `loss_terms`) the results of its parts add up to those of the whole.
+    Members do not see each other, so the gradient of the sum of their losses is each member's own;
+    what they share gets the sum. Optimiser, clipping and averages act outside, on the trees. With
+    the `counts` of a whole batch (see `loss_terms`) the results of its parts add up to those of the
+    whole. The `fixed` weights are those of which no gradient is wanted. What `memory` is, see
+    `Geometry`.
 
     Returns:
         name → term of each member, detached, `total` included; the gradient tree.
     """
     typed = potential.assign(graph)
-    return differentiate(potential, settings, weights, typed, targets, importance, counts)
+    return differentiate(
+        potential, settings, weights, typed, targets, importance, counts, fixed, memory
+    )
 
 
-def differentiate(
+def differentiate(  # noqa: PLR0913, PLR0917 - those of `loss_gradients`
     potential: Potential,
     settings: LossSettings,
     weights: Weights,
@@ -54,15 +60,20 @@ def differentiate(
     targets: Targets,
     importance: Float[Tensor, "*members graphs"],
     counts: Mapping[str, Float[Tensor, "*members"]] | None = None,
+    fixed: Weights | None = None,
+    memory: Memory = "keep",
 ) -> tuple[dict[str, Tensor], Weights]:
     """The same for a typed graph: what is traced and compiled."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    forces, stress = settings.forces > 0, settings.stress > 0
     output = potential.evaluate(
-        leaves,
+        (fixed or {}) | leaves,
         typed,
-        forces=settings.forces > 0,
-        stress=settings.stress > 0,
-        differentiable=True,
+        forces=forces,
+        stress=stress,
+        # Weights that only judge do not move forces, which then need no second derivative.
+        differentiable=moves_energy(potential, weights) or not (forces or stress),
+        memory=memory,
     )
     terms = loss_terms(output, typed.graph, targets, settings, importance, counts)
     total = total_loss(terms, settings)
@@ -74,24 +85,34 @@ def differentiate(
     return detached, dict(zip(leaves, gradients, strict=True))
 
 
-def compile_gradients(potential: Potential, settings: LossSettings) -> Gradients:
-    """`loss_gradients` of this potential and loss as a compiled graph: the same to rounding."""
-    traced = Compiled(
-        partial(differentiate, potential, settings), partial(open_cache, "compiled"), plainly
-    )
+def moves_energy(potential: Potential, weights: Weights) -> bool:
+    """Whether some of these weights make energies, rather than only judge them."""
+    judging = tuple(f"head.{prefix}" for prefix in potential.head.judging())
+    return not all(name.startswith(judging) for name in weights)
+
+
+def compile_gradients(potential: Potential, memory: Memory = "keep") -> Gradients:
+    """`loss_gradients` of this potential as compiled graphs, one per loss: the same to rounding."""
+    cache = partial(open_cache, "compiled")
+    graphs: dict[LossSettings, Compiled] = {}
 
     def gradients(  # the potential and the settings are in the graph already
         _potential: Potential,
-        _settings: LossSettings,
+        settings: LossSettings,
         weights: Weights,
         graph: Graph,
         targets: Targets,
         importance: Tensor,
         counts: Mapping[str, Tensor] | None = None,
+        fixed: Weights | None = None,
     ) -> tuple[dict[str, Tensor], Weights]:
+        function = partial(differentiate, potential, settings, memory=memory)
+        traced = graphs.setdefault(settings, Compiled(function, cache, plainly))
         typed = potential.assign(graph)
         given = None if counts is None else dict(counts)
-        return traced(weights, typed, targets, importance, given)  # type: ignore[no-any-return]
+        return traced(  # type: ignore[no-any-return]
+            weights, typed, targets, importance, given, fixed
+        )
 
     return gradients
 
@@ -108,6 +129,7 @@ def shared_gradients(  # noqa: PLR0913, PLR0917 - those of `loss_gradients` and 
     importance: Float[Tensor, "members graphs"],
     *,
     counts: Mapping[str, Float[Tensor, " members"]] | None = None,
+    fixed: Weights | None = None,
 ) -> tuple[dict[str, Tensor], Weights]:
     """The same as `loss_gradients`, with the members shared out among threads.
 
@@ -126,6 +148,7 @@ def shared_gradients(  # noqa: PLR0913, PLR0917 - those of `loss_gradients` and 
         targets: as there.
         importance: as there, with a member axis.
         counts: as there, with a member axis.
+        fixed: as there; with a member axis too, where there are any.
     """
     bounds = torch.linspace(0, importance.shape[0], workers + 1).round().int().tolist()
     parts = [slice(low, high) for low, high in pairwise(bounds) if high > low]
@@ -139,6 +162,7 @@ def shared_gradients(  # noqa: PLR0913, PLR0917 - those of `loss_gradients` and 
             targets,
             importance[part],
             counts=counts and {name: count[part] for name, count in counts.items()},
+            fixed=fixed and {name: value[part] for name, value in fixed.items()},
         )
         for part in parts
     ]

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from surefoot.blocks.dense import Weights
+from surefoot.blocks.dense import Weights, under
 from surefoot.data.batches import EVALUATION, Batch, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.potential import Potential
+from surefoot.potential import Potential, take_members
 from surefoot.prediction import Output
 from surefoot.train.distributed import ALONE, Team, add_up, take_part
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
+from surefoot.train.variances import count_lost, refuse_lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,8 @@ def judge(
     """Validate every member on its own judges; None if any member has none.
 
     Samples judged by the same members are evaluated with just these members' weights, so a fold
-    costs its share and no more. Several processes share out each batch as in training, and all find
-    the same verdict.
+    costs its share and no more; members may share a model. Several processes share out each batch
+    as in training, and all find the same verdict.
     """
     single = judges.dim() == 1
     table = judges[None] if single else judges
@@ -54,12 +55,13 @@ def judge(
     sums = torch.zeros(table.shape[0], dtype=torch.float64)
     counts = torch.zeros(table.shape[0], dtype=torch.float64)
     errors: dict[str, list[float]] = {"energy": [0.0, 0.0], "forces": [0.0, 0.0]}
+    lost = {name: torch.zeros((table.shape[0], 3), dtype=torch.float64) for name in errors}
     patterns, inverse = np.unique(table.numpy().T, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         members = np.flatnonzero(pattern)
         if len(members) == 0:
             continue
-        part = weights if single else {name: value[members] for name, value in weights.items()}
+        part = weights if single else take_members(weights, torch.as_tensor(members))
         for indices in plan_batches(
             samples, np.flatnonzero(inverse.ravel() == number), EVALUATION.shared_by(len(members))
         ):
@@ -75,8 +77,12 @@ def judge(
             )
             sums[members] += total_loss(terms, loss).detach().double() * len(indices)
             _add_errors(errors, output, batch)
+            scale = potential.baseline.scale
+            for name, few in count_lost(output, batch.graph, batch.targets, loss, scale).items():
+                lost[name][members] += few
     found = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in errors.items()}
-    found = add_up(team, found | {"sums": sums})
+    found = add_up(team, found | under("lost", lost) | {"sums": sums})
+    refuse_lost({name: found.pop(f"lost.{name}") for name in lost})
     scores = found.pop("sums") / counts
     means = {f"valid_{n}_mae": float(total / count) for n, (total, count) in found.items() if count}
     return Verdict(scores=scores[0] if single else scores, errors=means)

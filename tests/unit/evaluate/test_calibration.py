@@ -3,7 +3,10 @@ import pytest
 from scipy import integrate, stats
 
 from surefoot.evaluate.calibration import (
+    LEVEL_GRID,
     calibration_curve,
+    calibration_error,
+    calibration_error_by_counts,
     central_bound,
     coverage,
     miscalibration_area,
@@ -83,6 +86,25 @@ def test_area_equals_a_fine_grid() -> None:
     assert miscalibration_area(residuals, np.ones(57)) == pytest.approx(grid, abs=1e-4)
 
 
+def test_calibration_error_without_any_coverage_is_a_third() -> None:
+    assert calibration_error(np.full(10, 1e9), np.ones(10)) == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_calibration_error_of_true_error_bars_vanishes() -> None:
+    generator = np.random.default_rng(7)
+    assert calibration_error(generator.normal(size=10_000), np.ones(10_000)) < 1e-3
+    assert calibration_error(quantile_points(10_000), np.ones(10_000)) < 1e-8
+    errors = [calibration_error(generator.normal(size=200), np.ones(200)) for _ in range(300)]
+    assert np.mean(errors) == pytest.approx(1 / (6 * 200), rel=0.2)
+
+
+def test_calibration_error_is_the_mean_square_of_the_curve() -> None:
+    residuals = np.random.default_rng(8).standard_t(3, size=91)
+    curve = calibration_curve(residuals, np.ones(91), LEVEL_GRID)
+    expected = np.mean((curve - LEVEL_GRID) ** 2)
+    assert calibration_error(residuals, np.ones(91)) == pytest.approx(expected, abs=1e-12)
+
+
 def test_spearman_agrees_with_scipy_with_ties() -> None:
     generator = np.random.default_rng(5)
     std = np.round(generator.lognormal(size=500), 1) + 0.1
@@ -105,7 +127,11 @@ def test_spearman_without_an_order_is_nan() -> None:
 
 @pytest.mark.parametrize(
     ("by_counts", "plain"),
-    [(spearman_by_counts, spearman), (miscalibration_area_by_counts, miscalibration_area)],
+    [
+        (spearman_by_counts, spearman),
+        (miscalibration_area_by_counts, miscalibration_area),
+        (calibration_error_by_counts, calibration_error),
+    ],
 )
 def test_counts_are_repeated_points(by_counts, plain) -> None:
     generator = np.random.default_rng(6)
@@ -125,7 +151,7 @@ def test_sharpness_is_the_root_mean_square() -> None:
         sharpness(np.zeros(0))
 
 
-@pytest.mark.parametrize("measure", [miscalibration_area, spearman])
+@pytest.mark.parametrize("measure", [miscalibration_area, spearman, calibration_error])
 def test_wrong_error_bars_are_refused(measure) -> None:
     with pytest.raises(ValueError, match=r"std of point 1 is -1\.0"):
         measure(np.zeros(2), np.array([1.0, -1.0]))

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from surefoot.evaluate import calibration, scoring
-from surefoot.evaluate.scores import LEVELS, score, to_rows
+from surefoot.evaluate import calibration, pit, ranking, reliability, scoring
+from surefoot.evaluate.quantiles import fit_conformal
+from surefoot.evaluate.scores import (
+    LEVELS,
+    coverage_of_bounds,
+    score,
+    score_levels,
+    to_rows,
+)
 
 
 @pytest.fixture
@@ -22,6 +29,11 @@ def test_values_are_those_of_the_plain_functions(points) -> None:
     assert found.sharpness.value == calibration.sharpness(std)
     assert found.spearman.value == calibration.spearman(residuals, std)
     assert found.miscalibration_area.value == calibration.miscalibration_area(residuals, std)
+    assert found.calibration_error.value == calibration.calibration_error(residuals, std)
+    assert found.ence.value == reliability.ence(residuals, std)
+    assert found.ause.value == ranking.ause(residuals, std)
+    assert found.pit_ks.value == pit.kolmogorov_smirnov(pit.gaussian_pit(residuals, std))
+    assert found.mean_square.value == pytest.approx(np.mean((residuals / std) ** 2))
     for level in LEVELS:
         expected = calibration.coverage(residuals, std, level)
         assert found.coverage[level].value == pytest.approx(expected)
@@ -54,8 +66,13 @@ def test_rows_are_a_table(points) -> None:
         "coverage_68",
         "coverage_90",
         "coverage_95",
+        "calibration_error",
         "miscalibration_area",
+        "ence",
+        "pit_ks",
+        "mean_square",
         "spearman",
+        "ause",
         "sharpness",
     ]
     assert 0.8 < rows["coverage_90"].value < 1.0
@@ -76,6 +93,37 @@ def test_wrong_error_bars_are_refused(points) -> None:
     residuals, std, groups = points
     with pytest.raises(ValueError, match="std of point 0 is -"):
         score(residuals, -std, groups, np.random.default_rng(7))
+
+
+def test_levels_of_histograms_are_scored() -> None:
+    generator = np.random.default_rng(9)
+    u, groups = generator.random(3000), np.arange(3000) // 10
+    found = score_levels(u, u + 1.0, u - 1.0, groups, generator, draws=200)
+    assert found.crps.value == pytest.approx(np.mean(u) + 1.0)
+    assert found.nll.value == pytest.approx(np.mean(u) - 1.0)
+    for level, estimate in found.coverage.items():
+        assert estimate.value == pytest.approx(level, abs=0.03)
+        assert estimate.interval.low < estimate.value < estimate.interval.high
+    assert found.pit_ks.value == pit.kolmogorov_smirnov(u)
+    hump = score_levels(0.5 + 0.25 * (u - 0.5), u, u, groups, generator, draws=50)
+    assert hump.coverage[0.5].value == 1.0
+
+
+def test_coverage_of_other_bounds() -> None:
+    z = np.random.default_rng(10).standard_t(2, size=4000)
+    few, many = (fit_conformal(z[:n], np.ones(n)) for n in (15, 2000))
+
+    def spread(conformal):
+        return lambda level: tuple(np.full(2000, b) for b in conformal.bounds(level))
+
+    new, groups = z[2000:], np.arange(2000)
+    found = coverage_of_bounds(new, spread(many), groups, np.random.default_rng(11), draws=100)
+    for level, estimate in found.items():
+        assert estimate.value == pytest.approx(level, abs=0.03)
+        assert estimate.interval.low < estimate.value < estimate.interval.high
+    found = coverage_of_bounds(new, spread(few), groups, np.random.default_rng(12), draws=10)
+    assert np.isnan(found[0.95].value)  # 19 points are needed
+    assert np.isfinite(found[0.9].value)
 
 
 @pytest.mark.slow

@@ -9,17 +9,20 @@ from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
 
+from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, to_samples
 from surefoot.data.read import Frame
 from surefoot.evaluate.recalibrate import fit_factor
-from surefoot.graph import collate
+from surefoot.graph import collate, split_atoms
+from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
-from surefoot.posteriors.calibrate import calibrate, pair_frames
+from surefoot.posteriors.calibrate import FEWEST, calibrate, pair_frames
+from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
 from surefoot.posteriors.posterior import Single
-from surefoot.posteriors.predictor import Calibration, Predictor, build_predictor
+from surefoot.posteriors.predictor import Predictor, build_predictor, recalibrated
 from surefoot.potential import Potential
 
 CUTOFF = 3.0
@@ -277,3 +280,138 @@ def test_an_error_common_to_a_composition_cancels_in_differences(predictor, samp
     before, after = (calibrate(predictor, some, unseen)[0] for some in (samples, shifted))
     assert after.energy > 10 * before.energy
     assert after.difference == pytest.approx(before.difference, rel=1e-6)
+
+
+# --- variances that are more than a spread ---------------------------------------------------
+
+JUDGING = replace(POTENTIAL, head=MeanVariance(hidden=4, width=4))
+
+
+def judging(weights: Weights) -> Weights:
+    """The same with variances that differ from atom to atom: a fresh head gives all the same."""
+    generator = torch.Generator().manual_seed(5)
+    return {
+        name: torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        if name.startswith(("head.variance", "head.covariance"))
+        else value
+        for name, value in weights.items()
+    }
+
+
+def noisy(
+    predictor: Predictor, images: list[Atoms], noise: float | np.ndarray, seed: int
+) -> list[Sample]:
+    """Labels = mean + noise times the standard deviation that the predictor states."""
+    rng = np.random.default_rng(seed)
+    scales = np.broadcast_to(noise, len(images))
+    graph = collate([sample.graph for sample in to_samples([frame(a) for a in images], CUTOFF)])
+    found = predictor(graph)
+    energies = found.energy.mean + torch.tensor(scales * rng.normal(size=len(images))) * (
+        found.energy.total.sqrt()
+    )
+    owner = graph.graph_index.numpy()
+    draws = torch.tensor(scales[owner, None, None] * rng.normal(size=(len(owner), 3, 1)))
+    roots = torch.linalg.cholesky(found.forces.total)
+    forces = split_atoms(found.forces.mean + (roots @ draws).squeeze(-1), graph)
+    rows = zip(images, energies.tolist(), forces, strict=True)
+    frames = [
+        frame(atoms, number, f"g{number // 4}", energy=energy, forces=own.numpy())
+        for number, (atoms, energy, own) in enumerate(rows)
+    ]
+    return to_samples(frames, CUTOFF)
+
+
+@pytest.fixture(scope="module")
+def stating() -> Predictor:
+    """One set of weights with a variance."""
+    weights = judging(JUDGING.init(0, torch.float64))
+    return build_predictor(JUDGING, Single(weights), Calibration(), {})
+
+
+def test_a_variance_gets_the_factor_of_its_errors(stating) -> None:
+    few = noisy(stating, structures(120, 3), 2.5, 4)
+    calibration, factors = calibrate(stating, few, np.ones((1, 120), bool))
+    assert calibration.energy == pytest.approx(2.5, rel=3 / np.sqrt(240))
+    assert calibration.forces == pytest.approx(2.5, rel=0.1)
+    assert factors["forces"].shared_error is None
+    assert factors["energy"].points == 120
+    assert calibration.difference is None
+    assert calibration.source == "120 frames set aside"
+    assert set(calibration.levels) == {"energy", "forces"}
+
+
+def test_frames_it_has_learnt_from_do_not_count(stating) -> None:
+    few = noisy(stating, structures(60, 3), 2.0, 4)
+    spoilt = [
+        replace(s, targets=replace(s.targets, energy=s.targets.energy + 1e6)) for s in few[:20]
+    ]
+    unseen = (np.arange(60) >= 20)[None]
+    calibration, _ = calibrate(stating, spoilt + few[20:], unseen)
+    expected, _ = calibrate(stating, few[20:], np.ones((1, 40), bool))
+    assert calibration == expected
+
+
+def test_intervals_from_calibration_cover_new_frames(stating) -> None:
+    """Errors with heavy tails, which a factor alone does not cover."""
+    scales = np.exp(1.5 * np.random.default_rng(6).normal(size=(2, 400)))
+    known, new = (noisy(stating, structures(400, n), scales[n], n) for n in range(2))
+    calibration, _ = calibrate(stating, known, np.ones((1, 400), bool))
+    prediction = recalibrated(stating, calibration)(collate([sample.graph for sample in new]))
+    targets = torch.cat([sample.targets.energy for sample in new])
+    for level in (0.5, 0.9):
+        low, high = prediction.interval(level)
+        share = float(((targets >= low) & (targets <= high)).double().mean())
+        assert share == pytest.approx(level, abs=0.1)
+    std = prediction.energy.total.sqrt()
+    inside = ((targets - prediction.energy.mean).abs() < 0.6745 * std).double().mean()
+    assert float(inside) > 0.65  # a normal of this width is far too wide in the middle
+
+
+def test_an_ensemble_with_variances_is_judged_by_who_has_not_seen(stating) -> None:
+    """Total variance of the unseen members, one frame at a time."""
+    members = [judging(JUDGING.init(seed, torch.float64)) for seed in range(4)]
+    ensemble = build_predictor(JUDGING, Ensemble(stack(members)), Calibration(), {})
+    few = noisy(ensemble, structures(40, 9), 1.5, 10)
+    unseen = np.array([[(n + m) % 4 < 2 for n in range(40)] for m in range(4)])
+    calibration, factors = calibrate(ensemble, few, unseen)
+    squares = []
+    for number, sample in enumerate(few):
+        who = [member for member, yes in zip(members, unseen[:, number], strict=True) if yes]
+        some = build_predictor(JUDGING, Ensemble(stack(who)), Calibration(), {})(sample.graph)
+        squares.append(float((sample.targets.energy - some.energy.mean) ** 2 / some.energy.total))
+    assert calibration.energy == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-9)
+    assert factors["energy"].points == 40
+    assert calibration.levels == {}  # nobody has seen none of them
+    assert calibration.source == "40 frames, each judged by members that had not seen it"
+
+
+def test_too_few_points_of_a_variance_are_not_calibrated(stating) -> None:
+    few = noisy(stating, structures(FEWEST - 1, 3), 2.0, 4)
+    calibration, factors = calibrate(stating, few, np.ones((1, FEWEST - 1), bool))
+    assert "energy" not in factors
+    assert factors["forces"].points > FEWEST
+    alone = [replace(s, targets=replace(s.targets, has_forces=torch.tensor([False]))) for s in few]
+    calibration, factors = calibrate(stating, alone, np.ones((1, FEWEST - 1), bool))
+    assert factors == {}
+    assert f"at least {FEWEST} labels of frames set aside" in calibration.source
+    assert f"{FEWEST - 1} frames" in calibration.source
+
+
+def test_labels_that_are_no_numbers_are_refused(stating) -> None:
+    few = noisy(stating, structures(12, 3), 2.0, 4)
+    few[7] = replace(
+        few[7], targets=replace(few[7].targets, energy=torch.tensor([torch.nan]).double())
+    )
+    with pytest.raises(ValueError, match=r"frame 7: a label of energy is not a number"):
+        calibrate(stating, few, np.ones((1, 12), bool))
+
+
+def test_draws_and_members_have_to_be_as_many(predictor, samples) -> None:
+    with pytest.raises(ValueError, match=f"3 members were trained and there are {MEMBERS} draws"):
+        calibrate(predictor, samples, np.ones((3, len(samples)), bool))
+
+
+def test_frames_set_aside_from_all_members_give_intervals(predictor, samples) -> None:
+    calibration, _ = calibrate(predictor, samples, np.ones((MEMBERS, len(samples)), bool))
+    assert set(calibration.levels) == {"energy", "forces"}
+    assert calibration.source == "48 frames set aside"

@@ -109,7 +109,7 @@ def test_newer_format_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     write_tree(path, "checkpoint", {"a": torch.ones(2)}, {})
     monkeypatch.undo()
-    with pytest.raises(RefusedFile, match=r"format 99.*reads up to 2; install a newer one"):
+    with pytest.raises(RefusedFile, match=r"format 99.*reads up to 3; install a newer one"):
         read_tree(path, "checkpoint")
 
 
@@ -120,7 +120,7 @@ def test_older_format_is_upgraded_step_by_step(tmp_path, monkeypatch) -> None:
     monkeypatch.undo()
     steps = {
         -1: lambda header: {**header, "format": 0, "middle": header["old"] + 1},
-        0: lambda header: {**header, "format": 2, "new": header["middle"] + 1},
+        0: lambda header: {**header, "format": checkpoint.FORMAT, "new": header["middle"] + 1},
     }
     monkeypatch.setattr(checkpoint, "UPGRADES", steps)
     assert read_tree(path, "checkpoint")[1]["new"] == 7

@@ -15,9 +15,9 @@ from surefoot.data.convert import Sample
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
+from surefoot.train.adamw import BETAS
 from surefoot.train.checkpoint import read_tree, write_tree
 from surefoot.train.fit import (
-    BETAS,
     WORTH_COMPILING,
     Roles,
     Task,

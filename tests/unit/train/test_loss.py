@@ -3,12 +3,16 @@ from dataclasses import replace
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy.stats import multivariate_normal, norm
 from torch import Tensor
 
 from surefoot.data.convert import Sample
+from surefoot.distributions import HUBER_WIDTH, Normal, Point, VectorNormal
 from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets, find_kinds
-from surefoot.prediction import HUBER_WIDTH, Output, Point
-from surefoot.train.loss import LossSettings, loss_terms, total_loss
+from surefoot.heads.mean_variance import MeanVariance
+from surefoot.heads.scalar import Scalar
+from surefoot.prediction import Output
+from surefoot.train.loss import LossSettings, Warmup, loss_terms, require_rules, total_loss
 
 SETTINGS = LossSettings(energy=2.0, forces=3.0, stress=5.0)
 
@@ -189,3 +193,146 @@ def test_weight_zero_leaves_a_term_out(batch, generator) -> None:
 def test_some_weight_must_be_positive() -> None:
     with pytest.raises(ValidationError, match="nothing would be learned"):
         LossSettings(energy=0.0, forces=0.0, stress=0.0)
+
+
+def with_variances(output: Output, generator: torch.Generator) -> Output:
+    """The same means, with variances and covariances."""
+    assert output.forces is not None
+    mean = output.forces.mean
+    roots = torch.randn((*mean.shape, 3), generator=generator, dtype=torch.float64)
+    covariance = roots @ roots.mT + 0.1 * torch.eye(3)
+    sizes = torch.randn(output.energy.mean.shape, generator=generator, dtype=torch.float64)
+    return replace(
+        output,
+        energy=Normal(output.energy.mean, sizes),
+        forces=VectorNormal(mean, torch.linalg.inv(covariance), torch.logdet(covariance)),
+    )
+
+
+LIKELIHOOD = LossSettings(energy=2.0, forces=50.0, energy_rule="nll", forces_rule="nll")
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_likelihoods_by_hand(power, batch, generator) -> None:
+    """Against scipy, one energy and one atom at a time; energies in eV per atom^p."""
+    graph, targets = batch
+    output = with_variances(output_of(graph, generator), generator)
+    settings = LIKELIHOOD.model_copy(update={"energy_power": power})
+    found = loss_terms(output, graph, targets, settings, IMPORTANCE)
+    total = {"energy": 0.0, "forces": 0.0}
+    count = dict(total)
+    share = (IMPORTANCE * targets.weight).tolist()
+    for g, size in enumerate((graph.atom_counts**power).tolist()):
+        if targets.has_energy[g]:
+            spread = norm(output.energy.mean[g] / size, output.energy.variance[g].sqrt() / size)
+            total["energy"] -= share[g] * spread.logpdf(targets.energy[g] / size)
+            count["energy"] += share[g]
+    for atom, g in enumerate(graph.graph_index.tolist()):
+        if targets.has_forces[g] and not targets.fixed[atom]:
+            spread = multivariate_normal(output.forces.mean[atom], output.forces.variance[atom])
+            total["forces"] -= share[g] * spread.logpdf(targets.forces[atom])
+            count["forces"] += share[g]
+    for name, term in found.items():
+        assert float(term) == pytest.approx(total[name] / count[name], rel=1e-9)
+
+
+def test_weighting_of_the_residual_leaves_the_determinant_alone(batch, generator) -> None:
+    """½ (w rᵀΣ⁻¹r + ln det Σ), and ½ w (rᵀΣ⁻¹r + ln det Σ) by default."""
+    graph, targets = batch
+    output = with_variances(output_of(graph, generator), generator)
+    paper = LIKELIHOOD.model_copy(update={"weighting": "residual"})
+    ours, theirs = (
+        total_loss(loss_terms(output, graph, targets, settings, IMPORTANCE), settings)
+        for settings in (LIKELIHOOD, paper)
+    )
+    parts = {}
+    for rule in ("mahalanobis", "log_determinant"):
+        settings = LIKELIHOOD.model_copy(update={"energy_rule": rule, "forces_rule": rule})
+        parts[rule] = loss_terms(output, graph, targets, settings, IMPORTANCE)
+    expected = 0.5 * (
+        total_loss(parts["mahalanobis"], LIKELIHOOD) + sum(parts["log_determinant"].values())
+    )
+    assert float(theirs) == pytest.approx(float(expected), rel=1e-12)
+    constant = 0.5 * torch.tensor(2 * torch.pi).log() * (2 + 3 * 50)
+    expected = 0.5 * sum(total_loss(part, LIKELIHOOD) for part in parts.values()) + constant
+    assert float(ours) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_warm_up_is_squared_errors_with_weights_of_its_own() -> None:
+    settings = LIKELIHOOD.model_copy(
+        update={"energy_power": 0.5, "warmup": Warmup(epochs=3, energy=7.0, forces=0.5)}
+    )
+    warm = LossSettings(energy=7.0, forces=0.5, energy_power=0.5)
+    own = LIKELIHOOD.model_copy(update={"energy_power": 0.5})
+    assert [settings.in_epoch(epoch) for epoch in range(5)] == [warm] * 3 + [own] * 2
+    assert LIKELIHOOD.in_epoch(0) is LIKELIHOOD
+    assert len({settings.in_epoch(epoch) for epoch in range(5)}) == 2  # one graph each
+
+
+def test_weights_are_chosen_by_a_proper_score() -> None:
+    """A β-NLL rewards small variances for nothing: it teaches, and the likelihood judges."""
+    beta = LIKELIHOOD.model_copy(update={"energy_rule": "beta_nll", "forces_rule": "beta_nll"})
+    assert beta.for_validation() == LIKELIHOOD
+    assert SETTINGS.for_validation() is SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("loss", "head", "sentence"),
+    [
+        (LossSettings(), MeanVariance(), "energy_rule: squared.*would leave its error bars"),
+        (LIKELIHOOD, Scalar(), "energy_rule: nll.*set energy_rule to squared, absolute, huber"),
+        (
+            LIKELIHOOD.model_copy(update={"forces_rule": "squared"}),
+            MeanVariance(),
+            "forces_rule: squared.*set forces_rule to nll, beta_nll",
+        ),
+        (
+            LIKELIHOOD,
+            MeanVariance(covariance="none"),
+            "forces_rule: nll.*set forces_rule to squared",
+        ),
+        (
+            LIKELIHOOD.model_copy(update={"energy": 0.0}),
+            MeanVariance(),
+            "energy: 0.*give energy a weight",
+        ),
+        (
+            LIKELIHOOD.model_copy(update={"warmup": Warmup(epochs=5)}),
+            MeanVariance(),
+            "none of the 5 epochs",
+        ),
+    ],
+)
+def test_loss_and_head_must_go_together(loss, head, sentence) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        require_rules(loss, head, epochs=5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "head"),
+    [
+        (LossSettings(forces_rule="norm"), Scalar()),
+        (LossSettings(energy=0.0), Scalar()),
+        (LIKELIHOOD, MeanVariance()),
+        (
+            LIKELIHOOD.model_copy(update={"energy_rule": "beta_nll", "warmup": Warmup(epochs=4)}),
+            MeanVariance(covariance="isotropic"),
+        ),
+        (LossSettings(energy_rule="nll"), MeanVariance(covariance="none")),
+    ],
+)
+def test_pairs_that_go_together(loss, head) -> None:
+    require_rules(loss, head, epochs=5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"weighting": "residual"}, "no rule is nll"),
+        ({"warmup": {"epochs": 2, "energy": 0, "forces": 0}}, "warm-up are all 0"),
+        ({"weighting": "none"}, "weighting"),
+    ],
+)
+def test_settings_that_say_nothing(wrong, sentence) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        LossSettings(**wrong)

@@ -16,7 +16,8 @@ typedef struct {
   const int64_t *receiver_offsets;            /* edges of each receiver */
   const int64_t *sender_order, *sender_offsets;
   const int64_t *pair_edges;                  /* (2, pair_count) */
-  int64_t pair_count;
+  const int64_t *edges;                       /* (edge_count) those of a block of pairs */
+  int64_t pair_count, edge_count, first_pair; /* of the block */
   int32_t path_count, channels, components, results, entries; /* of x, of out, of M */
 } Plan;
 
@@ -25,7 +26,7 @@ typedef struct {
 /* Degrees up to 3 are unrolled by the compiler; others, and channels that fill no vector, run the
    same code with loops. */
 #define LANE(name, inputs, outputs, A, B, C, RESULT) \
-  name##_lanes(plan, path, p, inputs, outputs, A, B, C, RESULT, e, 0, whole, LANES)
+  name##_lanes(plan, path, p, inputs, outputs, A, B, C, RESULT, e, begin, whole, LANES)
 #define BY_DEGREE(name, A, B, C, RESULT)                                                       \
   switch (path->inputs * 32 + path->outputs) {                                                 \
     case 1 * 32 + 1: LANE(name, 1, 1, A, B, C, RESULT); break; \
@@ -61,9 +62,9 @@ INLINE void NAME(out, KIND)(const Plan *plan, const Path *path, int p, const int
                             const int outputs, const REAL *M, const REAL *w, const REAL *x,
                             REAL *out, int64_t e, int begin, int end, int step) {
   const int64_t C = plan->channels;
-  const REAL *restrict matrix = M + e * plan->entries + path->entry;
+  const REAL *restrict matrix = M + path->entry;
   const REAL *sent = x + (plan->senders[e] * plan->components + path->start) * C;
-  const REAL *weights = w + (plan->pairs[e] * plan->path_count + p) * C;
+  const REAL *weights = w + p * C;
   REAL *restrict row = out + (plan->receivers[e] * plan->results + path->first) * C;
   const int64_t stride = path->stride * C;
   for (int c = begin; c < end; c += step) {
@@ -85,9 +86,9 @@ INLINE void NAME(sender, KIND)(const Plan *plan, const Path *path, int p, const 
                                const int outputs, const REAL *g, const REAL *M, const REAL *w,
                                REAL *gx, int64_t e, int begin, int end, int step) {
   const int64_t C = plan->channels;
-  const REAL *restrict matrix = M + e * plan->entries + path->entry;
+  const REAL *restrict matrix = M + path->entry;
   const REAL *slope = g + (plan->receivers[e] * plan->results + path->first) * C;
-  const REAL *weights = w + (plan->pairs[e] * plan->path_count + p) * C;
+  const REAL *weights = w + p * C;
   REAL *restrict row = gx + (plan->senders[e] * plan->components + path->start) * C;
   const int64_t stride = path->stride * C;
   for (int c = begin; c < end; c += step) {
@@ -109,10 +110,10 @@ INLINE void NAME(radial, KIND)(const Plan *plan, const Path *path, int p, const 
                                const int outputs, const REAL *g, const REAL *M, const REAL *x,
                                REAL *gw, int64_t e, int begin, int end, int step) {
   const int64_t C = plan->channels;
-  const REAL *restrict matrix = M + e * plan->entries + path->entry;
+  const REAL *restrict matrix = M + path->entry;
   const REAL *sent = x + (plan->senders[e] * plan->components + path->start) * C;
   const REAL *slope = g + (plan->receivers[e] * plan->results + path->first) * C;
-  REAL *restrict row = gw + (plan->pairs[e] * plan->path_count + p) * C;
+  REAL *restrict row = gw + p * C;
   const int64_t stride = path->stride * C;
   for (int c = begin; c < end; c += step) {
     T value[MOST], sum = LOAD(row + c);
@@ -135,8 +136,8 @@ INLINE void NAME(angular, KIND)(const Plan *plan, const Path *path, int p, const
   const int64_t C = plan->channels;
   const REAL *sent = x + (plan->senders[e] * plan->components + path->start) * C;
   const REAL *slope = g + (plan->receivers[e] * plan->results + path->first) * C;
-  const REAL *weights = w + (plan->pairs[e] * plan->path_count + p) * C;
-  REAL *restrict matrix = gM + e * plan->entries + path->entry;
+  const REAL *weights = w + p * C;
+  REAL *restrict matrix = gM + path->entry;
   const int64_t stride = path->stride * C;
   UNROLL
   for (int m3 = 0; m3 < outputs; ++m3) {

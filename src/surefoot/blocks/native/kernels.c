@@ -57,12 +57,13 @@ INLINE REAL sum_one(REAL value) { return value; }
 
 /* ---- convolution: F(g, M, w, x) = sum over edges, paths, m3, m1, channels of
  *      g[receiver, k(path, m3), c] M[edge, path, m3, m1] w[pair, path, c] x[sender, o1 + m1, c].
- * Each function adds one edge to the derivative of F by the factor it is named after. */
+ * Each function adds one edge to the derivative of F by the factor it is named after; of M and w
+ * it is given the rows of this edge and its pair. */
 
 #define EDGE(name, A, B, C, RESULT)                                                       \
   static void name##_edge(const Plan *plan, const REAL *A, const REAL *B, const REAL *C,  \
-                          REAL *RESULT, int64_t e) {                                      \
-    const int all = plan->channels, whole = all - all % LANES;                            \
+                          REAL *RESULT, int64_t e, int begin, int all) {                  \
+    const int whole = all - (all - begin) % LANES;                                        \
     for (int p = 0; p < plan->path_count; ++p) {                                          \
       const Path *path = plan->paths + p;                                                 \
       BY_DEGREE(name, A, B, C, RESULT)                                                    \
@@ -78,33 +79,70 @@ static void clear(REAL *rows, int64_t begin, int64_t end, int64_t size) {
     memset(rows + begin * size, 0, sizeof(REAL) * (end - begin) * size);
 }
 
+#define EDGE_ROW(M, row) ((M) + (row) * plan->entries)
+#define PAIR_ROW(w, row) ((w) + (row) * plan->path_count * plan->channels)
+
 void convolution_out(const Plan *plan, const REAL *M, const REAL *w, const REAL *x, REAL *out,
                      int64_t begin, int64_t end) {
   clear(out, begin, end, (int64_t)plan->results * plan->channels);
   for (int64_t e = plan->receiver_offsets[begin]; e < plan->receiver_offsets[end]; ++e)
-    out_edge(plan, M, w, x, out, e);
+    out_edge(plan, EDGE_ROW(M, e), PAIR_ROW(w, plan->pairs[e]), x, out, e, 0, plan->channels);
 }
 
 void convolution_sender(const Plan *plan, const REAL *g, const REAL *M, const REAL *w, REAL *gx,
                         int64_t begin, int64_t end) {
   clear(gx, begin, end, (int64_t)plan->components * plan->channels);
-  for (int64_t j = plan->sender_offsets[begin]; j < plan->sender_offsets[end]; ++j)
-    sender_edge(plan, g, M, w, gx, plan->sender_order[j]);
+  for (int64_t j = plan->sender_offsets[begin]; j < plan->sender_offsets[end]; ++j) {
+    const int64_t e = plan->sender_order[j];
+    sender_edge(plan, g, EDGE_ROW(M, e), PAIR_ROW(w, plan->pairs[e]), gx, e, 0, plan->channels);
+  }
 }
 
 void convolution_radial(const Plan *plan, const REAL *g, const REAL *M, const REAL *x, REAL *gw,
                         int64_t begin, int64_t end) {
   clear(gw, begin, end, (int64_t)plan->path_count * plan->channels);
-  for (int64_t q = begin; q < end; ++q) {
-    radial_edge(plan, g, M, x, gw, plan->pair_edges[q]);
-    radial_edge(plan, g, M, x, gw, plan->pair_edges[plan->pair_count + q]);
-  }
+  for (int64_t q = begin; q < end; ++q)
+    for (int64_t k = q; k < 2 * plan->pair_count; k += plan->pair_count) {
+      const int64_t e = plan->pair_edges[k];
+      radial_edge(plan, g, EDGE_ROW(M, e), x, PAIR_ROW(gw, q), e, 0, plan->channels);
+    }
 }
 
 void convolution_angular(const Plan *plan, const REAL *g, const REAL *w, const REAL *x, REAL *gM,
                          int64_t begin, int64_t end) {
   clear(gM, begin, end, plan->entries);
-  for (int64_t e = begin; e < end; ++e) angular_edge(plan, g, w, x, gM, e);
+  for (int64_t e = begin; e < end; ++e)
+    angular_edge(plan, g, PAIR_ROW(w, plan->pairs[e]), x, EDGE_ROW(gM, e), e, 0, plan->channels);
+}
+
+/* The same for the edges of a block of pairs, of which M and w are, added to what is there. Rows of
+   out, gx and gw belong to several of these edges, so threads share vectors of channels. */
+
+const int32_t lanes = LANES;
+
+#define BLOCK(name, A, B, C, RESULT, CALL)                                                    \
+  void convolution_##name##_block(const Plan *plan, const REAL *A, const REAL *B,             \
+                                  const REAL *C, REAL *RESULT, int64_t begin, int64_t end) {  \
+    const int first = (int)begin * LANES;                                                     \
+    const int last = end * LANES < plan->channels ? (int)end * LANES : plan->channels;        \
+    for (int64_t j = 0; j < plan->edge_count; ++j) {                                          \
+      const int64_t e = plan->edges[j], pair = plan->pairs[e] - plan->first_pair;             \
+      CALL;                                                                                   \
+    }                                                                                         \
+  }
+BLOCK(out, M, w, x, out,
+      out_edge(plan, EDGE_ROW(M, j), PAIR_ROW(w, pair), x, out, e, first, last))
+BLOCK(sender, g, M, w, gx,
+      sender_edge(plan, g, EDGE_ROW(M, j), PAIR_ROW(w, pair), gx, e, first, last))
+BLOCK(radial, g, M, x, gw,
+      radial_edge(plan, g, EDGE_ROW(M, j), x, PAIR_ROW(gw, pair), e, first, last))
+
+void convolution_angular_block(const Plan *plan, const REAL *g, const REAL *w, const REAL *x,
+                               REAL *gM, int64_t begin, int64_t end) {
+  for (int64_t j = begin; j < end; ++j) {
+    const int64_t e = plan->edges[j], pair = plan->pairs[e] - plan->first_pair;
+    angular_edge(plan, g, PAIR_ROW(w, pair), x, EDGE_ROW(gM, j), e, 0, plan->channels);
+  }
 }
 
 /* ---- contraction of products of components; threads share the channels */

@@ -1,0 +1,349 @@
+"""Put several potentials in one table and one report: errors, error bars, ranking, and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from surefoot.cli.options import (
+    Compile,
+    EnergyKey,
+    EnergyUnit,
+    ForcesKey,
+    LengthUnit,
+    Precision,
+    SpinUnit,
+    StressKey,
+    StressOrder,
+    StressUnit,
+)
+
+if TYPE_CHECKING:
+    from surefoot.data.convert import Sample
+    from surefoot.data.read import Frame
+    from surefoot.graph import Graph
+    from surefoot.posteriors.predictor import Predictor
+
+POTENTIAL = ".safetensors"
+ROUNDS = 30  # of timings, of which the shortest counts: the others had to share the machine
+WARM_UP = 2
+DRAWS = 200  # of the bootstrap
+
+
+def run(
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Potentials (.safetensors), then files with labels to test them on."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for report.html and report.json.")
+    ],
+    ood: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ood", help="Labelled structures unlike the training data; may be repeated."
+        ),
+    ] = None,
+    precision: Precision = None,
+    compile_first: Compile = False,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    energy_unit: EnergyUnit = "eV",
+    length_unit: LengthUnit = "Å",
+    stress_unit: StressUnit = "auto",
+    stress_order: StressOrder = "auto",
+    spin_unit: SpinUnit = "auto",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+) -> None:
+    import json
+
+    from surefoot.cli.compare_report import make_page
+    from surefoot.cli.options import quicken, read_keys, read_precision, read_units
+    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.posteriors.predictor import load_predictor
+    from surefoot.train.checkpoint import write_atomically
+
+    page, figures = output / "report.html", output / "report.json"
+    require_writable(page)
+    require_writable(figures)
+    paths, tests = _divide(files)
+    names = _name(paths)
+    predictors = {
+        name: load_predictor(path, dtype=read_precision(precision))
+        for name, path in zip(names, paths, strict=True)
+    }
+    keys = read_keys(energy_key, forces_key, stress_key)
+    units = read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit)
+    inside = _read(tests, keys, units, predictors)
+    outside = _read(ood, keys, units, predictors) if ood else []
+    report: dict[str, Any] = {
+        "files": {"test": tests, "ood": list(ood or ())},
+        "frames": {"test": len(inside), "ood": len(outside)},
+        "potentials": {},
+    }
+    plain = _plain(next(iter(predictors.values())))
+    steps = len(predictors) * (len(inside) + len(outside))
+    with progress_bar("comparing", steps) as bar:
+        for (name, predictor), path in zip(predictors.items(), paths, strict=True):
+            quick = quicken(predictor, splines=False, compile_first=compile_first)
+            found = _judge(quick, Frames(inside, outside), seed, bar)
+            found["file"], found["training"] = path, _training(path, predictor)
+            report["potentials"][name] = found
+    costs = _time({"plain": plain, **predictors}, inside[0], compile_first=compile_first)
+    report["cost"] = {
+        "plain": "one set of weights, a scalar head and no gate, of the first model",
+        "atoms": len(inside[0].atoms),
+        "compiled": compile_first,
+        "milliseconds": costs["plain"],
+    }
+    for name, found in report["potentials"].items():
+        found["cost"] = {
+            "milliseconds": costs[name],
+            "over_plain": costs[name]["forces"] / costs["plain"]["forces"],
+            "over_plain_energy": costs[name]["energy"] / costs["plain"]["energy"],
+        }
+    show_summary(report)
+    write_atomically(figures, (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(page, make_page(report).encode())
+    say(f"wrote {page} and {figures}")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What potentials are tested on.
+
+    Attributes:
+        inside: of the distribution.
+        outside: not of it; may be empty.
+    """
+
+    inside: Sequence[Frame]
+    outside: Sequence[Frame]
+
+
+def _divide(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Potentials and tests, by the ends of their names."""
+    from surefoot.cli.screen import UserError
+
+    paths = [name for name in files if name.endswith(POTENTIAL)]
+    tests = [name for name in files if not name.endswith(POTENTIAL)]
+    if not paths or not tests:
+        raise UserError(
+            f"{len(paths)} potentials ({POTENTIAL}) and {len(tests)} files to test them on were "
+            "named; at least one of each is needed: `surefoot compare A.safetensors B.safetensors "
+            "TEST.xyz -o FOLDER`."
+        )
+    twice = [name for name in paths if paths.count(name) > 1]
+    if twice:
+        raise UserError(f"{twice[0]}: this potential is named twice; name each once.")
+    return paths, tests
+
+
+def _name(paths: Sequence[str]) -> list[str]:
+    """Short names: of the files, or of their folders where the files are called the same."""
+    parts = [Path(path).absolute().with_suffix("").parts for path in paths]
+    while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    depths = range(1, max(map(len, parts)) + 1)
+    tried = (["/".join(part[-depth:]) for part in parts] for depth in depths)
+    return next(names for names in tried if len(set(names)) == len(names))
+
+
+def _read(
+    files: Sequence[str], keys: Any, units: Any, predictors: dict[str, Predictor]
+) -> list[Frame]:
+    """Sound frames with labels that all potentials can know something of."""
+    from surefoot.cli.check import refuse_unsound
+    from surefoot.cli.screen import UserError
+    from surefoot.data.read import read_frames
+
+    frames = read_frames(files, keys, units)
+    for name, predictor in predictors.items():
+        for frame in frames:
+            place = f"{name}: {frame.place}"
+            predictor.require(frame.atoms.numbers, frame.charge, frame.spin, place)
+    refuse_unsound(frames)
+    if all(frame.energy is None and frame.forces is None for frame in frames):
+        raise UserError(
+            f"{', '.join(files)}: no energies or forces were found to compare with; name their "
+            "keys with `--energy-key NAME` and `--forces-key NAME`."
+        )
+    return frames
+
+
+def _judge(predictor: Predictor, frames: Frames, seed: int, bar: Any) -> dict[str, Any]:
+    """All figures of one potential."""
+    import numpy as np
+
+    from surefoot.data.convert import to_samples
+    from surefoot.evaluate.figures import describe_failures
+    from surefoot.posteriors.judge import compare_structures, predict_samples
+
+    samples = to_samples([*frames.inside, *frames.outside], predictor.cutoff)
+    count = len(frames.inside)
+    parts = {"test": samples[:count], "ood": samples[count:]}
+    found: dict[str, Any] = {
+        "calibration": predictor.calibration.describe(),
+        "gate": None if predictor.gate is None else predictor.gate.source,
+        "draws": predictor.draws,
+    }
+    judged = {
+        name: predict_samples(predictor, part, progress=bar.advance)
+        for name, part in parts.items()
+        if part
+    }
+    for name, one in judged.items():
+        found[name] = _describe(one, parts[name], seed)
+    if "ood" in judged:
+        both = [compare_structures(judged[name], parts[name]) for name in ("test", "ood")]
+        if both[0] is not None and both[1] is not None:
+            joined = _join(both)
+            outside = np.repeat([False, True], [len(both[0].errors), len(both[1].errors)])
+            found["failures"] = describe_failures(joined, outside, seed, DRAWS)
+    return found
+
+
+def _join(both: Sequence[Any]) -> Any:
+    import numpy as np
+
+    from surefoot.evaluate.quantities import Structures
+
+    first, second = both
+    return Structures(
+        errors=np.concatenate([first.errors, second.errors]),
+        scores={
+            name: np.concatenate([score, second.scores[name]])
+            for name, score in first.scores.items()
+        },
+        groups=np.concatenate([np.char.add("test ", first.groups), second.groups]),
+        types=np.concatenate([first.types, second.types]),
+        counted=np.concatenate([first.counted, second.counted]),
+    )
+
+
+def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
+    from surefoot.evaluate.figures import (
+        describe_accuracy,
+        describe_error_bars,
+        describe_histogram,
+        describe_vectors,
+    )
+    from surefoot.posteriors.judge import compare, compare_histograms, compare_vectors
+
+    quantities = compare(judged, samples)
+    bars = {one.name: describe_error_bars(one, seed, DRAWS) for one in quantities}
+    found: dict[str, Any] = {
+        "accuracy": {one.name: describe_accuracy(one) for one in quantities},
+        "uncertainty": {name: held for name, held in bars.items() if held is not None},
+        "histograms": {
+            one.name: describe_histogram(one, seed, DRAWS)
+            for one in compare_histograms(judged, samples)
+        },
+    }
+    vectors = compare_vectors(judged, samples)
+    if vectors is not None:
+        found["force_covariance"] = describe_vectors(vectors, seed, DRAWS)
+    return found
+
+
+def _training(path: str, predictor: Predictor) -> dict[str, Any] | None:
+    """Epochs and seconds of the training, from the log that lies beside the potential."""
+    import csv
+
+    log = Path(path).with_name("log.csv")
+    epochs = predictor.provenance.get("epochs")
+    if not log.is_file():
+        return None if epochs is None else {"epochs": epochs, "seconds": None}
+    try:
+        with log.open(newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    except (KeyError, ValueError):  # a log of something else
+        return None if epochs is None else {"epochs": epochs, "seconds": None}
+    return {"epochs": epochs, "seconds": sum(seconds)}
+
+
+def _plain(predictor: Predictor) -> Predictor:
+    """The same model with one set of weights, a scalar head and nothing else.
+
+    The weights are fresh: what they are costs nothing.
+    """
+    from dataclasses import replace
+
+    from surefoot.heads.scalar import Scalar
+    from surefoot.posteriors.calibration import Calibration
+    from surefoot.posteriors.posterior import Single
+    from surefoot.posteriors.predictor import build_predictor
+
+    shared = predictor.potential.head.model_dump()
+    settings = {name: shared[name] for name in Scalar.model_fields if name in shared}
+    potential = replace(predictor.potential, head=Scalar(**{**settings, "energy": "scalar"}))
+    dtype = predictor.weights["model.embedding"].dtype
+    return build_predictor(potential, Single(potential.init(0, dtype)), Calibration(), {})
+
+
+def _time(
+    predictors: dict[str, Predictor], frame: Frame, *, compile_first: bool
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of one evaluation of one structure on one thread.
+
+    In turns, so that all see the same load; on one thread, since threads that wait for each other
+    on a busy machine would be all that is measured.
+    """
+    import time
+
+    import torch
+
+    from surefoot.cli.options import quicken
+    from surefoot.cli.screen import progress_bar
+    from surefoot.data.convert import to_graph
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    quick = {
+        name: quicken(predictor, splines=False, compile_first=compile_first)
+        for name, predictor in predictors.items()
+    }
+    graphs: dict[str, Graph] = {
+        name: to_graph(frame.atoms, predictor.cutoff, frame.charge, frame.spin)
+        for name, predictor in quick.items()
+    }
+    wanted = {"energy": False, "forces": True}
+    taken = {(name, what): [] for name in quick for what in wanted}
+    try:
+        with progress_bar("timing", ROUNDS) as bar:
+            for number in range(ROUNDS + WARM_UP):
+                for (name, what), found in taken.items():
+                    begin = time.perf_counter()
+                    quick[name](graphs[name], forces=wanted[what])
+                    if number >= WARM_UP:  # the first ones compile and fill caches
+                        found.append(1000.0 * (time.perf_counter() - begin))
+                if number >= WARM_UP:
+                    bar.advance()
+    finally:
+        torch.set_num_threads(threads)
+    return {name: {what: min(taken[name, what]) for what in wanted} for name in quick}
+
+
+def show_summary(report: dict[str, Any]) -> None:
+    """One column per potential: errors, error bars and cost; and what finds failures."""
+    from surefoot.cli.compare_report import failure_rows, summary_rows
+    from surefoot.cli.screen import show_table
+
+    for part, told in (("test", "test"), ("ood", "other")):
+        rows = summary_rows(report, part)
+        if rows:
+            columns = list(zip(*(row.values() for row in rows), strict=True))
+            lines = [[name, *cells] for name, cells in zip(rows[0], columns, strict=True)]
+            show_table(f"{report['frames'][part]} {told} structures", lines[0], lines[1:])
+    rows = failure_rows(report)
+    if rows:
+        show_table(
+            "AUROC for structures whose error is above the 95th percentile of the test structures",
+            list(rows[0]),
+            [list(row.values()) for row in rows],
+        )

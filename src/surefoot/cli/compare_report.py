@@ -1,0 +1,280 @@
+"""The report of `compare`: one HTML page that opens by a double click and loads nothing."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from surefoot.cli.svg import Axis, Line, colour, plot
+from surefoot.evaluate.figures import show
+
+Rows = list[dict[str, str]]
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 82em; padding: 0 1em;
+  color: #1b1b1b; background: #fff }
+h1 { font-size: 1.5em } h2 { font-size: 1.2em; margin-top: 2em } h3 { font-size: 1em }
+table { border-collapse: collapse; margin: 0.6em 0 1.2em; font-variant-numeric: tabular-nums }
+th, td { padding: 0.25em 0.7em; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left }
+.scroll { overflow-x: auto } .plots { display: flex; flex-wrap: wrap; gap: 1em }
+.plots svg { width: 380px; max-width: 100% }
+svg .title { font: 600 13px system-ui, sans-serif } svg .label { font: 12px system-ui, sans-serif }
+svg .tick { font: 10px system-ui, sans-serif; fill: #444 } svg .mid { text-anchor: middle }
+svg .end { text-anchor: end } svg .grid { stroke: #eee } svg .box { fill: none; stroke: #888 }
+svg polyline { stroke-width: 1.7 } p.note { color: #555; max-width: 60em }
+"""
+
+NOTES = {
+    "calibration": "Coverage: on the diagonal as many labels lie inside an interval as it says; "
+    "below it error bars are too small. Dashed: before recalibration.",
+    "reliability": "Error against σ: root mean squares in bins of equal numbers of points, in "
+    "order of σ; on the diagonal where error bars are true.",
+    "sparsification": "Sparsification: RMSE of what is left when the points of largest σ are taken "
+    "away, over the RMSE of all. Dashed: the best possible order.",
+    "pit": "PIT: where labels fall in their predicted distributions; level where error bars are "
+    "true, a U where they are too small. Dashed: 95 % band.",
+}
+
+
+def summary_rows(report: dict[str, Any], part: str) -> Rows:
+    """Errors, error bars and cost of each potential on one set of structures."""
+    rows = []
+    for name, found in report["potentials"].items():
+        if part not in found:
+            continue
+        row = {"potential": name}
+        for quantity, held in found[part]["accuracy"].items():
+            label = f"{quantity} RMSE ({held['unit']})"
+            row[label] = f"{held['all']['rmse']:.2f}"
+            row |= _bar_cells(quantity, found[part]["uncertainty"].get(quantity))
+        if part == "test":
+            row |= _cost_cells(found)
+        rows.append(row)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [{column: row.get(column, "–") for column in columns} for row in rows]
+
+
+def _bar_cells(quantity: str, held: dict[str, Any] | None) -> dict[str, str]:
+    if held is None or quantity == "stress":
+        return {}
+    before, after = held["before"]["coverage_95"][0], held["after"]["coverage_95"][0]
+    cells = {f"{quantity} 95 % before → after": f"{before:.3f} → {after:.3f}"}
+    conformal = held["recalibrated"].get("conformal")
+    if conformal is not None:
+        value = conformal["coverage_95"][0]
+        cells[f"{quantity} 95 % conformal"] = "–" if value is None else f"{value:.3f}"
+    ranked = held["after"]["ause"][0]
+    return {
+        **cells,
+        f"{quantity} CRPS": f"{held['after']['crps'][0]:.2f}",
+        f"{quantity} AUSE": "–" if ranked is None else f"{ranked:.2f}",
+    }
+
+
+def _cost_cells(found: dict[str, Any]) -> dict[str, str]:
+    cells = {}
+    if "cost" in found:
+        cells["cost / plain"] = f"{found['cost']['over_plain']:.2f}"
+    training = found["training"]
+    if training is not None and training["seconds"] is not None:
+        cells["training (min)"] = f"{training['seconds'] / 60:.1f}"
+    return cells
+
+
+def failure_rows(report: dict[str, Any]) -> Rows:
+    """Which score finds failures, one row per potential and score."""
+    return [
+        {
+            "potential": name,
+            "score": score,
+            "failures": show(held["failures"]),
+            "other structures": show(held["strangers"]),
+        }
+        for name, found in report["potentials"].items()
+        for score, held in found.get("failures", {}).get("auroc", {}).items()
+    ]
+
+
+def score_rows(report: dict[str, Any], part: str, quantity: str) -> Rows:
+    """All scores of one quantity, before and after, one column per potential."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, found in report["potentials"].items():
+        held = found.get(part, {}).get("uncertainty", {}).get(quantity)
+        if held is None:
+            continue
+        columns = {"before": held["before"], "after": held["after"], **held["recalibrated"]}
+        for column, scores in columns.items():
+            for score, value in scores.items():
+                row = rows.setdefault(score, {"score": score.replace("_", " ")})
+                row[f"{name}: {column}"] = show(value)
+    names = list(dict.fromkeys(column for row in rows.values() for column in row))
+    return [{column: row.get(column, "–") for column in names} for row in rows.values()]
+
+
+def make_page(report: dict[str, Any]) -> str:
+    """The whole page as HTML."""
+    frames, files = report["frames"], report["files"]
+    body = [f"<h1>{len(report['potentials'])} potentials compared</h1>"]
+    body.append(_paragraph(f"{frames['test']} test structures from {', '.join(files['test'])}."))
+    if frames["ood"]:
+        body.append(_paragraph(f"{frames['ood']} other structures from {', '.join(files['ood'])}."))
+    body.append(_table(summary_rows(report, "test")))
+    body.append(_paragraph(_say_cost(report["cost"])))
+    for name, found in report["potentials"].items():
+        body.append(_paragraph(_say_potential(name, found)))
+    body += _parts(report, "test", "Test structures")
+    if frames["ood"]:
+        body += ["<h2>Other structures</h2>", _table(summary_rows(report, "ood"))]
+        body += _failures(report)
+        body += _parts(report, "ood", "Error bars of the other structures")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>surefoot compare</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def _say_cost(cost: dict[str, Any]) -> str:
+    form = "compiled" if cost["compiled"] else "not compiled"
+    return (
+        f"Cost: one evaluation of {cost['atoms']} atoms with forces and error bars, over that of "
+        f"the plain model ({cost['plain']}), on one thread and {form}: "
+        f"{cost['milliseconds']['forces']:.2f} ms here."
+    )
+
+
+def _say_potential(name: str, found: dict[str, Any]) -> str:
+    gate = "none" if found["gate"] is None else found["gate"]
+    return (
+        f"{name}: {found['file']}; {found['draws']} draws; error bars from {found['calibration']}; "
+        f"ood: {gate}."
+    )
+
+
+def _parts(report: dict[str, Any], part: str, title: str) -> list[str]:
+    found = [f"<h2>{html.escape(title)}</h2>"]
+    for quantity in ("energy", "forces", "stress"):
+        curves = {
+            name: held[part]["uncertainty"][quantity]
+            for name, held in report["potentials"].items()
+            if quantity in held.get(part, {}).get("uncertainty", {})
+        }
+        if curves:
+            found.append(f"<h3>{quantity.capitalize()}</h3>")
+            found.append(f'<div class="plots">{"".join(_plots(quantity, curves))}</div>')
+            found.append(_table(score_rows(report, part, quantity)))
+    found += [_paragraph(note) for note in NOTES.values()] if len(found) > 1 else []
+    return found
+
+
+def _plots(quantity: str, held: dict[str, dict[str, Any]]) -> list[str]:
+    unit = next(iter(held.values()))["unit"]
+    share = Axis(label="nominal coverage", limits=(0.0, 1.0))
+    covered, errors, sparse, pit = [_diagonal([0.0, 1.0])], [], [], []
+    ends: list[float] = []
+    for number, (name, one) in enumerate(held.items()):
+        curves, tint = one["curves"], colour(number)
+        levels = [0.0, *curves["calibration"]["levels"], 1.0]
+        for when in ("before", "after"):
+            y = [0.0, *curves["calibration"][when], 1.0]
+            dashed = when == "before"
+            covered.append(
+                Line(name="" if dashed else name, x=levels, y=y, colour=tint, dashed=dashed)
+            )
+        bins = curves["reliability"]
+        ends += [value for value in bins["std"] + bins["rmse"] if value > 0]
+        errors.append(Line(name=name, x=bins["std"], y=bins["rmse"], colour=tint, points=True))
+        sparse += _sparse_lines(name, curves["sparsification"], tint)
+        pit += _pit_lines(name, curves["pit"], tint)
+    errors.insert(0, _diagonal([min(ends, default=1.0), max(ends, default=1.0)]))
+    return [
+        plot(
+            f"Coverage of {quantity}",
+            share,
+            Axis(label="observed coverage", limits=(0.0, 1.0)),
+            covered,
+        ),
+        plot(
+            f"Error against σ of {quantity}",
+            Axis(label=f"σ ({unit})", logarithmic=True),
+            Axis(label=f"RMSE ({unit})", logarithmic=True),
+            errors,
+        ),
+        plot(
+            f"Sparsification of {quantity}",
+            Axis(label="share kept", limits=(0.0, 1.0)),
+            Axis(label="RMSE of the kept / RMSE of all"),
+            sparse,
+        ),
+        plot(
+            f"PIT of {quantity}",
+            Axis(label="level of the label", limits=(0.0, 1.0)),
+            Axis(label="density"),
+            [_level(), *pit],
+        ),
+    ]
+
+
+def _diagonal(ends: list[float]) -> Line:
+    return Line(name="", x=ends, y=ends, colour="#999")
+
+
+def _level() -> Line:
+    return Line(name="", x=[0.0, 1.0], y=[1.0, 1.0], colour="#999")
+
+
+def _sparse_lines(name: str, curve: dict[str, Any], tint: str) -> list[Line]:
+    scale = curve["by_std"][-1] or 1.0
+    rows = {"by_std": (name, False), "oracle": ("", True)}
+    return [
+        Line(
+            name=label,
+            x=curve["kept"],
+            y=[value / scale for value in curve[row]],
+            colour=tint,
+            dashed=dashed,
+        )
+        for row, (label, dashed) in rows.items()
+    ]
+
+
+def _pit_lines(name: str, pit: dict[str, Any], tint: str) -> list[Line]:
+    count = len(pit["density"])
+    edges = [place / count for number in range(count) for place in (number, number + 1)]
+    found = []
+    for row in ("density", "low", "high"):
+        values = [value for value in pit[row] for _ in range(2)]
+        label, dashed = (name, False) if row == "density" else ("", True)
+        found.append(Line(name=label, x=edges, y=values, colour=tint, dashed=dashed))
+    return found
+
+
+def _failures(report: dict[str, Any]) -> list[str]:
+    rows = failure_rows(report)
+    if not rows:
+        return []
+    first = next(f["failures"] for f in report["potentials"].values() if "failures" in f)
+    told = (
+        "AUROC for structures whose error is above the 95th percentile of the test structures, in "
+        f"a 1:1 mixture of {first['inside']} and {first['outside']}; beside it, for which "
+        "structures are not test structures. Ranking by predicted energy or force needs no error "
+        "bar: a score that does no better says nothing."
+    )
+    return ["<h3>Finding failures</h3>", _paragraph(told), _table(rows)]
+
+
+def _table(rows: Rows) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in rows[0])
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><tr>{head}</tr>{lines}</table></div>'
+
+
+def _paragraph(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'

@@ -1,0 +1,136 @@
+"""Does a score put the large errors first: sparsification, and the area under the ROC curve.
+
+Any score will do, such as an error bar, a distance to the training data or an energy; only the
+order counts, so recalibration by a factor changes nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from surefoot.evaluate.accuracy import check_residuals
+
+Counts = Int[np.ndarray, " points"]
+
+
+def sparsification_curve(
+    residuals: Float[np.ndarray, " points"], score: Float[np.ndarray, " points"]
+) -> Float[np.ndarray, " points"]:
+    """RMSE of the points that are left when those of the highest score are taken away.
+
+    Entry k is the RMSE of the k + 1 points of lowest score; the last one is that of all. With
+    |residual| as the score it is the curve of an oracle.
+
+    Args:
+        residuals: label − prediction, in any unit.
+        score: larger where the error should be larger, in any unit.
+
+    Raises:
+        ValueError: if a residual or a score is not finite, or there is none.
+    """
+    _check_score(residuals, score)
+    squares = residuals.astype(np.float64)[np.argsort(score, kind="stable")] ** 2
+    return np.sqrt(np.cumsum(squares) / np.arange(1, len(squares) + 1))
+
+
+def ause(residuals: Float[np.ndarray, " points"], score: Float[np.ndarray, " points"]) -> float:
+    """Area between the sparsification curve and the oracle's, in units of that of a random order.
+
+    AUSE = (⟨curve⟩ − ⟨oracle⟩) / (RMSE − ⟨oracle⟩),  ⟨ ⟩ over all sizes of what is left
+
+    0 is the best possible order, 1 that of chance, more than 1 is worse than chance. Even perfect
+    error bars are far from 0. NaN where all errors are equal, or all scores.
+
+    Args:
+        residuals: label − prediction, in any unit.
+        score: larger where the error should be larger, in any unit.
+
+    Raises:
+        ValueError: if a residual or a score is not finite, or there is none.
+    Source: Ilg et al. 2018, arXiv:1802.07095. Differs: divided by the area of a random order.
+    """
+    return ause_by_counts(residuals, score)(np.ones(len(residuals), dtype=np.int64))
+
+
+def ause_by_counts(
+    residuals: Float[np.ndarray, " points"], score: Float[np.ndarray, " points"]
+) -> Callable[[Counts], float]:
+    """AUSE as a function of how often each point stands in a sample.
+
+    Sorts once, so that each draw of a bootstrap (`block_bootstrap_counts`) costs only sums.
+
+    Raises:
+        ValueError: if a residual or a score is not finite, or there is none.
+    """
+    _check_score(residuals, score)
+    squares = residuals.astype(np.float64) ** 2
+    by_score = np.argsort(score, kind="stable")
+    by_error = np.argsort(squares, kind="stable")
+    ranks_nothing = bool(score[by_score[0]] == score[by_score[-1]])
+
+    def area(counts: Counts) -> float:
+        curve, oracle = (_mean_root(squares[o], counts[o]) for o in (by_score, by_error))
+        scale = math.sqrt(counts @ squares / np.sum(counts)) - oracle
+        if ranks_nothing or scale <= 1e-12 * oracle:
+            return math.nan
+        return float((curve - oracle) / scale)
+
+    return area
+
+
+def _mean_root(squares: np.ndarray, counts: np.ndarray) -> float:
+    """Mean of the running root mean square, of values that stand several times."""
+    drawn = np.repeat(squares, counts)
+    return float(np.mean(np.sqrt(np.cumsum(drawn) / np.arange(1, len(drawn) + 1))))
+
+
+def auroc(score: Float[np.ndarray, " points"], failed: Bool[np.ndarray, " points"]) -> float:
+    """Probability that a point that failed has a higher score than one that did not.
+
+    The area under the ROC curve; equal scores count half. 1 is a perfect order, ½ that of chance;
+    NaN where all failed, or none.
+
+    Args:
+        score: larger where failure should be likelier, in any unit.
+        failed: the flag to be found.
+
+    Raises:
+        ValueError: if a score is not finite, or there is none.
+    """
+    return auroc_by_counts(score, failed)(np.ones(len(score), dtype=np.int64))
+
+
+def auroc_by_counts(
+    score: Float[np.ndarray, " points"], failed: Bool[np.ndarray, " points"]
+) -> Callable[[Counts], float]:
+    """The area under the ROC curve as a function of how often each point stands in a sample.
+
+    Raises:
+        ValueError: if a score is not finite, or there is none.
+    """
+    _check_score(np.zeros(len(score)), score)
+    _, codes = np.unique(score, return_inverse=True)
+    bad = failed.astype(np.float64)
+
+    def area(counts: Counts) -> float:
+        failures = np.bincount(codes, weights=counts * bad)
+        sound = np.bincount(codes, weights=counts * (1.0 - bad))
+        pairs = np.sum(failures) * np.sum(sound)
+        won = failures @ (np.cumsum(sound) - 0.5 * sound)
+        return float(won / pairs) if pairs > 0 else math.nan
+
+    return area
+
+
+def _check_score(residuals: np.ndarray, score: np.ndarray) -> None:
+    check_residuals(residuals)
+    bad = np.flatnonzero(~np.isfinite(score))
+    if len(bad):
+        raise ValueError(
+            f"The score of point {bad[0]} is {score[bad[0]]} ({len(bad)} such points in all); "
+            "scores have to be finite to be put in order."
+        )

@@ -1,0 +1,184 @@
+"""Forces that are no gradient: histograms of components, along fixed axes or an atom's own.
+
+A head sees invariants, which know no direction, so directions are made here: sums over neighbours
+
+    v_ic = Σ_j a_jc R_c(r_ij) f(r_ij) r̂_ij / √neighbors.
+
+Their components are inputs of a network beside the invariants. In the laboratory's frame nothing
+makes the answer turn with the structure. In a frame of two such vectors and their cross product it
+does; the mirror image is evaluated too, so that it does so under reflection. Such a frame jumps
+where the two vectors are parallel, and neither answer is the slope of an energy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.bins import Bins
+from surefoot.blocks.dense import Weights, branch, init_linear, init_network, linear, network, under
+from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
+from surefoot.distributions import SCORES, Rule, Spread, score_mean
+from surefoot.graph import Geometry, pairs_to_edges
+from surefoot.masses import cross_entropy, draw, expectation, log_density, second_moment
+from surefoot.segments import gather, segment_sum
+
+CHANNELS = 8  # vectors of each atom
+BESSELS = 8  # radial functions of which R is made
+POWER = 6  # of the cutoff f
+
+
+def init_direct(generator: torch.Generator, inputs: int, width: int, bins: int) -> Weights:
+    """Fresh weights in float64; the last map is zero, so that fresh forces are."""
+    out = init_linear(generator, width, 3 * bins)
+    out["weight"].zero_()
+    return {
+        "sender": init_linear(generator, inputs, CHANNELS, bias=False)["weight"],
+        **under("radial", init_network(generator, (BESSELS, CHANNELS))),
+        **under("hidden", init_linear(generator, inputs + 3 * CHANNELS, width)),
+        **under("out", out),
+    }
+
+
+def read_direct(
+    weights: Weights,
+    values: Float[Tensor, "*features atoms width"],
+    geometry: Geometry,
+    frames: Float[Tensor, "*members atoms 3 3"] | None,
+) -> Float[Tensor, "*members atoms 3 bins"]:
+    """Logits of the three components of each force.
+
+    Args:
+        weights: of `init_direct`.
+        values: (…, atoms, width) invariants; without members where their heads share a model.
+        geometry: for the directions.
+        frames: (…, atoms, 3, 3) axes of each atom as rows; the laboratory's where not given.
+    """
+    vectors = _vectors(weights, values, geometry)
+    if frames is None:
+        return _read(weights, values, vectors)
+    own = vectors @ frames.mT
+    here, there = (_read(weights, values, seen) for seen in (own, own * own.new_tensor([1, 1, -1])))
+    # The third axis is a cross product: in the mirror its component has the other sign.
+    there = torch.cat([there[..., :2, :], there[..., 2:, :].flip(-1)], dim=-2)
+    return 0.5 * (here + there)
+
+
+def find_frames(
+    weights: Weights, values: Float[Tensor, "*features atoms width"], geometry: Geometry
+) -> Float[Tensor, "*members atoms 3 3"]:
+    """Three orthonormal axes of each atom as rows; zeros for those that its surroundings lack."""
+    first, second = _vectors(weights, values, geometry)[..., :2, :].unbind(-2)
+    one = _direction(first)
+    two = _direction(second - (second * one).sum(-1, keepdim=True) * one)
+    return torch.stack([one, two, torch.linalg.cross(one, two)], dim=-2)
+
+
+def _vectors(
+    weights: Weights, values: Tensor, geometry: Geometry
+) -> Float[Tensor, "*members atoms channels 3"]:
+    graph, lengths = geometry.graph, geometry.lengths
+    basis = expand(lengths, Bessel(geometry.cutoff, BESSELS)) * math.sqrt(geometry.cutoff)
+    envelope = expand(lengths, PolynomialCutoff(geometry.cutoff, POWER))
+    radial = network(basis, branch(weights, "radial")) * (envelope / lengths.unsqueeze(-1))
+    by_edge = pairs_to_edges(radial, graph) * gather(values @ weights["sender"], graph.senders)
+    spread = by_edge.unsqueeze(-1) * geometry.vectors.unsqueeze(-2)
+    summed = segment_sum(spread.flatten(-2), graph.receivers) / math.sqrt(geometry.neighbors)
+    return summed.unflatten(-1, (CHANNELS, 3))
+
+
+def _read(weights: Weights, values: Tensor, vectors: Tensor) -> Tensor:
+    values = values.expand(*vectors.shape[:-2], values.shape[-1])  # heads may share a model
+    inputs = torch.cat([values, vectors.flatten(-2)], dim=-1)
+    hidden = torch.nn.functional.silu(linear(inputs, branch(weights, "hidden")))
+    return linear(hidden, branch(weights, "out")).unflatten(-1, (3, -1))
+
+
+def _direction(vectors: Float[Tensor, "*rows 3"]) -> Float[Tensor, "*rows 3"]:
+    """Unit vectors; zero where there is no direction beyond rounding."""
+    squares = vectors.square().sum(-1, keepdim=True)
+    none = squares < torch.finfo(vectors.dtype).eps ** 1.5
+    inverse = squares.masked_fill(none, 1.0).rsqrt().masked_fill(none, 0.0)
+    return vectors * inverse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """Independent histograms of the components of vectors along axes.
+
+    y = scale Σ_k x_k axis_k + shift, each x_k over bins.
+
+    Attributes:
+        bins: of each x.
+        logits: (…, 3, bins).
+        frames: (…, 3, 3) axes as rows, orthonormal or zero; None for those of y.
+        scale: above 0, unit of y per unit of the bins.
+        shift: unit of y.
+    """
+
+    bins: Bins
+    logits: Float[Tensor, "*rows 3 bins"]
+    frames: Float[Tensor, "*rows 3 3"] | None = None
+    scale: Tensor | float = 1.0
+    shift: Tensor | float = 0.0
+    spread: Spread = "noise"
+
+    @property
+    def mean(self) -> Float[Tensor, "*rows 3"]:
+        """The vector of expectations."""
+        return self._to_space(expectation(self.logits.softmax(-1), self.bins))
+
+    @property
+    def variance(self) -> Float[Tensor, "*rows 3 3"]:
+        """The covariance; without a part along axes that are zero."""
+        masses = self.logits.softmax(-1)
+        squares = second_moment(masses, self.bins) - expectation(masses, self.bins).square()
+        squares = squares * self.scale**2
+        if self.frames is None:
+            return torch.diag_embed(squares)
+        return self.frames.mT @ (squares.unsqueeze(-1) * self.frames)
+
+    def log_prob(self, target: Tensor) -> Float[Tensor, "*rows"]:
+        """Log density in space; −∞ beyond closed ends."""
+        found = log_density(self.logits.log_softmax(-1), self.bins, self._to_axes(target))
+        return found.sum(-1) - 3 * torch.as_tensor(self.scale, dtype=found.dtype).log()
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "*rows 3"]:
+        """One draw per vector."""
+        return self._to_space(draw(self.logits.softmax(-1), self.bins, generator))
+
+    def score(self, target: Tensor, rule: Rule) -> Tensor:
+        """cross_entropy of each component, nll of the vector, or a rule of the mean.
+
+        Raises:
+            ValueError: for a rule that histograms do not have.
+        """
+        if rule == "cross_entropy":
+            return cross_entropy(self.logits, self.bins, self._to_axes(target))
+        if rule == "nll":
+            return -self.log_prob(target)
+        if rule not in SCORES:
+            raise ValueError(
+                f"the rule {rule} scores a normal; for histograms of components there is "
+                f"cross_entropy, nll and, of their mean, {', '.join(SCORES)}."
+            )
+        return score_mean(self.mean, target, rule)
+
+    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Components:
+        """The distribution of scale · y + shift, scale a number above 0."""
+        return replace(self, scale=self.scale * scale, shift=self.shift * scale + shift)
+
+    def _to_space(self, components: Tensor) -> Tensor:
+        if self.frames is not None:
+            components = (components.unsqueeze(-2) @ self.frames).squeeze(-2)
+        return components * self.scale + self.shift
+
+    def _to_axes(self, vectors: Tensor) -> Tensor:
+        components = (vectors - self.shift) / self.scale
+        if self.frames is None:
+            return components
+        return (self.frames @ components.unsqueeze(-1)).squeeze(-1)

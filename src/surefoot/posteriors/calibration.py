@@ -1,0 +1,152 @@
+"""What calibration found: factors on standard deviations, and the widths of intervals.
+
+It is part of a Predictor and of its file, as JSON.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surefoot.evaluate.quantiles import Conformal, Grouped, Isotonic
+from surefoot.graph import Graph
+from surefoot.prediction import Bounds
+
+QUANTITIES = ("energy", "forces", "stress", "difference")
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Widths of intervals from calibration points, in place of those of a normal.
+
+    Attributes:
+        isotonic: monotone map of levels over all points.
+        conformal: by kind: compositions and sizes for energies, elements for forces.
+    """
+
+    isotonic: Isotonic
+    conformal: Grouped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Factors on every standard deviation, one per quantity, and where they come from.
+
+    Attributes:
+        energy, forces, stress: what the spread of the draws is multiplied by; None where nothing
+            was there to calibrate on, and the spread is then left as it is.
+        difference: the same for differences between energies of one composition, where errors
+            that all structures of a composition share cancel: barriers, paths, relaxations.
+        source: in words, for reports.
+        levels: what `Prediction.interval` uses, by quantity: energy and forces; where there is
+            none, intervals are those of a normal.
+    """
+
+    energy: float | None = None
+    forces: float | None = None
+    stress: float | None = None
+    difference: float | None = None
+    source: str = "not calibrated"
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """What is calibrated on what, in words."""
+        missing = [name for name in QUANTITIES if getattr(self, name) is None]
+        if not missing or len(missing) == len(QUANTITIES):
+            return self.source
+        return f"{self.source}; not calibrated: {', '.join(missing)}"
+
+    def bounds(self, graph: Graph) -> dict[str, Bounds]:
+        """Interval widths of the rows of a batch, for `Prediction`."""
+        found = {}
+        if "energy" in self.levels:
+            grouped = self.levels["energy"].conformal
+            kinds = choose_kinds(compositions(graph), sizes(graph), set(grouped.maps))
+            found["energy"] = _bind(grouped, kinds)
+        if "forces" in self.levels:
+            grouped = self.levels["forces"].conformal
+            found["forces"] = _bind(grouped, elements(graph))
+        return found
+
+    def header(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return asdict(self)
+
+
+def read_calibration(header: Mapping[str, Any]) -> Calibration:
+    """What `Calibration.header` gave.
+
+    Raises:
+        KeyError, TypeError: if it is of another form.
+    """
+    levels = {
+        name: Levels(
+            isotonic=Isotonic(**{key: tuple(value) for key, value in held["isotonic"].items()}),
+            conformal=Grouped(
+                maps={
+                    kind: Conformal(
+                        scores=tuple(own["scores"]), ranks=tuple(own["ranks"]), count=own["count"]
+                    )
+                    for kind, own in held["conformal"]["maps"].items()
+                }
+            ),
+        )
+        for name, held in header["levels"].items()
+    }
+    return Calibration(**{**header, "levels": levels})
+
+
+def _bind(conformal: Grouped, kinds: np.ndarray) -> Bounds:
+    def bounds(level: float) -> tuple[Tensor, Tensor]:
+        low, high = conformal.bounds(level, kinds)
+        return torch.tensor(low), torch.tensor(high)
+
+    return bounds
+
+
+def join_bounds(parts: Sequence[Mapping[str, Bounds]]) -> dict[str, Bounds]:
+    """Widths of the rows of consecutive batches as one."""
+
+    def join(name: str) -> Bounds:
+        def bounds(level: float) -> tuple[Tensor, Tensor]:
+            found = [part[name](level) for part in parts]
+            low, high = (torch.cat(side) for side in zip(*found, strict=True))
+            return low, high
+
+        return bounds
+
+    return {name: join(name) for name in (parts[0] if parts else {})}
+
+
+def compositions(graph: Graph) -> np.ndarray:
+    """(graphs) The composition of each structure, such as `1:4 6:1`."""
+    counts = graph.atom_counts.tolist()
+    return np.array(
+        [
+            " ".join(f"{z}:{n}" for z, n in sorted(Counter(part.tolist()).items()))
+            for part in graph.numbers.split(counts)
+        ],
+        dtype=str,
+    )
+
+
+def sizes(graph: Graph) -> np.ndarray:
+    """(graphs) The class of the number of atoms: `atoms 16` is 16 to 31."""
+    powers = np.floor(np.log2(graph.atom_counts.numpy())).astype(int)
+    return np.array([f"atoms {2**power}" for power in powers], dtype=str)
+
+
+def elements(graph: Graph) -> np.ndarray:
+    """(atoms) The atomic number of each atom."""
+    return graph.numbers.numpy().astype(str)
+
+
+def choose_kinds(fine: np.ndarray, coarse: np.ndarray, known: Container[str]) -> np.ndarray:
+    """The fine kind where it is known, else the coarse one."""
+    return np.array([f if f in known else c for f, c in zip(fine, coarse, strict=True)], dtype=str)

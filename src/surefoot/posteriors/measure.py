@@ -1,0 +1,76 @@
+"""Bins of histogram heads, laid before training over what they are to hold.
+
+A head that puts histograms on the energy takes them from training labels; one that puts them on the
+error from the residuals of the potential it is fitted to, on frames given for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from surefoot.blocks.reference import Baseline
+from surefoot.data.convert import Sample
+from surefoot.graph import collate, collate_targets
+from surefoot.heads import Head
+from surefoot.heads.categorical import Categorical
+from surefoot.heads.histogram import ErrorHistograms
+from surefoot.posteriors.judge import predict_samples
+from surefoot.posteriors.predictor import Predictor
+
+
+def lay_bins(
+    head: Head, baseline: Baseline, samples: Sequence[Sample], foundation: Predictor | None
+) -> Head:
+    """The head with its bins; a head that has them, or needs none, is as it was.
+
+    Args:
+        head: of the run.
+        baseline: energies beyond which labels are counted, and their scale.
+        samples: the training split.
+        foundation: the potential whose errors are judged, if there is one.
+    Raises:
+        ValueError: if there is nothing to measure, or a label is not a number.
+    """
+    if isinstance(head, Categorical) and head.measured is None:
+        return _over_labels(head, baseline, samples)
+    if isinstance(head, ErrorHistograms) and head.measured is None:
+        if foundation is None:
+            raise ValueError(
+                "a histogram head judges the errors of a trained potential, on frames that it has "
+                "not learned from; give them as `data: {train}` with `start: {potential: FILE, "
+                "learn: judges}`."
+            )
+        return _over_errors(head, baseline, samples, foundation)
+    return head
+
+
+def _over_labels(head: Categorical, baseline: Baseline, samples: Sequence[Sample]) -> Head:
+    graph = collate([sample.graph for sample in samples])
+    targets = collate_targets([sample.targets for sample in samples])
+    known = targets.has_energy
+    beyond = targets.energy - baseline.energy(graph, baseline.species(graph.numbers))
+    counted = targets.has_forces[graph.graph_index] & ~targets.fixed
+    return head.measure(
+        beyond[known], graph.atom_counts[known], targets.forces[counted].reshape(-1), baseline.scale
+    )
+
+
+def _over_errors(
+    head: ErrorHistograms, baseline: Baseline, samples: Sequence[Sample], foundation: Predictor
+) -> Head:
+    judged = predict_samples(foundation, samples)
+    prediction, targets = judged.prediction, judged.targets
+    known = targets.has_energy
+    errors = torch.zeros(0, dtype=torch.float64)
+    if prediction.forces is not None:
+        counted = torch.as_tensor(judged.counted_atoms)
+        off = (targets.forces - prediction.forces.mean.to(targets.forces))[counted]
+        errors = torch.linalg.vector_norm(off, dim=-1)
+    return head.measure(
+        (targets.energy - prediction.energy.mean)[known],
+        torch.as_tensor(judged.sizes)[known],
+        errors,
+        baseline.scale,
+    )

@@ -1,0 +1,250 @@
+"""calibrate and compare: what they write, and what they refuse."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from surefoot.cli.compare import _name
+from surefoot.posteriors.predictor import load_predictor
+
+
+def labelled(images: list[Atoms], width: float, seed: int) -> list[Atoms]:
+    """Rattled once more, with labels anew."""
+    rng = np.random.default_rng(seed)
+    for atoms in images:
+        atoms.calc = None
+        atoms.positions += width * rng.normal(size=atoms.positions.shape)
+        atoms.calc = EMT()
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return images
+
+
+@pytest.fixture(scope="module")
+def files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Frames like those of training that nobody has learnt from, and others."""
+    place = tmp_path_factory.mktemp("compare")
+    held = labelled(ase.io.read(folder / "train.xyz", ":"), 0.1, 1)
+    hot = labelled(ase.io.read(folder / "test.xyz", ":"), 0.3, 2)
+    ase.io.write(place / "held.xyz", held)
+    ase.io.write(place / "hot.xyz", hot)
+    return {"held": place / "held.xyz", "hot": place / "hot.xyz", "folder": place}
+
+
+@pytest.fixture(scope="module")
+def recalibrated(surefoot, potential: Path, folder: Path, files) -> Path:
+    target = files["folder"] / "other" / "potential.safetensors"
+    surefoot("calibrate", potential, "--held-out", files["held"], "--train", folder / "train.xyz",
+             "-o", target)  # fmt: skip
+    return target
+
+
+def test_calibrate_makes_factors_intervals_and_a_gate(
+    potential: Path, recalibrated: Path, files
+) -> None:
+    before, after = load_predictor(potential), load_predictor(recalibrated)
+    assert after.calibration.source == "40 frames set aside"
+    assert after.calibration.forces != before.calibration.forces
+    assert set(after.calibration.levels) == {"energy", "forces"}
+    assert after.gate is not None
+    assert after.gate.source.startswith("40 frames; the edge encloses 95% of 40")
+    assert after.provenance == before.provenance
+    assert all((after.weights[name] == value).all() for name, value in before.weights.items())
+
+
+def test_training_leaves_a_gate(potential: Path) -> None:
+    """From the frames that the first member has left out."""
+    gate = load_predictor(potential).gate
+    assert gate is not None
+    found = re.fullmatch(r"(\d+) frames; the edge encloses 95% of (\d+) set aside", gate.source)
+    assert found is not None
+    learnt, aside = map(int, found.groups())
+    assert learnt + aside == 40
+    assert aside >= 16  # two of four folds
+
+
+def test_calibrate_refuses_what_was_learnt_from(
+    surefoot, potential: Path, folder, tmp_path
+) -> None:
+    (tmp_path / "copy.xyz").write_bytes((folder / "train.xyz").read_bytes())
+    target = tmp_path / "p.safetensors"
+    for name in (folder / "train.xyz", tmp_path / "copy.xyz"):
+        done = surefoot("calibrate", potential, "--held-out", name, "-o", target, check=False)
+        assert done.returncode == 1
+        assert f"{name}: the potential was trained on this file" in done.stderr
+    assert not target.exists()
+
+
+def test_calibrate_needs_enough_frames(surefoot, potential: Path, files, tmp_path) -> None:
+    few = tmp_path / "few.xyz"
+    ase.io.write(few, ase.io.read(files["held"], ":7"))
+    target = tmp_path / "p.safetensors"
+    done = surefoot("calibrate", potential, "--held-out", few, "-o", target, check=False)
+    assert done.returncode == 1
+    assert "7 frames with labels are too few" in done.stderr
+    assert "at least 10 are needed" in done.stderr
+    assert not target.exists()
+
+
+def test_calibrate_refuses_labels_that_are_no_numbers(surefoot, potential, files, tmp_path) -> None:
+    images = ase.io.read(files["held"], ":12")
+    images[5].calc.results["energy"] = np.nan
+    ase.io.write(tmp_path / "nan.xyz", images)
+    done = surefoot("calibrate", potential, "--held-out", tmp_path / "nan.xyz", "-o",
+                    tmp_path / "p.safetensors", check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "nan.xyz, frame 5" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def compared(surefoot, potential: Path, recalibrated: Path, folder: Path, files):
+    output = files["folder"] / "report"
+    done = surefoot("compare", potential, recalibrated, folder / "test.xyz", "--ood",
+                    files["hot"], "-o", output)  # fmt: skip
+    return done, output
+
+
+def test_compare_writes_a_table_and_all_figures(compared) -> None:
+    done, output = compared
+    for part in ("12 test structures", "12 other structures", "forces RMSE", "cost / plain",
+                 "95 % before → after", "95 % conformal", "AUROC", "ood"):  # fmt: skip
+        assert part in done.stdout
+    assert "timing" in done.stderr
+    report = json.loads((output / "report.json").read_text())
+    names = list(report["potentials"])
+    assert names == ["model", "other"]
+    for found in report["potentials"].values():
+        assert found["cost"]["over_plain"] > 0.5
+        assert found["training"]["epochs"] == 4
+        for part, count in (("test", 12), ("ood", 12)):
+            assert found[part]["accuracy"]["energy"]["all"]["count"] == count
+            scores = found[part]["uncertainty"]["forces"]
+            assert {"before", "after", "recalibrated", "strata", "curves"} <= set(scores)
+            assert {"ence", "ence_reference", "ause", "crps"} <= set(scores["after"])
+            assert {"element", "|force|", "atoms", "config_type"} == set(scores["strata"])
+        detected = found["failures"]["auroc"]
+        assert {"ood", "predicted rms force", "predicted energy per atom"} <= set(detected)
+        assert detected["ood"]["strangers"][0] > 0.8
+    first, second = (report["potentials"][name] for name in names)
+    assert first["training"]["seconds"] > 0
+    assert second["training"]["seconds"] is None  # no log lies beside it
+    assert first["test"]["accuracy"] == second["test"]["accuracy"]
+    assert "conformal" not in first["test"]["uncertainty"]["forces"]["recalibrated"]
+    levels = second["test"]["uncertainty"]["forces"]["recalibrated"]
+    assert set(levels) == {"isotonic", "conformal"}
+    assert 0.5 < levels["conformal"]["coverage_95"][0] <= 1.0
+
+
+class Page(HTMLParser):
+    """Tags that are open, all text, and whatever a page would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.plots, self.loads, self.words = 0, [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes) -> None:
+        self.plots += tag == "svg"
+        self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+        if tag not in ("meta", "line", "rect", "polyline", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_report_is_one_page_that_loads_nothing(compared) -> None:
+    _, output = compared
+    text = (output / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.loads == []
+    assert not re.search(r"https?://|@import|url\(|<script", text)
+    assert page.plots == 16  # four of each quantity and set of structures
+    for word in ("2 potentials compared", "model", "other", "Sparsification", "PIT", "σ"):
+        assert word in page.words
+    assert "nan" not in text
+    assert {path.name for path in output.iterdir()} == {"report.html", "report.json"}
+
+
+def test_names_tell_potentials_apart() -> None:
+    assert _name(["a/x.safetensors", "b/y.safetensors"]) == ["x", "y"]
+    assert _name(["a/p.safetensors", "b/p.safetensors"]) == ["a", "b"]
+    assert _name(["a/c/p.safetensors", "b/c/p.safetensors"]) == ["a", "b"]
+    assert _name(["a/p.safetensors", "a/q.safetensors", "b/q.safetensors"]) == ["a/p", "a/q", "b/q"]
+    assert _name(["p.safetensors"]) == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{potential}"], "1 potentials (.safetensors) and 0 files"),
+        (["{test}"], "0 potentials (.safetensors) and 1 files"),
+        (["{potential}", "{potential}", "{test}"], "named twice"),
+        (["{potential}", "none.xyz"], "none.xyz"),
+        (["none.safetensors", "{test}"], "none.safetensors: there is no such file"),
+        (["{potential}", "{bare}"], "no energies or forces were found"),
+        (["{potential}", "{water}"], "model: "),
+    ],
+)
+def test_bad_input_is_a_sentence(
+    surefoot, potential: Path, folder: Path, tmp_path: Path, arguments, said: str
+) -> None:
+    images = ase.io.read(folder / "test.xyz", ":2")
+    for atoms in images:
+        atoms.calc = None
+    ase.io.write(tmp_path / "bare.xyz", images)
+    ase.io.write(tmp_path / "water.xyz", Atoms("OH", positions=[[0, 0, 0], [0, 0, 1]]))
+    places = {
+        "potential": potential,
+        "test": folder / "test.xyz",
+        "bare": tmp_path / "bare.xyz",
+        "water": tmp_path / "water.xyz",
+    }
+    if "water" in arguments[-1]:
+        said = "potential: "
+    given = [argument.format(**places) for argument in arguments]
+    done = surefoot("compare", *given, "-o", tmp_path / "out", check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_of_two_files_looks_for_failures(
+    surefoot, potential: Path, folder: Path, files, tmp_path: Path
+) -> None:
+    report = tmp_path / "r.json"
+    done = surefoot("evaluate", potential, folder / "test.xyz", files["hot"], "-o", report)
+    assert f"the file {folder / 'test.xyz'} as the distribution" in re.sub(r"\s+", " ", done.stdout)
+    found = json.loads(report.read_text())["failures"]
+    assert (found["inside"], found["outside"]) == (12, 12)
+    assert found["auroc"]["ood"]["strangers"][0] > 0.8
+
+
+def test_predict_says_which_frames_are_far(
+    surefoot, potential: Path, files, tmp_path: Path
+) -> None:
+    target = tmp_path / "p.xyz"
+    done = surefoot("predict", potential, files["hot"], "-o", target)
+    images = ase.io.read(target, ":")
+    far = [atoms.info["ood"] for atoms in images]
+    assert max(far) > 1.0
+    assert f"{sum(value > 1 for value in far)} of 12 frames are beyond the edge" in done.stdout
+    assert f"frame {int(np.argmax(far))} is the farthest" in done.stdout
+    for atoms in images:
+        assert atoms.arrays["ood_atoms"].shape == (4,)
+        assert atoms.info["ood"] >= atoms.arrays["ood_atoms"].max() - 1e-6

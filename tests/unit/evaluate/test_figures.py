@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+
+from surefoot.evaluate.figures import (
+    describe_error_bars,
+    describe_failures,
+    describe_histogram,
+    describe_vectors,
+    show,
+)
+from surefoot.evaluate.quantiles import fit_conformal, fit_isotonic
+from surefoot.evaluate.quantities import Binning, Quantity, Structures, Vectors
+
+COUNT = 600
+
+
+@pytest.fixture
+def quantity() -> Quantity:
+    """Errors four times as large as the error bars were before a factor of 2."""
+    generator = np.random.default_rng(0)
+    std = 2.0 * np.exp(0.5 * generator.normal(size=COUNT))
+    residuals = 2.0 * std * generator.normal(size=COUNT)
+    conformal = fit_conformal(residuals[:300], std[:300])
+    isotonic = fit_isotonic(residuals[:300], std[:300])
+    std[5] = 0.0  # all draws agree
+
+    def spread(bounds):
+        return lambda level: tuple(np.full(COUNT, value) for value in bounds(level))
+
+    return Quantity(
+        name="forces",
+        unit="meV/Å",
+        residuals=residuals,
+        std=std,
+        factor=2.0,
+        groups=np.arange(COUNT) // 6,
+        types=np.array(["a", "b"])[np.arange(COUNT) % 2],
+        strata={"element": np.array(["1", "6", "8"])[np.arange(COUNT) % 3]},
+        bounds={"conformal": spread(conformal.bounds), "isotonic": spread(isotonic.bounds)},
+    )
+
+
+def test_error_bars_before_and_after(quantity) -> None:
+    found = describe_error_bars(quantity, seed=1, draws=50)
+    assert found is not None
+    assert (found["points"], found["groups"], found["factor"]) == (COUNT - 1, 100, 2.0)
+    assert found["before"]["mean_square"][0] == pytest.approx(16.0, rel=0.2)
+    assert found["after"]["mean_square"][0] == pytest.approx(4.0, rel=0.2)
+    assert found["before"]["spearman"] == found["after"]["spearman"]
+    assert found["after"]["ence"][0] > found["after"]["ence_reference"][2]
+    for name in ("conformal", "isotonic"):
+        rows = found["recalibrated"][name]
+        assert rows["coverage_90"][0] == pytest.approx(0.9, abs=0.05)
+        assert rows["coverage_50"][0] == pytest.approx(0.5, abs=0.08)
+    assert set(found["strata"]) == {"config_type", "element"}
+    kinds = found["strata"]["element"].values()
+    assert sum(kind["count"] for kind in kinds) == COUNT - 1
+    curves = found["curves"]
+    assert curves["sparsification"]["kept"][-1] == 1.0
+    rmse = np.sqrt(np.mean(np.delete(quantity.residuals, 5) ** 2))
+    for order in ("by_std", "oracle"):
+        assert curves["sparsification"][order][-1] == pytest.approx(rmse)
+    assert np.mean(curves["pit"]["density"]) == pytest.approx(1.0)
+    json.dumps(found, allow_nan=False)
+
+
+def test_without_error_bars_there_is_nothing_to_say(quantity) -> None:
+    bare = {name: getattr(quantity, name) for name in ("name", "unit", "residuals", "groups")}
+    assert describe_error_bars(
+        Quantity(**bare, std=None, factor=1.0, types=quantity.types), seed=0
+    ) is None  # fmt: skip
+
+
+def test_a_single_group_has_null_intervals(quantity) -> None:
+    alone = Quantity(
+        name="energy",
+        unit="meV/atom",
+        residuals=quantity.residuals,
+        std=np.ones(COUNT),
+        factor=1.0,
+        groups=np.zeros(COUNT),
+        types=quantity.types,
+    )
+    found = describe_error_bars(alone, seed=0, draws=5)
+    assert found is not None
+    assert found["after"]["nll"][1:] == [None, None]
+    assert found["after"]["spearman"] == [None, None, None]
+    json.dumps(found, allow_nan=False)
+
+
+def test_vectors_histograms_and_failures_are_json() -> None:
+    generator = np.random.default_rng(2)
+    groups = np.arange(300) // 5
+    residuals = generator.normal(size=(300, 3))
+    vectors = Vectors(
+        residuals=residuals, covariance=np.broadcast_to(np.eye(3), (300, 3, 3)), groups=groups
+    )
+    found = describe_vectors(vectors, seed=0, draws=20)
+    assert found["mean_square"][0] == pytest.approx(3.0, abs=0.5)
+    assert found["coverage_95"][0] == pytest.approx(0.95, abs=0.04)
+    nll = np.where(np.arange(300) == 4, np.inf, 1.0)  # a label outside all bins
+    binning = Binning(
+        name="energy", unit="eV", pit=generator.random(300), crps=np.ones(300), nll=nll,
+        groups=groups,
+    )  # fmt: skip
+    binned = describe_histogram(binning, seed=0, draws=20)
+    assert (binned["points"], binned["left_out"]) == (299, 1)
+    assert binned["nll"][0] == 1.0
+    errors = generator.lognormal(size=300)
+    structures = Structures(
+        errors=errors, scores={"errors": errors}, groups=groups, types=groups, counted=groups >= 0
+    )
+    failures = describe_failures(structures, np.arange(300) >= 150, seed=0, draws=20)
+    assert failures["auroc"]["errors"]["failures"][0] == 1.0
+    json.dumps([found, binned, failures], allow_nan=False)
+
+
+def test_estimates_are_shown_with_as_many_digits_as_matter() -> None:
+    assert show([0.12345, 0.1, 0.2]) == "0.123 [0.100, 0.200]"
+    assert show([2046.7, 1127.0, 12.34]) == "2047 [1127, 12.34]"
+    assert show([-123.45, None, None]) == "-123.5"
+    assert show([None, None, None]) == "–"

@@ -1,0 +1,178 @@
+"""Predictions beside labels: the numbers that figures are made from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+from ase.constraints import FixAtoms
+
+from surefoot.blocks.reference import Baseline
+from surefoot.data.convert import Sample, to_samples
+from surefoot.data.read import Frame
+from surefoot.evaluate.multivariate import mahalanobis_squares
+from surefoot.heads.histogram import ErrorHistograms
+from surefoot.heads.mean_variance import MeanVariance
+from surefoot.heads.scalar import Scalar
+from surefoot.models.schnet import Schnet
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.judge import (
+    DRAWS,
+    Judged,
+    compare,
+    compare_histograms,
+    compare_structures,
+    compare_vectors,
+    predict_samples,
+)
+from surefoot.posteriors.posterior import Single
+from surefoot.posteriors.predictor import Predictor, build_predictor, with_gate
+from surefoot.potential import Potential
+
+CUTOFF = 3.0
+POTENTIAL = Potential(
+    model=Schnet(cutoff=CUTOFF, features=6, interactions=1, gaussians=6),
+    head=Scalar(),
+    baseline=Baseline(elements=(1, 6, 8), energies=(-13.0, -7.0, -3.0), scale=1.0, neighbors=5.0),
+)
+ERRORS = torch.linspace(0.01, 2.0, 40, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    """Rattled molecules with labels near the prediction of nobody; one atom is fixed."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for number in range(24):
+        atoms = molecule(("H2O", "CH3OH", "C2H6")[number % 3])
+        atoms.positions += 0.1 * rng.normal(size=atoms.positions.shape)
+        if number == 1:
+            atoms.set_constraint(FixAtoms([0]))
+        labels = {"energy": -30.0 + rng.normal(), "forces": rng.normal(size=(len(atoms), 3))}
+        if number == 2:
+            labels.pop("forces")
+        frames.append(
+            Frame(
+                atoms=atoms,
+                group=f"g{number // 4}",
+                config_type="c",
+                file="f",
+                index=number,
+                **labels,
+            )
+        )
+    return to_samples(frames, CUTOFF)
+
+
+def judged_by(head, samples: list[Sample]) -> tuple[Predictor, Judged]:
+    potential = replace(POTENTIAL, head=head)
+    weights = potential.init(0, torch.float64)
+    predictor = build_predictor(potential, Single(weights), Calibration(), {})
+    return predictor, predict_samples(predictor, samples)
+
+
+def ensemble(count: int, samples: list[Sample]) -> Judged:
+    members = Ensemble(POTENTIAL.init_members(0, count, torch.float64))
+    predictor = build_predictor(POTENTIAL, members, Calibration(), {})
+    aside = np.arange(len(samples)) % 2 == 0
+    return predict_samples(with_gate(predictor, samples, aside), samples)
+
+
+def test_strata_divide_the_points(samples) -> None:
+    judged = ensemble(4, samples)
+    energy, forces = compare(judged, samples)
+    assert sorted(set(energy.strata["atoms"])) == ["   2 – 3", "   4 – 7", "   8 – 15"]
+    assert set(forces.strata) == {"element", "atoms", "|force|"}
+    counts = {z: int(np.sum(forces.strata["element"] == z)) for z in ("1", "6", "8")}
+    chosen = judged.counted_atoms
+    numbers = np.concatenate([sample.graph.numbers.numpy() for sample in samples])[chosen]
+    assert counts == {str(z): 3 * int(np.sum(numbers == z)) for z in (1, 6, 8)}
+    assert len(numbers) == 8 * (3 + 6 + 8) - 1 - 8  # a fixed atom, a frame without forces
+    lengths = np.linalg.norm(judged.targets.forces.numpy()[chosen], axis=1)
+    small = np.repeat(lengths < 0.5, 3)
+    assert np.array_equal(forces.strata["|force|"] == "0 – 0.5 eV/Å", small)
+
+
+def test_errors_and_scores_of_structures(samples) -> None:
+    judged = ensemble(4, samples)
+    found = compare_structures(judged, samples)
+    assert found is not None
+    assert found.counted.sum() == len(samples) - 1
+    number = 5
+    place = number - 1  # one frame before it has no forces
+    atoms = judged.graph_of_atom == number
+    prediction = judged.prediction
+    assert prediction.forces is not None
+    residuals = (judged.targets.forces - prediction.forces.mean).numpy()[atoms]
+    assert found.errors[place] == pytest.approx(1000 * np.sqrt(np.mean(residuals**2)))
+    trace = prediction.forces.total.diagonal(dim1=-2, dim2=-1).sum(-1).numpy()[atoms]
+    assert found.scores["force σ, worst atom"][place] == pytest.approx(np.sqrt(trace.max()))
+    assert found.scores["force σ, rms of atoms"][place] == pytest.approx(np.sqrt(trace.mean()))
+    assert found.scores["ood"][place] == float(prediction.ood[number])
+    mean = float(prediction.energy.mean[number])
+    assert found.scores["predicted energy per atom"][place] == pytest.approx(mean / 8)
+
+
+def test_draws_of_energies_are_residuals_too(samples) -> None:
+    energy = compare(ensemble(4, samples), samples)[0]
+    assert energy.draws is not None
+    assert energy.draws.shape == (4, len(samples))
+    assert np.allclose(energy.draws.mean(0), energy.residuals)
+    assert np.allclose(energy.draws.std(0, ddof=1), energy.std)
+    assert compare(judged_by(Scalar(), samples)[1], samples)[0].draws is None
+
+
+def test_without_forces_the_error_is_that_of_the_energy(samples) -> None:
+    bare = [
+        replace(s, targets=replace(s.targets, has_forces=torch.tensor([False]))) for s in samples
+    ]
+    _, judged = judged_by(Scalar(), bare)
+    found = compare_structures(judged, bare)
+    assert found is not None
+    off = (judged.targets.energy - judged.prediction.energy.mean).abs().numpy()
+    assert np.allclose(found.errors, 1000 * off / judged.sizes)
+    assert list(found.scores) == ["predicted energy per atom"]
+
+
+def test_covariances_of_a_head_are_compared_whole(samples) -> None:
+    _, judged = judged_by(MeanVariance(width=4), samples)
+    found = compare_vectors(judged, samples)
+    assert found is not None
+    assert len(found.residuals) == judged.counted_atoms.sum()
+    forces = judged.prediction.forces
+    assert forces is not None
+    first = (judged.targets.forces - forces.mean)[0].numpy()
+    expected = first @ np.linalg.inv(forces.total[0].numpy()) @ first
+    squares = mahalanobis_squares(found.residuals, found.covariance)
+    assert squares[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_spread_of_few_draws_is_no_covariance(samples) -> None:
+    assert compare_vectors(ensemble(DRAWS - 1, samples), samples) is None
+    assert compare_vectors(ensemble(DRAWS, samples), samples) is not None
+    assert compare_vectors(judged_by(Scalar(), samples)[1], samples) is None
+
+
+def test_labels_in_histograms(samples) -> None:
+    head = ErrorHistograms(system_bins=16, atom_bins=12, width=4).measure(
+        ERRORS * (-1) ** torch.arange(40), torch.full((40,), 6), ERRORS, 1.0
+    )
+    _, judged = judged_by(head, samples)
+    energy, force = compare_histograms(judged, samples)
+    assert (energy.name, energy.unit) == ("energy", "eV")
+    assert (force.name, force.unit) == ("force error", "eV/Å")
+    assert len(energy.pit) == len(samples)
+    assert len(force.pit) == judged.counted_atoms.sum()
+    bins, targets = judged.prediction.energy_bins, judged.targets.energy
+    assert bins is not None
+    assert np.allclose(energy.pit, bins.cdf(targets).numpy())
+    assert np.allclose(energy.nll, -bins.log_prob(targets).numpy())
+    assert np.allclose(energy.crps, bins.crps(targets).numpy())
+    forces = judged.prediction.forces
+    assert forces is not None
+    errors = torch.linalg.vector_norm(judged.targets.forces - forces.mean, dim=-1)
+    expected = judged.prediction.error_bins.cdf(errors).numpy()[judged.counted_atoms]
+    assert np.allclose(force.pit, expected)
+    assert compare_histograms(judged_by(Scalar(), samples)[1], samples) == []
