@@ -21,14 +21,21 @@ SHORT = (
 
 
 @pytest.fixture(scope="module")
-def judged(folder: Path, surefoot) -> Path:
-    """Two members, from the template as it is written."""
-    config = folder / "judged.yaml"
+def config(folder: Path, surefoot, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it is written."""
+    config = tmp_path_factory.mktemp("variances") / "c.yaml"
     surefoot("template", folder / "train.xyz", "--head", "mean_variance", "-o", config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def judged(config: Path, surefoot) -> Path:
+    """Two members of that config."""
+    run = config.parent / "two"
     members = ("--set", "posterior.members=2", "--set", "posterior.left_out=0")
     frames = ("--set", "data.valid=0.2")
-    surefoot("train", config, "-o", folder / "judged", *SHORT, *members, *frames)
-    return folder / "judged" / "potential.safetensors"
+    surefoot("train", config, "-o", run, *SHORT, *members, *frames)
+    return run / "potential.safetensors"
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
@@ -49,9 +56,11 @@ def test_template_of_an_unknown_head(surefoot) -> None:
     assert "--head meanvariance: not known; there is" in done.stderr
 
 
-def test_a_loss_that_does_not_go_with_the_head_is_one_sentence(surefoot, folder: Path) -> None:
+def test_a_loss_that_does_not_go_with_the_head_is_one_sentence(
+    surefoot, folder: Path, tmp_path: Path
+) -> None:
     done = surefoot(
-        *("train", folder / "config.yaml", "-o", folder / "refused"),
+        *("train", folder / "config.yaml", "-o", tmp_path / "refused"),
         *("--set", "head.energy=mean_variance"),
         check=False,
     )
@@ -60,8 +69,8 @@ def test_a_loss_that_does_not_go_with_the_head_is_one_sentence(surefoot, folder:
     assert "set energy_rule to nll, beta_nll" in done.stderr
 
 
-def test_predict_writes_both_parts(surefoot, judged: Path, folder: Path) -> None:
-    output = folder / "judged.xyz"
+def test_predict_writes_both_parts(surefoot, judged: Path, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "judged.xyz"
     surefoot("predict", judged, folder / "test.xyz", "-o", output)
     for atoms in ase.io.read(output, ":"):
         noise, spread = atoms.info["energy_aleatoric"], atoms.info["energy_epistemic"]
@@ -75,8 +84,8 @@ def test_predict_writes_both_parts(surefoot, judged: Path, folder: Path) -> None
         assert np.allclose(norm, np.linalg.norm(total, axis=1), rtol=1e-5)
 
 
-def test_evaluate_scores_it(surefoot, judged: Path, folder: Path) -> None:
-    report = folder / "judged.json"
+def test_evaluate_scores_it(surefoot, judged: Path, folder: Path, tmp_path: Path) -> None:
+    report = tmp_path / "judged.json"
     surefoot("evaluate", judged, folder / "test.xyz", "-o", report)
     scores = json.loads(report.read_text())["uncertainty"]
     assert {"energy", "forces"} <= scores.keys()
@@ -90,13 +99,16 @@ def test_calculator_tells_both_parts(judged: Path, folder: Path) -> None:
     assert atoms.calc.results["energy_aleatoric"] > 0
 
 
-def test_one_set_of_weights_has_error_bars(surefoot, folder: Path) -> None:
-    config = folder / "judged.yaml"
+def test_one_set_of_weights_has_error_bars(
+    surefoot, config: Path, folder: Path, tmp_path: Path
+) -> None:
     single = ("--set", "posterior.members=1", "--set", "posterior.left_out=0")
     frames = ("--set", "data.valid=0.3")
-    surefoot("train", config, "-o", folder / "one", *SHORT, *single, *frames)
-    output = folder / "one.xyz"
-    surefoot("predict", folder / "one" / "potential.safetensors", folder / "test.xyz", "-o", output)
+    surefoot("train", config, "-o", tmp_path / "one", *SHORT, *single, *frames)
+    output = tmp_path / "one.xyz"
+    surefoot(
+        "predict", tmp_path / "one" / "potential.safetensors", folder / "test.xyz", "-o", output
+    )
     atoms = ase.io.read(output, 0)
     assert "energy_epistemic" not in atoms.info
     assert atoms.info["energy_uncertainty"] == atoms.info["energy_aleatoric"] > 0
