@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.data.splits import assign_folds
@@ -68,14 +67,14 @@ class EnsembleSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """Members stacked along the first axis of every tensor."""
+class Stack:
+    """Members along the first axis of every tensor that they do not share."""
 
     weights: Weights
-    name: ClassVar[str] = "ensemble"
+    name: ClassVar[str]
 
     @classmethod
-    def read(cls, tree: Weights) -> Ensemble:
+    def read(cls, tree: Weights) -> Stack:
         """From the stacked members."""
         return cls(tree)
 
@@ -87,24 +86,23 @@ class Ensemble:
         """
         if count is None:
             return self.weights
-        return take_members(
-            self.weights, choose_members(count_members(self.weights), count, generator)
-        )
+        members = count_members(self.weights)
+        if not 1 <= count <= members:
+            raise ValueError(
+                f"{count} draws of an ensemble of {members}; allowed are 1 to {members}."
+            )
+        chosen = torch.randperm(members, generator=generator)[:count]
+        return take_members(self.weights, chosen)
 
     def tree(self) -> Weights:
         """The stacked members."""
         return self.weights
 
 
-def choose_members(members: int, count: int, generator: torch.Generator) -> Tensor:
-    """Numbers of `count` members, without replacement.
+class Ensemble(Stack):
+    """Whole members: a frame that one has not seen judges it."""
 
-    Raises:
-        ValueError: if there are fewer.
-    """
-    if not 1 <= count <= members:
-        raise ValueError(f"{count} draws of an ensemble of {members}; allowed are 1 to {members}.")
-    return torch.randperm(members, generator=generator)[:count]
+    name: ClassVar[str] = "ensemble"
 
 
 def unseen_frames(

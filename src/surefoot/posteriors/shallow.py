@@ -14,16 +14,12 @@ Cost: features once; forces and stress take one backward pass for each head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 
-from surefoot.blocks.dense import Weights
-from surefoot.posteriors.ensemble import choose_members
+from surefoot.posteriors.ensemble import Stack
 from surefoot.posteriors.posterior import Fitting, Posterior
-from surefoot.potential import count_members, take_members
 from surefoot.settings import Settings
 from surefoot.train.fit import Task, TrainSettings
 from surefoot.train.loss import LossSettings
@@ -62,30 +58,7 @@ class ShallowSettings(Settings):
         return Shallow(task.fixed | state.best)
 
 
-@dataclass(frozen=True)
-class Shallow:
-    """One model and stacked heads: a partial stack."""
+class Shallow(Stack):
+    """One model and stacked heads: a partial stack, of which only the heads are members."""
 
-    weights: Weights
     name: ClassVar[str] = "shallow"
-
-    @classmethod
-    def read(cls, tree: Weights) -> Shallow:
-        """From its partial stack."""
-        return cls(tree)
-
-    def draws(self, generator: torch.Generator, count: int | None) -> Weights:
-        """The heads, or `count` of them chosen without replacement, with the model they share.
-
-        Raises:
-            ValueError: if there are fewer heads.
-        """
-        if count is None:
-            return self.weights
-        return take_members(
-            self.weights, choose_members(count_members(self.weights), count, generator)
-        )
-
-    def tree(self) -> Weights:
-        """The model, and the heads stacked."""
-        return self.weights
