@@ -25,7 +25,7 @@ from surefoot.blocks.native import open_cache, plainly
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.splines import tabulate
 from surefoot.compilation import Compiled
-from surefoot.distributions import Point
+from surefoot.distributions.densities import Point
 from surefoot.graph import Features, Geometry, Graph, Memory, TypedGraph, edge_vectors, find_kinds
 from surefoot.heads import Head, Scalar
 from surefoot.models import Model

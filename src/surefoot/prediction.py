@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.distributions import Distribution, Spread
+from surefoot.distributions.densities import Distribution, Spread
+from surefoot.distributions.histograms import Binned
 from surefoot.graph import Features
-from surefoot.histograms import Binned
 
 Bounds = Callable[[float], tuple[Tensor, Tensor]]
 """Level of an interval → its lower and upper bounds in standard deviations, one of each per row."""

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from surefoot.bins import Bins, even_bins
-from surefoot.distributions import Distribution, Normal, Point, Rule, VectorNormal
+from surefoot.distributions.bins import Bins, even_bins
+from surefoot.distributions.densities import Distribution, Normal, Point, Rule, VectorNormal
+from surefoot.distributions.histograms import Histogram, Lengths, Residuals
 from surefoot.heads.direct import Components
-from surefoot.histograms import Histogram, Lengths, Residuals
 
 
 @dataclass(frozen=True)

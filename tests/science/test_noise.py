@@ -11,7 +11,7 @@ from surefoot.blocks.dense import Weights
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.tensors import exponential, to_matrix
 from surefoot.data.convert import to_graph
-from surefoot.distributions import Normal, VectorNormal
+from surefoot.distributions.densities import Normal, VectorNormal
 from surefoot.graph import Graph, Targets, collate
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.models.schnet import Schnet

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from surefoot.distributions import Point, Rule, Spread, VectorNormal
+from surefoot.distributions.densities import Point, Rule, Spread, VectorNormal
 from surefoot.prediction import Moments, Prediction, join_draws, mix, normal_quantile
 
 

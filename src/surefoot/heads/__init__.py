@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.distributions import Distribution, Rule
+from surefoot.distributions.densities import Distribution, Rule
 from surefoot.graph import Features
 from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms

@@ -29,7 +29,6 @@ from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
-from surefoot.bins import Bins, Encoding, even_bins, require_numbers
 from surefoot.blocks.dense import (
     ACTIVATIONS,
     Activation,
@@ -39,12 +38,13 @@ from surefoot.blocks.dense import (
     linear,
     under,
 )
-from surefoot.distributions import SCORES, Distribution, Normal, Point, Rule
+from surefoot.distributions.bins import Bins, Encoding, even_bins, require_numbers
+from surefoot.distributions.densities import SCORES, Distribution, Normal, Point, Rule
+from surefoot.distributions.histograms import Histogram
+from surefoot.distributions.masses import expectation, second_moment
 from surefoot.graph import Features
 from surefoot.heads.direct import Components, find_frames, init_direct, read_direct
 from surefoot.heads.histogram import read_invariants
-from surefoot.histograms import Histogram
-from surefoot.masses import expectation, second_moment
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 

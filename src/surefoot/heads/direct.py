@@ -19,12 +19,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.bins import Bins
 from surefoot.blocks.dense import Weights, branch, init_linear, init_network, linear, network, under
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
-from surefoot.distributions import SCORES, Rule, Spread, score_mean
+from surefoot.distributions.bins import Bins
+from surefoot.distributions.densities import SCORES, Rule, Spread, score_mean
+from surefoot.distributions.masses import (
+    cross_entropy,
+    draw,
+    expectation,
+    log_density,
+    second_moment,
+)
 from surefoot.graph import Geometry, pairs_to_edges
-from surefoot.masses import cross_entropy, draw, expectation, log_density, second_moment
 from surefoot.segments import gather, segment_sum
 
 CHANNELS = 8  # vectors of each atom

@@ -27,12 +27,12 @@ from jaxtyping import Float, Shaped
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from surefoot.bins import Bins, error_bins, require_numbers, residual_bins
 from surefoot.blocks.dense import Weights, branch, init_linear, linear, under
-from surefoot.distributions import Distribution, Point, Rule
+from surefoot.distributions.bins import Bins, error_bins, require_numbers, residual_bins
+from surefoot.distributions.densities import Distribution, Point, Rule
+from surefoot.distributions.histograms import Lengths, Residuals
 from surefoot.graph import Features
 from surefoot.heads.scalar import Scalar
-from surefoot.histograms import Lengths, Residuals
 from surefoot.segments import Segments, segment_sum
 from surefoot.settings import Settings
 

@@ -30,7 +30,7 @@ from surefoot.blocks.angular import harmonics
 from surefoot.blocks.dense import Weights, branch, init_network, network, under
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
 from surefoot.blocks.tensors import bound_norm, exponential, to_matrix
-from surefoot.distributions import Distribution, Normal, Point, Rule, VectorNormal
+from surefoot.distributions.densities import Distribution, Normal, Point, Rule, VectorNormal
 from surefoot.graph import Features, Geometry, pairs_to_edges
 from surefoot.heads.scalar import Scalar
 from surefoot.segments import gather, segment_sum

@@ -20,7 +20,7 @@ from surefoot.blocks.dense import (
     linear,
     under,
 )
-from surefoot.distributions import SCORES, Distribution, Point, Rule
+from surefoot.distributions.densities import SCORES, Distribution, Point, Rule
 from surefoot.graph import Features, Rows
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
+from surefoot.distributions.histograms import Binned
 from surefoot.evaluate.quantities import Binning, Quantity, Structures, Vectors
 from surefoot.evaluate.strata import name_ranges
 from surefoot.graph import Targets, collate_targets
-from surefoot.histograms import Binned
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.predictor import Predictor, join_predictions
 from surefoot.prediction import Moments, Prediction

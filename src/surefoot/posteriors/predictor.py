@@ -21,9 +21,9 @@ from surefoot.blocks.conditioning import UnknownState
 from surefoot.blocks.dense import Weights, cast, under
 from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import Sample
+from surefoot.distributions.histograms import join_binned, mix_histograms
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
-from surefoot.histograms import join_binned, mix_histograms
 from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
 from surefoot.posteriors.ensemble import Ensemble

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from surefoot.distributions import SCORES, Distribution, Rule
+from surefoot.distributions.densities import SCORES, Distribution, Rule
 from surefoot.graph import Graph, Targets
 from surefoot.heads import Head
 from surefoot.prediction import Output

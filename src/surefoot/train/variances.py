@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from surefoot.distributions import Normal, VectorNormal
+from surefoot.distributions.densities import Normal, VectorNormal
 from surefoot.graph import Graph, Targets
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings

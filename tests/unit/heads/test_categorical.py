@@ -11,11 +11,11 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
+from surefoot.distributions.histograms import Histogram
 from surefoot.evaluate.directness import jacobian_asymmetry, rotation_error
 from surefoot.graph import Graph, collate
 from surefoot.heads.categorical import LOCAL, Categorical, Composed
 from surefoot.heads.direct import Components
-from surefoot.histograms import Histogram
 from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential

@@ -11,10 +11,10 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
+from surefoot.distributions.histograms import Lengths, Residuals
 from surefoot.graph import Graph, collate
 from surefoot.heads.histogram import ErrorBins, ErrorHistograms, fit_power, read_invariants
 from surefoot.heads.scalar import Scalar
-from surefoot.histograms import Lengths, Residuals
 from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.data.convert import to_graph
-from surefoot.distributions import VectorNormal
+from surefoot.distributions.densities import VectorNormal
 from surefoot.graph import Features, Geometry, Rows, edge_vectors, find_kinds
 from surefoot.heads.mean_variance import BESSELS, POWER, MeanVariance
 from surefoot.segments import Segments

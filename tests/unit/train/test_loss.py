@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal, norm
 from torch import Tensor
 
 from surefoot.data.convert import Sample
-from surefoot.distributions import HUBER_WIDTH, Normal, Point, VectorNormal
+from surefoot.distributions.densities import HUBER_WIDTH, Normal, Point, VectorNormal
 from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets, find_kinds
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar

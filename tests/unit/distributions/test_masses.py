@@ -10,8 +10,8 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from surefoot.bins import Bins, even_bins
-from surefoot.masses import (
+from surefoot.distributions.bins import Bins, even_bins
+from surefoot.distributions.masses import (
     compose,
     cross_entropy,
     crps,

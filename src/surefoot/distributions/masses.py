@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.bins import Bins
+from surefoot.distributions.bins import Bins
 
 GAUSS = math.sqrt(2 * math.pi * math.e)  # exp(h) of a normal density with σ = 1
 

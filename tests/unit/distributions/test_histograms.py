@@ -8,9 +8,9 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from surefoot.bins import Bins, even_bins, residual_bins
-from surefoot.distributions import Point
-from surefoot.histograms import (
+from surefoot.distributions.bins import Bins, even_bins, residual_bins
+from surefoot.distributions.densities import Point
+from surefoot.distributions.histograms import (
     Binned,
     Histogram,
     Lengths,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from surefoot.compilation import flatten, rebuild
-from surefoot.distributions import BETA, HUBER_WIDTH, Normal, Point, VectorNormal
+from surefoot.distributions.densities import BETA, HUBER_WIDTH, Normal, Point, VectorNormal
 from surefoot.prediction import Output
 
 

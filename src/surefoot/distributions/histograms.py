@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.bins import Bins
-from surefoot.distributions import SCORES, Distribution, Rule, Spread, score_mean
-from surefoot.masses import (
+from surefoot.distributions.bins import Bins
+from surefoot.distributions.densities import SCORES, Distribution, Rule, Spread, score_mean
+from surefoot.distributions.masses import (
     cross_entropy,
     crps,
     distribution_function,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from surefoot.bins import Bins, error_bins, even_bins, residual_bins
-from surefoot.masses import entropy, expectation, relative_entropy
+from surefoot.distributions.bins import Bins, error_bins, even_bins, residual_bins
+from surefoot.distributions.masses import entropy, expectation, relative_entropy
 
 DOUBLE = torch.float64
 OPEN = Bins(edges=(-2.0, -1.0, 0.5, 1.0, 3.0), lower=0.7, upper=1.3)

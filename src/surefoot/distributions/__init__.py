@@ -1,0 +1,1 @@
+"""Distributions: points and normals (`densities`), and those made of bins (`histograms`)."""
