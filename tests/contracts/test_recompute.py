@@ -1,12 +1,9 @@
 """Every model gives the same whether radial weights are kept or made anew, in less memory."""
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -48,17 +45,6 @@ def _small_blocks(monkeypatch) -> None:
     """So that small structures have several."""
     monkeypatch.setattr(convolution, "BLOCK", 16)
     monkeypatch.setattr(factors, "BLOCK", 16)
-
-
-@pytest.fixture
-def _unchecked(tmp_path_factory, monkeypatch) -> Iterator[None]:
-    """What compiling needs: sizes without a value, and a folder that is not the user's."""
-    if shutil.which("g++") is None:
-        pytest.skip("compiling needs g++.")
-    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path_factory.getbasetemp()))
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def make(model: Model) -> Potential:
@@ -166,9 +152,8 @@ def test_large_batches_are_evaluated_in_less_memory(small_structures, monkeypatc
     assert seen == [keep, keep, keep, recompute, keep, recompute, recompute, recompute]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("_unchecked")
-def test_compiled_and_large(small_structures, monkeypatch) -> None:
+@pytest.mark.usefixtures("tracing")
+def test_traced_and_large(small_structures, monkeypatch) -> None:
     potential = make(ONE_LAYER)
     weights = potential.init(3, torch.float64)
     graph = to_graph(small_structures["skewed_cell"], CUTOFF)
@@ -178,11 +163,9 @@ def test_compiled_and_large(small_structures, monkeypatch) -> None:
     assert_same(parts(evaluate(weights, graph, stress=True)), expected, 1e-12)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, at import
-@pytest.mark.usefixtures("_unchecked")
-def test_traced_gradients(make_samples, monkeypatch) -> None:
+@pytest.mark.usefixtures("tracing")
+def test_traced_gradients(make_samples) -> None:
     """The graph that would be compiled: nothing in it holds for the sizes of the trace only."""
-    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda graph, _: graph)
     potential, loss = make(ONE_LAYER), LossSettings(energy=1.0, forces=2.0)
     weights = potential.init(3, torch.float64)
     step = compile_gradients(potential, "recompute")

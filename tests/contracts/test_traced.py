@@ -1,88 +1,74 @@
-"""Heads of histograms can be traced with sizes as symbols, which is what compiling needs."""
+"""The graph of every model and head gives what they give, for any sizes, in one graph or two."""
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 
-import jaxtyping
 import pytest
 import torch
+from torch import Tensor
 
 from surefoot.blocks.dense import Weights, stack
+from surefoot.blocks.native import plain_only
 from surefoot.blocks.reference import Baseline
-from surefoot.compilation import Compiled
 from surefoot.data.convert import to_graph
-from surefoot.graph import collate, collate_targets
-from surefoot.heads import Head
+from surefoot.graph import Graph, collate, collate_targets
+from surefoot.heads import HEADS, Head
 from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
+from surefoot.heads.mean_variance import MeanVariance
+from surefoot.heads.scalar import Scalar
+from surefoot.models import MODELS, Model
+from surefoot.models.allegro import Allegro
+from surefoot.models.mace import Mace
+from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential, compile_potential
+from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings
 from surefoot.train.step import compile_gradients, loss_gradients
 
+pytestmark = pytest.mark.usefixtures("tracing")
+
 CUTOFF = 4.0
 BASELINE = Baseline(elements=(1, 6, 8), energies=(-1.3, -3.7, -2.2), scale=1.7, neighbors=12.0)
-MADE_UP = torch.linspace(0.01, 0.4, 40, dtype=torch.float64)
+MODEL: dict[str, Model] = {
+    "schnet": Schnet(cutoff=CUTOFF, features=8, interactions=1, gaussians=8),
+    "mace": Mace(
+        cutoff=CUTOFF, irreps="8x0e + 8x1o", max_ell=2, correlation=3, interactions=1, radial=(8,)
+    ),
+    "race": Race(cutoff=CUTOFF, irreps="8x0e + 8x1o", channels=8, interactions=1, radial=(8,)),
+    "allegro": Allegro(cutoff=CUTOFF, layers=1, scalars=8, tensors=8, latent_width=8),
+}
+ERRORS = torch.linspace(0.01, 0.4, 40, dtype=torch.float64)
 SIZES = torch.full((40,), 9)
 HEAD: dict[str, Head] = {
+    "mean_variance": MeanVariance(width=4),
     "histogram": ErrorHistograms(system_bins=8, atom_bins=8, width=4).measure(
-        MADE_UP, SIZES, MADE_UP, 1.7
+        ERRORS, SIZES, ERRORS, 1.7
     ),
     "categorical A": Categorical(bins=16, width=4, forces="direct_frame").measure(
-        40 * MADE_UP, SIZES, MADE_UP, 1.7
+        40 * ERRORS, SIZES, ERRORS, 1.7
     ),
     "categorical B": Categorical(
         design="B", bins=16, width=4, encoding="two_hot", forces="direct_lab"
-    ).measure(40 * MADE_UP, SIZES, MADE_UP, 1.7),
+    ).measure(40 * ERRORS, SIZES, ERRORS, 1.7),
 }
-every_head = pytest.mark.parametrize(
-    "head",
-    [
-        pytest.param(head, id=name, marks=[] if name == "histogram" else [pytest.mark.slow])
-        for name, head in HEAD.items()
-    ],
+CASE = {
+    **{name: (model, Scalar()) for name, model in MODEL.items()},
+    **{name: (MODEL["schnet"], head) for name, head in HEAD.items()},
+}
+QUICK = ("schnet", "mace", "histogram")
+every_case = pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASE]
 )
 
 
-@pytest.fixture(autouse=True)
-def _traced_only(monkeypatch, tmp_path) -> Iterator[None]:
-    """The traced graph runs as it is; a size without a value is no int for checks of types."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the import
-        from torch._inductor import compile_fx
-    monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, _: graph)
-    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture
-def made(monkeypatch) -> list[Compiled]:
-    """What was traced; a failure leaves None among the graphs."""
-    found: list[Compiled] = []
-    init = Compiled.__init__
-
-    def remember(self: Compiled, *args: object) -> None:
-        init(self, *args)
-        found.append(self)
-
-    monkeypatch.setattr(Compiled, "__init__", remember)
-    return found
-
-
-def graphs_of(made: list[Compiled]) -> int:
-    graphs = [graph for one in made for graph in one.graphs.values()]
-    assert None not in graphs
-    return len(graphs)
-
-
-def potential_with(head: Head) -> Potential:
-    model = Schnet(cutoff=CUTOFF, features=8, interactions=1, gaussians=8)
+def make(case: str) -> Potential:
+    model, head = CASE[case]
     return Potential(model=model, head=head, baseline=BASELINE)
 
 
 def random_weights(potential: Potential, seed: int = 3) -> Weights:
+    """Fresh weights with biases that are not zero."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: value + 0.2 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
@@ -90,32 +76,53 @@ def random_weights(potential: Potential, seed: int = 3) -> Weights:
     }
 
 
-@every_head
-def test_predictions(head, small_structures, made) -> None:
-    """Means and variances of two members, for other sizes too."""
-    potential = potential_with(head)
-    weights = stack([random_weights(potential, seed) for seed in (3, 4)])
+def numbers(output: Output) -> list[Tensor]:
+    """Means and variances of all quantities."""
+    given = [d for d in (output.energy, output.forces, output.stress) if d is not None]
+    return [x.detach() for d in given for x in (d.mean, d.variance)]
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor], rtol: float = 1e-11) -> None:
+    """Nothing of an amount that matters beside the largest value of each."""
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.isnan(), other.isnan())
+        scale = max(1.0, float(other.nan_to_num().abs().max()))
+        torch.testing.assert_close(
+            one, other, rtol=0.0, atol=rtol * scale, check_dtype=True, equal_nan=True
+        )
+
+
+def test_every_model_and_head_is_here() -> None:
+    assert {model.name for model, _ in CASE.values()} == set(MODELS)
+    assert {head.energy for _, head in CASE.values()} == set(HEADS)
+
+
+@every_case
+def test_predictions(case, small_structures, count_graphs) -> None:
+    """With and without a cell, of growing and shrinking sizes; stress where there is one."""
+    potential = make(case)
+    weights = random_weights(potential)
     evaluate = compile_potential(potential)
+    stress = potential.head.forces == "gradient"
     for name in ("skewed_cell", "ethanol", "water_cluster"):
         graph = to_graph(small_structures[name], CUTOFF)
-        found, expected = (f(weights, graph) for f in (evaluate, potential))
-        for quantity in ("energy", "forces"):
-            one, other = getattr(found, quantity), getattr(expected, quantity)
-            assert type(one) is type(other)
-            torch.testing.assert_close(one.mean, other.mean.detach(), rtol=1e-11, atol=1e-12)
-            torch.testing.assert_close(
-                one.variance, other.variance.detach(), rtol=1e-11, atol=1e-12
-            )
-    assert graphs_of(made) <= 2  # structures of one element count as a kind of their own
+        found, expected = (f(weights, graph, stress=stress) for f in (evaluate, potential))
+        assert_same(numbers(found), numbers(expected))
+    assert 1 <= count_graphs() <= 2  # structures of one element count as a kind of their own
 
 
-@every_head
-def test_gradients_of_the_loss(head, make_samples, made) -> None:
-    potential = potential_with(head)
-    weights = random_weights(potential)
-    settings = LossSettings(
-        energy_rule=head.rules["energy"][0], forces_rule=head.rules["forces"][0]
+@every_case
+def test_gradients_of_the_loss(case, make_samples, count_graphs) -> None:
+    """Also after a batch of another size."""
+    potential = make(case)
+    rules = potential.head.rules
+    loss = LossSettings(
+        energy_rule=rules["energy"][0],
+        forces=2.0,
+        forces_rule=rules["forces"][0],
+        stress=0.5 if isinstance(potential.head, Scalar) else 0.0,
     )
+    weights = random_weights(potential)
     step = compile_gradients(potential)
     samples = make_samples()
     for chosen in (samples, samples[1:4]):
@@ -123,8 +130,48 @@ def test_gradients_of_the_loss(head, make_samples, made) -> None:
         targets = collate_targets([s.targets for s in chosen])
         importance = torch.linspace(0.3, 1.2, len(chosen), dtype=torch.float64)
         batch = (graph, targets, importance)
-        _, found = step(potential, settings, weights, *batch)
-        _, expected = loss_gradients(potential, settings, weights, *batch)
-        for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-10)
-    assert graphs_of(made) == 1
+        terms, found = step(potential, loss, weights, *batch)
+        expected_terms, expected = loss_gradients(potential, loss, weights, *batch)
+        assert terms.keys() == expected_terms.keys()
+        assert found.keys() == expected.keys()
+        assert_same([found[n] for n in expected], list(expected.values()), 1e-10)
+    assert count_graphs() == 1
+
+
+@pytest.mark.parametrize("case", ["mace", "histogram"])
+def test_members_equal_a_loop_with_distinct_weights(
+    case, small_structures, count_graphs: Callable[[], int]
+) -> None:
+    potential = make(case)
+    members = [random_weights(potential, seed) for seed in (3, 4, 5)]
+    evaluate = compile_potential(potential)
+    for name in ("skewed_cell", "ethanol", "water_cluster"):
+        graph = to_graph(small_structures[name], CUTOFF)
+        together = numbers(evaluate(stack(members), graph))
+        for index, weights in enumerate(members):
+            assert_same([part[index] for part in together], numbers(potential(weights, graph)))
+    assert count_graphs() <= 2
+
+
+def test_one_structure_and_several_take_two_graphs(small_structures, count_graphs) -> None:
+    potential = make("mace")
+    weights = random_weights(potential)
+    evaluate = compile_potential(potential)
+    graphs: list[Graph] = [
+        to_graph(small_structures[name], CUTOFF) for name in ("ethanol", "water_cluster")
+    ]
+    for graph in (*graphs, collate(graphs), collate(graphs[:1] + graphs)):
+        evaluate(weights, graph, stress=True)
+    assert count_graphs() == 2
+
+
+def test_plain_forms_are_graphs_of_their_own(small_structures, count_graphs) -> None:
+    potential = make("mace")
+    weights = random_weights(potential)
+    evaluate = compile_potential(potential)
+    graph = to_graph(small_structures["ethanol"], CUTOFF)
+    with_kernels = numbers(evaluate(weights, graph, stress=True))
+    with plain_only():
+        plain = numbers(evaluate(weights, graph, stress=True))
+    assert_same(plain, with_kernels)
+    assert count_graphs() == 2
