@@ -1,0 +1,252 @@
+"""Which error bars hold: losses, heads and posteriors on one small MACE, in distribution and out.
+
+Usage: SUREFOOT_DATA=… python benchmarks/uncertainty.py [RUN …] [--minutes 100] [--work FOLDER]
+       python benchmarks/uncertainty.py list | table
+
+Every run is a training of a few minutes (or none) and one JSON file in benchmarks/uncertainty/.
+What is there is not run again; after --minutes no further run begins. `table` writes
+benchmarks/uncertainty/README.md from the JSON files.
+
+Of the training frames of a set every tenth is set aside for calibration (`held`) and every tenth
+for choosing epochs and teaching judges (`valid`); the others are learned from.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from surefoot.data.file_units import FileUnits
+from surefoot.data.read import Keys, read_frames
+
+HERE = Path(__file__).parent
+KEPT = HERE / "uncertainty"
+CONFIG, METHODS = KEPT / "config.yaml", KEPT / "methods.yaml"
+TEST_FRAMES = 800  # of each test file, evenly spaced
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set: frames to learn from, to test on, and others unlike them."""
+
+    train: str
+    test: str
+    ood: str | None = None
+    units: FileUnits = FileUnits()
+
+
+SETS = {
+    "3bpa": Set("3bpa/train_300K.xyz.gz", "3bpa/test_300K.xyz.gz", "3bpa/test_600K.xyz.gz"),
+    "acac": Set("acac/train_300K.xyz.gz", "acac/test_MD_300K.xyz.gz"),
+    "aspirin": Set(
+        "rmd17/rmd17_aspirin_train_01.npz",
+        "rmd17/rmd17_aspirin_test_01.npz",
+        units=FileUnits(energy="kcal/mol"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, or a fit to a trained potential.
+
+    Attributes:
+        method: what is compared; runs of one method differ by seed or members.
+        seed: of the initial weights and the order of batches.
+        data: key of SETS.
+        changes: section or section.key → what it is instead of what config.yaml says.
+        base: the run whose potential it begins from.
+        pool: runs whose potentials are its members; nothing is trained then.
+    """
+
+    method: str
+    seed: int
+    data: str = "3bpa"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    base: str | None = None
+    pool: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the JSON file and the folder."""
+        lead = "" if self.data == "3bpa" else f"{self.data}_"
+        return f"{lead}{self.method}_{self.seed}"
+
+
+ELSEWHERE = ("squared", "joint_nll")  # methods that are tried on other sets too
+
+
+def list_runs() -> Iterator[Run]:
+    """All of them, what others need first."""
+    methods: dict[str, dict[str, Any]] = yaml.safe_load(METHODS.read_text())
+    for method, entry in methods.items():
+        if "pool" in entry:
+            seeds = range(methods[entry["pool"]]["seeds"])
+            for number, chosen in enumerate(list(combinations(seeds, 5))[::11][:5]):
+                yield Run(method, number, pool=tuple(f"{entry['pool']}_{seed}" for seed in chosen))
+        for seed in range(entry.get("seeds", 0)):
+            base = f"{entry['base']}_{seed}" if "base" in entry else None
+            yield Run(method, seed, changes=entry.get("set", {}), base=base)
+    for data in SETS:
+        for method in ELSEWHERE if data != "3bpa" else ():
+            yield Run(method, 0, data, methods[method].get("set", {}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", help="names of runs, `list` or `table`; all if none")
+    parser.add_argument("--minutes", type=float, default=100.0, help="after which none begins")
+    parser.add_argument("--work", type=Path, default=Path("runs/uncertainty"))
+    chosen = parser.parse_args()
+    every = {run.name: run for run in list_runs()}
+    if chosen.runs == ["list"]:
+        for name in every:
+            print(name, "done" if (KEPT / f"{name}.json").exists() else "")
+        return
+    end = time.monotonic() + 60 * chosen.minutes
+    work = chosen.work.resolve()
+    for name in chosen.runs or every:
+        if (KEPT / f"{name}.json").exists():
+            continue
+        if time.monotonic() > end:
+            print(f"{chosen.minutes:g} minutes are over; the same command goes on with {name}")
+            return
+        do(every[name], work)
+
+
+def do(run: Run, work: Path) -> None:
+    """Train or fit it, calibrate it on frames held out, judge it, keep the figures."""
+    frames = prepare(run.data, work)
+    folder = work / run.name
+    potential = folder / "calibrated.safetensors"
+    began = time.monotonic()
+    if not potential.exists():
+        made = folder / "potential.safetensors"
+        if run.pool:
+            folder.mkdir(parents=True, exist_ok=True)
+            members = [str(work / name / "potential.safetensors") for name in run.pool]
+            made.unlink(missing_ok=True)
+            surefoot("combine", *members, "-o", str(made))
+        elif not made.exists():
+            train(run, work, frames)
+        surefoot(
+            *("calibrate", str(made), "--held-out", str(frames / "held.xyz")),
+            *("--train", str(frames / "learn.xyz"), "-o", str(potential)),
+        )
+    seconds = time.monotonic() - began
+    tests = [str(frames / "test.xyz")]
+    tests += ["--ood", str(frames / "ood.xyz")] if (frames / "ood.xyz").exists() else []
+    surefoot("compare", str(potential), *tests, "-o", str(folder / "compare"))
+    report = json.loads((folder / "compare" / "report.json").read_text())
+    (figures,) = report["potentials"].values()
+    found = {
+        "method": run.method,
+        "seed": run.seed,
+        "data": run.data,
+        "changes": run.changes,
+        "base": run.base,
+        "pool": run.pool,
+        "seconds": round(seconds),
+        "frames": report["frames"],
+        "plain_milliseconds": report["cost"]["milliseconds"],
+        "sha256": hashlib.sha256(potential.read_bytes()).hexdigest(),
+        "figures": trim(figures),
+    }
+    file = KEPT / f"{run.name}.json"
+    file.with_suffix(".part").write_text(json.dumps(found) + "\n")
+    file.with_suffix(".part").rename(file)
+    print(f"{run.name}: {seconds:.0f} s", flush=True)
+
+
+def train(run: Run, work: Path, frames: Path) -> None:
+    """In the folder of the frames; an interrupted one goes on."""
+    folder = work / run.name
+    changes = {**run.changes, "train.seed": run.seed}
+    drop: tuple[str, ...] = ()
+    if run.base is not None:
+        changes["start.potential"] = str(work / run.base / "potential.safetensors")
+        drop = ("model", "head")  # those of the file, but for what is changed
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(configure(changes, drop))
+    resume = ["--resume"] if (folder / "last.safetensors").exists() else []
+    surefoot("train", str(folder / "config.yaml"), "-o", str(folder), *resume, cwd=frames)
+
+
+def configure(changes: Mapping[str, Any], drop: tuple[str, ...]) -> str:
+    """config.yaml without some sections and with the changes, whole sections first."""
+    content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    kept = {name: part for name, part in content.items() if name not in drop}
+    for key in sorted(changes, key=lambda key: key.count(".")):
+        section, _, name = key.partition(".")
+        if name:
+            kept.setdefault(section, {})[name] = changes[key]
+        else:
+            kept[section] = deepcopy(changes[key])
+    return yaml.safe_dump(kept)
+
+
+def prepare(name: str, work: Path) -> Path:
+    """The frames of a set as files: learn, valid, held, test and, where there are any, ood."""
+    folder = work / name
+    done = folder / "test.xyz"  # the last one to be written
+    if done.exists():
+        return folder
+    data, chosen = Path(os.environ["SUREFOOT_DATA"]), SETS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = labelled(data / chosen.train, chosen.units)
+    aside = {"valid.xyz": slice(4, None, 10), "held.xyz": slice(9, None, 10)}
+    for file, places in aside.items():
+        write(folder / file, frames[places])
+    write(folder / "learn.xyz", [f for n, f in enumerate(frames) if n % 5 != 4])
+    for file, source in (("ood.xyz", chosen.ood), ("test.xyz", chosen.test)):
+        if source is not None:
+            tested = labelled(data / source, chosen.units)
+            places = np.linspace(0, len(tested) - 1, min(TEST_FRAMES, len(tested))).round()
+            write(folder / file, [tested[int(n)] for n in places])
+    return folder
+
+
+def labelled(file: Path, units: FileUnits) -> list[Atoms]:
+    """Structures with energies in eV and forces in eV/Å, isolated atoms left out."""
+    found = []
+    for frame in read_frames([str(file)], Keys(), units):
+        if len(frame.atoms) > 1:
+            atoms = frame.atoms.copy()
+            atoms.info, atoms.arrays = {}, {k: atoms.arrays[k] for k in ("numbers", "positions")}
+            atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
+            found.append(atoms)
+    return found
+
+
+def surefoot(*arguments: str, cwd: Path | None = None) -> None:
+    program = str(Path(sys.executable).parent / "surefoot")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([program, *arguments], cwd=cwd, check=True, env=environment)
+
+
+def trim(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without curves and machine paths."""
+    kept = {name: part for name, part in figures.items() if name != "file"}
+    for part in ("test", "ood"):
+        for held in kept.get(part, {}).get("uncertainty", {}).values():
+            held.pop("curves", None)
+    return kept
+
+
+if __name__ == "__main__":
+    main()
