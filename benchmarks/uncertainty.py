@@ -114,6 +114,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/uncertainty"))
     chosen = parser.parse_args()
     every = {run.name: run for run in list_runs()}
+    if chosen.runs == ["table"]:
+        (KEPT / "README.md").write_text(describe(every))
+        return
     if chosen.runs == ["list"]:
         for name in every:
             print(name, "done" if (KEPT / f"{name}.json").exists() else "")
@@ -246,6 +249,121 @@ def trim(figures: dict[str, Any]) -> dict[str, Any]:
         for held in kept.get(part, {}).get("uncertainty", {}).values():
             held.pop("curves", None)
     return kept
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of each run.
+
+    Attributes:
+        title: with its unit.
+        path: where it stands among the figures; the first number of a list counts.
+        form: how it is printed.
+    """
+
+    title: str
+    path: tuple[str, ...]
+    form: str = ".2f"
+
+
+def errors(part: str, quantity: str) -> tuple[str, ...]:
+    return (part, "accuracy", quantity, "all", "rmse")
+
+
+def bars(part: str, quantity: str, *row: str) -> tuple[str, ...]:
+    return (part, "uncertainty", quantity, *row)
+
+
+TABLES = {
+    "Errors and cost (RMSE; meV/atom and meV/Å)": (
+        Column("energy", errors("test", "energy")),
+        Column("forces", errors("test", "forces"), ".1f"),
+        Column("energy, other", errors("ood", "energy")),
+        Column("forces, other", errors("ood", "forces"), ".1f"),
+        Column("energy σ / plain", ("cost", "over_plain_energy")),
+        Column("force σ / plain", ("cost", "over_plain")),
+    ),
+    "Energies: error bars": (
+        Column("95 % before", bars("test", "energy", "before", "coverage_95"), ".3f"),
+        Column("after", bars("test", "energy", "after", "coverage_95"), ".3f"),
+        Column("other", bars("ood", "energy", "after", "coverage_95"), ".3f"),
+        Column("CRPS", bars("test", "energy", "after", "crps")),
+        Column("Spearman", bars("test", "energy", "after", "spearman")),
+        Column("AUSE", bars("test", "energy", "after", "ause")),
+    ),
+    "Forces: error bars": (
+        Column("95 % before", bars("test", "forces", "before", "coverage_95"), ".3f"),
+        Column("after", bars("test", "forces", "after", "coverage_95"), ".3f"),
+        Column(
+            "conformal", bars("test", "forces", "recalibrated", "conformal", "coverage_95"), ".3f"
+        ),
+        Column("other", bars("ood", "forces", "after", "coverage_95"), ".3f"),
+        Column("CRPS", bars("test", "forces", "after", "crps")),
+        Column("Spearman", bars("test", "forces", "after", "spearman")),
+        Column("AUSE", bars("test", "forces", "after", "ause")),
+    ),
+    "Finding failures: AUROC in a 1:1 mixture of test and other structures": (
+        Column("gate", ("failures", "auroc", "ood", "failures"), ".3f"),
+        Column("force σ", ("failures", "auroc", "force σ, rms of atoms", "failures"), ".3f"),
+        Column("energy σ", ("failures", "auroc", "energy σ per atom", "failures"), ".3f"),
+        Column(
+            "predicted energy",
+            ("failures", "auroc", "predicted energy per atom", "failures"),
+            ".3f",
+        ),
+        Column("predicted force", ("failures", "auroc", "predicted rms force", "failures"), ".3f"),
+    ),
+}
+
+
+def describe(every: Mapping[str, Run]) -> str:
+    """A page of tables: means over the runs of a method, their standard deviation in brackets."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, run in every.items():
+        file = KEPT / f"{name}.json"
+        if file.exists():
+            key = run.method if run.data == "3bpa" else f"{run.data}: {run.method}"
+            found.setdefault(key, []).append(json.loads(file.read_text()))
+    lines = ["# Error bars that were tried", "", *INTRODUCTION]
+    for title, columns in TABLES.items():
+        lines += ["", f"## {title}", ""]
+        lines += [f"| method | runs | {' | '.join(c.title for c in columns)} |"]
+        lines += ["|" + "---|" * (len(columns) + 2)]
+        for method, entries in found.items():
+            cells = [show(column, entries) for column in columns]
+            lines.append(f"| {method} | {len(entries)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def show(column: Column, entries: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over runs; a dash where there is none."""
+    values = [value for entry in entries if (value := look(entry["figures"], column)) is not None]
+    if not values:
+        return "–"
+    mean = format(float(np.mean(values)), column.form)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({format(float(np.std(values, ddof=1)), column.form)})"
+
+
+def look(figures: Mapping[str, Any], column: Column) -> float | None:
+    place: Any = figures
+    for name in column.path:
+        if not isinstance(place, dict) or name not in place:
+            return None
+        place = place[name]
+    return place[0] if isinstance(place, list) else place
+
+
+INTRODUCTION = [
+    "Written by `python benchmarks/uncertainty.py table` from the JSON files beside this page, one"
+    " for each run; configs: `config.yaml` and `methods.yaml`.",
+    "",
+    "3BPA unless another set is named: learned from 400 frames at 300 K, epochs chosen on 50,"
+    " calibrated on another 50, tested on 800 at 300 K (*test*) and 800 at 600 K (*other*)."
+    " Mean over runs, standard deviation over runs in brackets. Ensembles are five of eight members"
+    " each, so their runs share members.",
+]
 
 
 if __name__ == "__main__":
