@@ -1,22 +1,28 @@
 """Help comes at once and mentions every verb."""
 
+import re
 import subprocess
 import sys
 import warnings
+from dataclasses import fields
 
 import pytest
 
 from surefoot.cli import main
+from surefoot.cli.options import LabelOptions
 
 VERBS = (
     "template",
     "label",
     "check",
     "train",
+    "combine",
     "calibrate",
     "evaluate",
     "compare",
     "predict",
+    "relax",
+    "md",
     "hat",
 )
 
@@ -63,3 +69,11 @@ def test_warnings_of_the_package_are_sentences(surefoot, monkeypatch) -> None:
 
 def test_version(surefoot) -> None:
     assert surefoot("--version").stdout.startswith("surefoot ")
+
+
+@pytest.mark.parametrize("verb", ["check", "calibrate", "evaluate", "compare", "predict"])
+def test_verbs_that_read_labels_share_their_options(surefoot, verb: str) -> None:
+    text = surefoot(verb, "--help").stdout
+    for option in fields(LabelOptions):
+        assert f"--{option.name.replace('_', '-')} " in text
+    assert "labels" not in re.findall(r"--([a-z-]+)", text)

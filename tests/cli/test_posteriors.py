@@ -98,3 +98,27 @@ def test_every_posterior_is_chosen_by_its_name(name, tmp_path) -> None:
     assert load_config(path).posterior == METHODS[name]()
     path.write_text(write_template(["a.xyz"]))
     assert load_config(path).posterior.name == "ensemble"
+
+
+def test_members_trained_apart_become_one_ensemble(folder, single, surefoot, tmp_path) -> None:
+    files = []
+    for seed in (1, 2):
+        chosen = {
+            "posterior.members": 1,
+            "posterior.left_out": 0,
+            "data.valid": f"[{folder / 'test.xyz'}]",
+            "train.seed": seed,
+            "train.epochs": 1,
+        }
+        options = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+        surefoot("train", folder / "config.yaml", "-o", tmp_path / str(seed), *options)
+        files.append(tmp_path / str(seed) / "potential.safetensors")
+    done = surefoot("combine", *files, "-o", tmp_path / "pool.safetensors")
+    assert "surefoot calibrate" in done.stdout
+    assert load_predictor(tmp_path / "pool.safetensors").draws == 2
+    again = surefoot("combine", *files, "-o", tmp_path / "pool.safetensors", check=False)
+    assert "is there already" in again.stderr
+    other = surefoot("combine", files[0], single, "-o", tmp_path / "no", check=False)
+    assert other.returncode == 1
+    assert f"{single}: its baseline is not that of" in other.stderr
+    assert not (tmp_path / "no").exists()

@@ -19,15 +19,19 @@ from surefoot import __version__
 from surefoot.cli import (
     calibrate,
     check,
+    combine,
     compare,
     convert,
     evaluate,
     hat,
     label,
+    md,
     predict,
+    relax,
     template,
     train,
 )
+from surefoot.cli.options import flatten
 from surefoot.memory import keep_memory
 
 app = typer.Typer(
@@ -56,8 +60,22 @@ def _surefoot(
     """See `surefoot VERB --help`."""
 
 
-for verb in (template, label, check, train, calibrate, evaluate, compare, predict, convert):
-    app.command(name=verb.__name__.rsplit(".", 1)[-1], help=verb.__doc__)(verb.run)
+VERBS = (
+    template,
+    label,
+    check,
+    train,
+    combine,
+    calibrate,
+    evaluate,
+    compare,
+    predict,
+    relax,
+    md,
+    convert,
+)
+for verb in VERBS:
+    app.command(name=verb.__name__.rsplit(".", 1)[-1], help=verb.__doc__)(flatten(verb.run))
 app.add_typer(hat.app, name="hat", help=hat.__doc__)
 
 

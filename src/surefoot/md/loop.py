@@ -1,0 +1,257 @@
+"""The loop of a run: steps, checks, guard, frames, and a state on disk from which it goes on."""
+
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from surefoot.md.checks import Limits, examine, find_adrift
+from surefoot.md.integrator import Engine, conserved, kick, move
+from surefoot.md.job import Job, Progress, Report, write_frame
+from surefoot.md.saved import Ending, Saved, save, versions
+from surefoot.md.state import State, kinetic_energy, temperature
+from surefoot.md.trajectory import Frame, Writer, to_structure
+from surefoot.motion.guard import judge, mark_frame, say_verdict
+from surefoot.motion.skin import NeighborLists
+from surefoot.motion.surface import Evaluation
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run while it goes on."""
+
+    job: Job
+    engine: Engine
+    lists: NeighborLists
+    limits: Limits
+    writer: Writer
+    step: int = 0
+    first_step: int = 0
+    state: State | None = None
+    frames: list[Frame] = field(default_factory=list)
+    endings: dict[int, Ending] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def needs_stress(self) -> bool:
+        """Whether the barostat asks for it."""
+        return self.job.settings.dynamics.barostat is not None
+
+    def until_done(self) -> Report:
+        """Make the steps that are left, and keep what they gave."""
+        settings = self.job.settings
+        while self.step < settings.steps and self.engine.systems.count > 0:
+            if self.job.asked():
+                break
+            self._make_step()
+            if self.step % settings.every == 0:
+                self.job.progress(self._progress())
+        self._keep()
+        return self.report()
+
+    def _make_step(self) -> None:
+        before = self._state()
+        moved = move(before, self.step, self.engine)
+        adrift = find_adrift(moved, self.engine)
+        if adrift.any():
+            reason = "positions are no longer finite; use a shorter timestep"
+            self._end(dict.fromkeys(adrift.nonzero()[:, 0].tolist(), reason), before, self.step)
+            moved = moved.select(~adrift, self.engine.systems)
+            before = before.select(~adrift, self.engine.systems)
+            self.leave(adrift)
+            if self.engine.systems.count == 0:
+                return
+        graph = self.lists.graph(moved.configuration)
+        evaluation = self.job.surface(
+            graph, stress=self.needs_stress, uncertainty=self._asks(self.step + 1)
+        )
+        state = kick(moved.evaluated(evaluation), self.engine)
+        self.step += 1
+        reasons, self.state = examine(state, graph, self.step, self.engine, self.limits)
+        if reasons:
+            self._end(reasons, before, self.step - 1)
+            broken = torch.zeros(self.engine.systems.count, dtype=torch.bool)
+            broken[list(reasons)] = True
+            evaluation = evaluation.select(~broken, ~broken[self.engine.systems.owner])
+            self.leave(broken)
+        if self.engine.systems.count > 0:
+            self.finish_step(evaluation)
+
+    def finish_step(self, evaluation: Evaluation) -> None:
+        """What is looked at and written after a step."""
+        settings = self.job.settings
+        stopped = self._guard(evaluation)
+        if self.step % settings.every == 0:
+            self.frames.append(self._frame(evaluation))
+        if stopped.any():
+            self.leave(stopped)
+        if len(self.frames) >= settings.chunk:
+            self._keep()
+
+    def _asks(self, step: int) -> bool:
+        """Whether uncertainties are wanted after this step."""
+        watch = self.job.watch
+        guarded = watch is not None and step % watch.guard.every == 0
+        return guarded or step % self.job.settings.every == 0
+
+    def _guard(self, evaluation: Evaluation) -> Tensor:
+        """Which systems the guard stops, after it has told and recorded."""
+        state, systems, watch = self._state(), self.engine.systems, self.job.watch
+        stopped = torch.zeros(systems.count, dtype=torch.bool)
+        if watch is None or self.step % watch.guard.every != 0:
+            return stopped
+        verdict = judge(watch.guard, evaluation, systems.owner, state.unsure)
+        self.state = replace(state, unsure=verdict.counts)
+        for number in verdict.fired.nonzero()[:, 0].tolist():
+            scores = verdict.atom_scores[systems.owner == number]
+            exploded = bool(verdict.exploded[number])
+            place = f"{self.job.places[int(systems.ids[number])]}, step {self.step}"
+            atoms = (~(scores < 1)).nonzero()[:, 0].tolist()
+            reason = say_verdict(
+                watch.guard, float(verdict.score[number]), atoms, place, exploded=exploded
+            )
+            if not exploded and watch.guard.action != "warn":
+                self._record(number, evaluation, scores)
+            if exploded or watch.guard.action == "stop":
+                stopped[number] = True
+                self._told("unsure", number, reason)
+            else:
+                watch.warn(reason)
+        if watch.guard.action == "damp":
+            self._damp(verdict.fired & ~stopped)
+        return stopped
+
+    def _damp(self, which: Tensor) -> None:
+        state, systems, watch = self._state(), self.engine.systems, self.job.watch
+        if watch is None or not which.any():
+            return
+        factor = torch.where(which, watch.guard.damping, 1.0).double()
+        momenta = state.momenta * factor[systems.owner, None]
+        gained = kinetic_energy(momenta, systems) - kinetic_energy(state.momenta, systems)
+        self.state = replace(state, momenta=momenta, exchanged=state.exchanged + gained)
+
+    def _record(self, number: int, evaluation: Evaluation, scores: Tensor) -> None:
+        """Keep a frame for labelling, under a name that a repeated step gives again."""
+        system = int(self.engine.systems.ids[number])
+        atoms = to_structure(
+            self._frame(evaluation), number, self.job.structures[system], self.job.made_by
+        )
+        atoms = mark_frame(atoms, scores.numpy())
+        name = f"system-{system:04d}-step-{self.step:09d}.xyz"
+        write_frame(self.job.folder / "guard" / name, atoms)
+        if self.job.watch is not None:
+            self.job.watch.record(atoms)
+
+    def _end(self, reasons: dict[int, str], before: State, good: int) -> None:
+        """Say why systems end, and write their last good frame: `before`, after `good` steps."""
+        evaluation = Evaluation(energy=before.energy, forces=before.forces)
+        frame = self._frame(evaluation, before, good)
+        for number, reason in reasons.items():
+            system = int(self.engine.systems.ids[number])
+            path = self.job.folder / f"last-good-{system:04d}.xyz"
+            atoms = to_structure(frame, number, self.job.structures[system], self.job.made_by)
+            write_frame(path, atoms)
+            place = f"{self.job.places[system]}, step {good + 1}"
+            self._told("broken", number, f"{place}: {reason}. The last good frame is {path}.")
+
+    def _told(self, status: str, number: int, reason: str) -> None:
+        system = int(self.engine.systems.ids[number])
+        self.endings[system] = Ending(status=status, step=self.step, reason=reason)
+        self.job.warn(reason)
+
+    def leave(self, gone: Tensor) -> None:
+        """Go on without some systems."""
+        keep = ~gone
+        if self.state is not None:
+            self.state = self.state.select(keep, self.engine.systems)
+        self.engine = self.engine.select(keep)
+        self.lists.select(keep)
+        self.limits = replace(self.limits, hottest=self.limits.hottest[keep])
+
+    def _frame(
+        self, evaluation: Evaluation, state: State | None = None, step: int | None = None
+    ) -> Frame:
+        state = state or self._state()
+        step = self.step if step is None else step
+        kinetic = kinetic_energy(state.momenta, self.engine.systems)
+        return Frame(
+            step=step,
+            time=step * self.job.settings.dynamics.timestep,
+            systems=self.engine.systems,
+            positions=state.positions,
+            momenta=state.momenta,
+            cell=state.cell,
+            evaluation=evaluation,
+            measured={
+                "kinetic_energy": kinetic,
+                "temperature": temperature(kinetic, self.engine.modes),
+                "conserved": conserved(state, self.engine),
+            },
+        )
+
+    def _keep(self) -> None:
+        """Write the frames that wait, then the state: in this order a kill loses nothing."""
+        state = self._state()
+        reference = state.configuration
+        if self.engine.systems.count > 0:
+            reference = self.lists.reference
+        try:
+            if self.frames:
+                self.writer.write(self.frames)
+            saved = Saved(
+                state=state,
+                reference=reference,
+                ids=self.engine.systems.ids,
+                step=self.step,
+                marks=self.writer.marks(),
+                endings=self.endings,
+                made_by=versions(),
+            )
+            save(self.job.folder, saved, self.job.identity)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(
+                f"{self.job.folder}: the disk is full at step {self.step}. What was written before "
+                "is whole; make room and resume the run."
+            ) from error
+        self.frames.clear()
+
+    def _progress(self) -> Progress:
+        state = self._state()
+        kinetic = kinetic_energy(state.momenta, self.engine.systems)
+        heat = temperature(kinetic, self.engine.modes)
+        return Progress(
+            step=self.step,
+            temperature=float(heat.mean()) if len(heat) else 0.0,
+            pace=self._pace(),
+            moving=len(heat),
+        )
+
+    def _pace(self) -> float:
+        """ns/day: fs/s · 86400 s/day · 10⁻⁶ ns/fs."""
+        done = (self.step - self.first_step) * self.job.settings.dynamics.timestep
+        return done / max(time.monotonic() - self.began, 1e-9) * 0.0864
+
+    def report(self) -> Report:
+        """What has been done so far."""
+        last = self.frames[-1] if self.frames else None
+        if self.state is not None and self.engine.systems.count > 0:
+            state = self.state
+            last = self._frame(Evaluation(energy=state.energy, forces=state.forces))
+        return Report(
+            step=self.step,
+            endings=self.endings,
+            last=last,
+            pace=self._pace(),
+            builds=self.lists.builds,
+        )
+
+    def _state(self) -> State:
+        if self.state is None:
+            raise RuntimeError("the run has not begun.")
+        return self.state

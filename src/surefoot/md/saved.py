@@ -1,0 +1,146 @@
+"""The state of a run on disk: with it, a killed run goes on as if it had not been."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from surefoot.md.settings import Simulation
+from surefoot.md.state import State
+from surefoot.md.trajectory import Marks
+from surefoot.motion.systems import Configuration
+from surefoot.train.checkpoint import RefusedFile, digest, read_tree, refuse_difference, write_tree
+
+KIND = "state of molecular dynamics"
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How the motion of one system ended before the run did.
+
+    Attributes:
+        status: `broken`, or `unsure` where the guard has stopped it.
+        step: after which it left.
+        reason: a sentence.
+    """
+
+    status: str
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """Everything a run needs to go on.
+
+    Attributes:
+        state: of the systems that still move.
+        reference: where their neighbour lists were made, so that sums have the same order again.
+        ids: (systems) which they are.
+        step: how many have been made.
+        marks: how much of the trajectory counts.
+        endings: by number of the system.
+        made_by: versions of what adds and draws.
+    """
+
+    state: State
+    reference: Configuration
+    ids: Tensor
+    step: int
+    marks: Marks
+    endings: dict[int, Ending]
+    made_by: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """What decides the last bit of a trajectory."""
+    return {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
+
+
+def identify(
+    structures: Sequence[Atoms],
+    temperatures: Sequence[float],
+    settings: Simulation,
+    potential: str,
+    guard: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What makes two runs the same: everything but their length.
+
+    Args:
+        structures: as they came.
+        temperatures: K, of each.
+        settings: of the run.
+        potential: what names the surface, such as the hash of its file.
+        guard: its settings.
+    """
+    parts = {
+        "numbers": np.concatenate([atoms.numbers for atoms in structures]),
+        "positions": np.concatenate([atoms.positions for atoms in structures]),
+        "momenta": np.concatenate([atoms.get_momenta() for atoms in structures]),
+        "masses": np.concatenate([atoms.get_masses() for atoms in structures]),
+        "cells": np.array([atoms.cell.array for atoms in structures]),
+        "temperatures": np.array(temperatures, float),
+    }
+    return {
+        "structures": digest({name: torch.tensor(value) for name, value in parts.items()}),
+        "settings": settings.model_dump(exclude={"steps"}),
+        "potential": potential,
+        "guard": guard,
+    }
+
+
+def save(folder: Path, saved: Saved, identity: dict[str, Any]) -> None:
+    """Write the state, whole or not at all."""
+    tree = {f"state.{name}": value for name, value in saved.state.tree().items()}
+    tree |= {
+        "reference.positions": saved.reference.positions,
+        "reference.cell": saved.reference.cell,
+        "ids": saved.ids,
+    }
+    header = {
+        "identity": identity,
+        "step": saved.step,
+        "marks": saved.marks,
+        "endings": {str(n): vars(one) for n, one in saved.endings.items()},
+        "versions": saved.made_by,
+    }
+    # Copies, since the file holds no two names for one piece of memory.
+    tree = {name: value.clone() for name, value in tree.items()}
+    write_tree(folder / STATE, KIND, tree, header)
+
+
+def load(folder: Path, identity: dict[str, Any]) -> Saved:
+    """Read the state of a run.
+
+    Raises:
+        RefusedFile: if it is missing, damaged or of another run.
+    """
+    path = folder / STATE
+    tree, header = read_tree(path, KIND)
+    refuse_difference(header["identity"], identity, path)
+    try:
+        state = State(
+            **{n.removeprefix("state."): v for n, v in tree.items() if n.startswith("state.")}
+        )
+        return Saved(
+            state=state,
+            reference=Configuration(
+                positions=tree["reference.positions"], cell=tree["reference.cell"]
+            ),
+            ids=tree["ids"],
+            step=header["step"],
+            marks=header["marks"],
+            endings={int(n): Ending(**one) for n, one in header["endings"].items()},
+            made_by=header["versions"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedFile(f"{path}: it lacks {error}; the run can not go on from it.") from error

@@ -1,0 +1,104 @@
+"""Where a run stands: what moves, what has been exchanged with baths, and what was last said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from surefoot.motion.surface import Evaluation
+from surefoot.motion.systems import Configuration, Systems
+from surefoot.units import BOLTZMANN
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """All systems that still move, after a whole step.
+
+    Attributes:
+        positions: (atoms, 3) Å, never wrapped.
+        momenta: (atoms, 3) eV·fs/Å.
+        cell: (systems, 3, 3) Å.
+        exchanged: (systems) eV that thermostat, barostat and guard have put in.
+        unsure: (systems) checks in a row in which the guard was over its limit.
+        anchor: (systems) eV, what is conserved at the step from which its drift is measured.
+        bound: (atoms) whether an atom had a neighbour when the run began.
+        energy: (systems) eV.
+        forces: (atoms, 3) eV/Å.
+        stress: (systems, 3, 3) eV/Å³; zeros where nobody needs it.
+    """
+
+    positions: Float[Tensor, "atoms 3"]
+    momenta: Float[Tensor, "atoms 3"]
+    cell: Float[Tensor, "systems 3 3"]
+    exchanged: Float[Tensor, " systems"]
+    unsure: Int[Tensor, " systems"]
+    anchor: Float[Tensor, " systems"]
+    bound: Bool[Tensor, " atoms"]
+    energy: Float[Tensor, " systems"]
+    forces: Float[Tensor, "atoms 3"]
+    stress: Float[Tensor, "systems 3 3"]
+
+    @property
+    def configuration(self) -> Configuration:
+        """Where the atoms are."""
+        return Configuration(positions=self.positions, cell=self.cell)
+
+    def select(self, keep: Bool[Tensor, " systems"], systems: Systems) -> State:
+        """That of some systems.
+
+        Args:
+            keep: (systems) which.
+            systems: whose state this is.
+        """
+        atoms = keep[systems.owner]
+        return State(
+            **{
+                f.name: getattr(self, f.name)[atoms if f.name in OF_ATOMS else keep]
+                for f in fields(self)
+            }
+        )
+
+    def evaluated(self, evaluation: Evaluation) -> State:
+        """The same with what a surface says of it."""
+        stress = torch.zeros_like(self.cell) if evaluation.stress is None else evaluation.stress
+        return replace(self, energy=evaluation.energy, forces=evaluation.forces, stress=stress)
+
+    def tree(self) -> dict[str, Tensor]:
+        """As tensors by name, for a file."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+OF_ATOMS = ("positions", "momenta", "bound", "forces")
+"""Fields of a `State` with one row per atom; the others have one per system."""
+
+
+def kinetic_energy(
+    momenta: Float[Tensor, "atoms 3"], systems: Systems
+) -> Float[Tensor, " systems"]:
+    """Σ p² / 2m, eV."""
+    return systems.sum(momenta.square().sum(-1) / (2 * systems.masses))
+
+
+def count_modes(systems: Systems, *, keeps_momentum: bool) -> Int[Tensor, " systems"]:
+    """Degrees of freedom that hold kinetic energy.
+
+    Three for each atom that may move; three fewer where nothing changes the total momentum, which
+    is zero then.
+
+    Args:
+        systems: what moves.
+        keeps_momentum: whether neither thermostat nor surface changes the total momentum.
+    """
+    free = 3 * systems.sum((~systems.fixed).double()).long()
+    held = systems.sum(systems.fixed.double()) > 0
+    return torch.where(held | (not keeps_momentum), free, free - 3)
+
+
+def temperature(
+    kinetic: Float[Tensor, " systems"], modes: Int[Tensor, " systems"]
+) -> Float[Tensor, " systems"]:
+    """T with kinetic energy = modes · kT / 2, K; zero where nothing can move."""
+    return torch.where(modes > 0, 2 * kinetic / (modes.clamp(min=1) * BOLTZMANN), 0.0)

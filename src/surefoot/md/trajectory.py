@@ -1,0 +1,313 @@
+"""Trajectories on disk: chunks that are there whole or not at all.
+
+HDF5: every chunk of frames is a file of its own in `parts`, written under another name and moved;
+`trajectory.h5` beside it is a small index of virtual datasets that shows all parts as one. Extended
+XYZ: every chunk is appended to the file of its system and synchronised, and the length that counts
+is in the state of the run: what a killed run has written beyond is cut off when it goes on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import ase.io
+import h5py
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from surefoot.motion.frames import with_results
+from surefoot.motion.surface import OF_ATOMS, Evaluation
+from surefoot.motion.systems import Systems, to_atoms
+from surefoot.train.checkpoint import write_atomically
+from surefoot.units import DALTON
+
+INDEX, PARTS = "trajectory.h5", "parts"
+UNITS = {
+    "time": "fs",
+    "positions": "Å",
+    "velocities": "Å/fs",
+    "cell": "Å",
+    "energy": "eV",
+    "kinetic_energy": "eV",
+    "conserved": "eV",
+    "temperature": "K",
+    "forces": "eV/Å",
+    "stress": "eV/Å³",
+    "energy_uncertainty": "eV",
+    "forces_uncertainty_norm": "eV/Å",
+    "masses": "Da",
+    "target_temperature": "K",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """All systems that move at one step.
+
+    Attributes:
+        step: of the run.
+        time: fs.
+        systems: those that move.
+        positions: (atoms, 3) Å.
+        momenta: (atoms, 3) eV·fs/Å.
+        cell: (systems, 3, 3) Å.
+        evaluation: with uncertainties where the surface has them.
+        measured: (systems) each: kinetic_energy, temperature, conserved.
+    """
+
+    step: int
+    time: float
+    systems: Systems
+    positions: Tensor
+    momenta: Tensor
+    cell: Tensor
+    evaluation: Evaluation
+    measured: dict[str, Tensor]
+
+
+FRAME_ALONE = ("step", "time")
+FRAME_ATOMS = ("positions", "velocities", *OF_ATOMS)
+FIXED_ATOMS = ("numbers", "masses", "fixed", "system_of_atom")
+"""Datasets with one value per frame, with rows per atom, and those of atoms that never change; the
+others have rows per system."""
+
+Marks = dict[str, int]
+"""How much of each file counts, for the state of a run."""
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Where chunks of frames go."""
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Put a chunk on the disk, whole or not at all."""
+        ...
+
+    def marks(self) -> Marks:
+        """How much counts now."""
+        ...
+
+    def cut(self, marks: Marks) -> None:
+        """Forget what was written after these marks."""
+        ...
+
+
+@dataclass
+class HdfWriter:
+    """Chunks as files of HDF5, and an index that shows them as one.
+
+    A system that has left the run has nan in later frames.
+
+    Attributes:
+        folder: of the run.
+        systems: all systems of the run.
+        temperatures: (systems) K, what was asked for.
+        parts: chunks so far.
+    """
+
+    folder: Path
+    systems: Systems
+    temperatures: Tensor
+    parts: int = 0
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Put a chunk on the disk, whole or not at all."""
+        data = _stack(frames, self.systems)
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            for name, value in data.items():
+                file.create_dataset(name, data=value, compression="gzip", compression_opts=1)
+        write_atomically(self._part(self.parts), content.getvalue())
+        self.parts += 1
+        self._write_index()
+
+    def marks(self) -> Marks:
+        """How many parts count now."""
+        return {"parts": self.parts}
+
+    def cut(self, marks: Marks) -> None:
+        """Forget later parts."""
+        self.parts = marks.get("parts", 0)
+        for path in (self.folder / PARTS).glob("*.h5"):
+            if not path.stem.isdigit() or int(path.stem) >= self.parts:
+                path.unlink()
+        if self.parts == 0:
+            (self.folder / INDEX).unlink(missing_ok=True)
+        else:
+            self._write_index()
+
+    def _part(self, number: int) -> Path:
+        return self.folder / PARTS / f"{number:06d}.h5"
+
+    def _write_index(self) -> None:
+        shapes: dict[str, list[tuple[int, ...]]] = {}
+        for number in range(self.parts):
+            with h5py.File(self._part(number)) as file:
+                for name in file:
+                    shapes.setdefault(name, []).append(file[name].shape)  # type: ignore[union-attr]
+        content = io.BytesIO()
+        with h5py.File(content, "w", libver="latest") as file:
+            for name, parts in shapes.items():
+                if len(parts) < self.parts:
+                    continue  # not in every part, so it has no frames of its own
+                self._index(file, name, parts)
+            self._describe(file)
+        write_atomically(self.folder / INDEX, content.getvalue())
+
+    def _index(self, file: Any, name: str, parts: list[tuple[int, ...]]) -> None:
+        frames = sum(shape[0] for shape in parts)
+        kind = "i8" if name == "step" else "f8"
+        layout = h5py.VirtualLayout(shape=(frames, *parts[0][1:]), dtype=kind)
+        start = 0
+        for number, shape in enumerate(parts):
+            source = f"{PARTS}/{number:06d}.h5"
+            layout[start : start + shape[0]] = h5py.VirtualSource(source, name, shape=shape)
+            start += shape[0]
+        dataset = file.create_virtual_dataset(name, layout, fillvalue=np.nan if kind == "f8" else 0)
+        if name in UNITS:
+            dataset.attrs["unit"] = UNITS[name]
+
+    def _describe(self, file: Any) -> None:
+        systems = self.systems
+        fixed = {
+            "numbers": systems.numbers,
+            "masses": systems.masses / DALTON,
+            "fixed": systems.fixed,
+            "system_of_atom": systems.owner,
+            "pbc": systems.pbc,
+            "charge": systems.charge,
+            "spin": systems.spin,
+            "target_temperature": self.temperatures,
+        }
+        for name, value in fixed.items():
+            dataset = file.create_dataset(name, data=value.numpy())
+            if name in UNITS:
+                dataset.attrs["unit"] = UNITS[name]
+
+
+def _stack(frames: Sequence[Frame], systems: Systems) -> dict[str, np.ndarray]:
+    """Frames as arrays over all systems of the run; nan where one has left."""
+    rows = [_columns(frame) for frame in frames]
+    data = {
+        "step": np.array([frame.step for frame in frames], np.int64),
+        "time": np.array([frame.time for frame in frames]),
+    }
+    for name in rows[0]:
+        of_atoms = name in FRAME_ATOMS
+        count = len(systems.owner) if of_atoms else systems.count
+        shape = rows[0][name].shape[1:]
+        whole = np.full((len(frames), count, *shape), np.nan)
+        for number, (frame, row) in enumerate(zip(frames, rows, strict=True)):
+            here = torch.isin(systems.ids, frame.systems.ids)
+            chosen = here[systems.owner] if of_atoms else here
+            whole[number, chosen.numpy()] = row[name]
+        data[name] = whole
+    return data
+
+
+def _columns(frame: Frame) -> dict[str, np.ndarray]:
+    velocities = frame.momenta / frame.systems.masses[:, None]
+    own = {"positions": frame.positions, "velocities": velocities, "cell": frame.cell}
+    values = {**own, **frame.measured, **frame.evaluation.given()}
+    return {name: value.numpy() for name, value in values.items()}
+
+
+@dataclass
+class XyzWriter:
+    """Chunks appended to one file of extended XYZ for each system.
+
+    Attributes:
+        folder: of the run.
+        structures: as they came, for what does not move.
+        made_by: goes into `predicted_by`.
+    """
+
+    folder: Path
+    structures: Sequence[Atoms]
+    made_by: str
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Put a chunk on the disk; it counts once the state of the run names its length."""
+        texts: dict[int, io.StringIO] = {}
+        for frame in frames:
+            for number, system in enumerate(frame.systems.ids.tolist()):
+                atoms = to_structure(frame, number, self.structures[system], self.made_by)
+                ase.io.write(texts.setdefault(system, io.StringIO()), atoms, format="extxyz")
+        for system, text in texts.items():
+            with self._path(system).open("ab") as file:
+                file.write(text.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+
+    def marks(self) -> Marks:
+        """How long each file is."""
+        paths = [self._path(system) for system in range(len(self.structures))]
+        return {path.name: path.stat().st_size for path in paths if path.exists()}
+
+    def cut(self, marks: Marks) -> None:
+        """Cut off what was written later."""
+        for system in range(len(self.structures)):
+            path = self._path(system)
+            if path.exists():
+                os.truncate(path, marks.get(path.name, 0))
+
+    def _path(self, system: int) -> Path:
+        return self.folder / f"system-{system:04d}.xyz"
+
+
+def to_structure(frame: Frame, number: int, template: Atoms, made_by: str) -> Atoms:
+    """One system of a frame as an ASE structure with momenta and results.
+
+    Args:
+        frame: of the run.
+        number: of the system in the frame.
+        template: the structure as it came.
+        made_by: goes into `predicted_by`.
+    """
+    chosen = torch.arange(frame.systems.count) == number
+    atoms = chosen[frame.systems.owner]
+    moved = to_atoms(template, frame.positions[atoms], frame.cell[number])
+    # ASE's momenta are in Da · √(eV/Da).
+    velocities = frame.momenta[atoms] / frame.systems.masses[atoms, None] * DALTON**0.5
+    moved.set_momenta(velocities.numpy() * moved.get_masses()[:, None], apply_constraint=False)
+    moved = with_results(moved, frame.evaluation.select(chosen, atoms), made_by)
+    moved.info |= {"step": frame.step, "time": frame.time}
+    for name, values in frame.measured.items():
+        moved.info[name] = float(values[number])
+    return moved
+
+
+def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
+    """The frames of one system of a run that was written as HDF5, until it left.
+
+    Args:
+        folder: of the run.
+        system: its number.
+    Returns:
+        Arrays by name with the frame as first axis; and what does not change, such as `numbers`.
+    Raises:
+        ValueError: if there is no such system.
+    """
+    with h5py.File(folder / INDEX) as file:
+        data = {name: np.asarray(file[name]) for name in file}
+        moving = {name for name in file if file[name].is_virtual}  # type: ignore[union-attr]
+    mine = data["system_of_atom"] == system
+    if not mine.any():
+        raise ValueError(f"{folder}: there is no system {system}; they are numbered from 0.")
+    there = np.isfinite(data["energy"][:, system])
+    found = {}
+    for name, value in data.items():
+        if name in FRAME_ALONE:
+            found[name] = value[there]
+        elif name in moving:
+            found[name] = value[there][:, mine if name in FRAME_ATOMS else system]
+        else:
+            found[name] = value[mine] if name in FIXED_ATOMS else value[system]
+    return found

@@ -1,0 +1,1 @@
+"""What everything that moves atoms shares: systems, surfaces, neighbour lists, the guard."""

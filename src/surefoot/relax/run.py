@@ -1,0 +1,390 @@
+"""The relaxation of many structures: a batch that is refilled as systems leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from ase import Atoms
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from surefoot.data.batches import BatchLimits
+from surefoot.data.read import read_state
+from surefoot.motion.guard import Verdict, Watch, judge, mark_frame, say_verdict
+from surefoot.motion.skin import SKIN, NeighborLists
+from surefoot.motion.surface import Evaluation, Surface
+from surefoot.motion.systems import (
+    Configuration,
+    Systems,
+    UnfitStructure,
+    append_systems,
+    join_systems,
+    to_atoms,
+)
+from surefoot.relax import Lbfgs, Optimizer
+from surefoot.relax.coordinates import Coordinates, fixed_cells, free_cells
+from surefoot.relax.rows import Memory
+from surefoot.settings import Settings
+from surefoot.units import GPA
+
+Status = Literal["converged", "exhausted", "unsure", "broken"]
+LIMITS = BatchLimits(graphs=64, atoms=4096, edges=None)
+"""How many move together; what is evaluated at once is the surface's own affair."""
+
+
+class Relaxation(Settings):
+    """How structures are relaxed; by default with the settings published for OC20."""
+
+    optimizer: Optimizer = Field(default=Lbfgs(), discriminator="name")
+    fmax: float = Field(default=0.02, gt=0, description="longest force left on an atom, eV/Å")
+    steps: int = Field(default=300, ge=0, description="at most")
+    cell: Literal["fixed", "free"] = Field(default="fixed", description="free needs stress")
+    pressure: float = Field(default=0.0, description="on free cells, GPa")
+    stress: float = Field(
+        default=0.05, gt=0, description="largest component of stress + pressure left, GPa"
+    )
+    skin: float = Field(default=SKIN, ge=0, description="of neighbour lists, Å")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relaxed:
+    """What became of one structure.
+
+    Attributes:
+        atoms: where it ended, `FixAtoms` and info as they were, without calculator.
+        status: `converged`; `exhausted`, steps have run out; `unsure`, the guard has stopped it;
+            `broken`, energy or forces were no longer finite there.
+        steps: taken.
+        first_energy: eV, where it began.
+        evaluation: at `atoms`.
+        fmax: longest force left on an atom that may move, eV/Å.
+        score: of the guard where it ended, 1 is the limit; None without a guard.
+        reason: a sentence where the status is `unsure` or `broken`.
+    """
+
+    atoms: Atoms
+    status: Status
+    steps: int
+    first_energy: float
+    evaluation: Evaluation
+    fmax: float
+    score: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Systems that are being relaxed together; what has no step yet is nan or zero."""
+
+    systems: Systems
+    coordinates: Coordinates
+    memory: Memory
+    steps: Tensor
+    first_energy: Tensor
+    guarded: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.systems.count
+
+    def select(self, keep: Bool[Tensor, " systems"]) -> _Batch:
+        return _Batch(
+            systems=self.systems.select(keep),
+            coordinates=self.coordinates.select(keep),
+            memory=self.memory.select(keep, self.coordinates.rows),
+            steps=self.steps[keep],
+            first_energy=self.first_energy[keep],
+            guarded=self.guarded[keep],
+        )
+
+
+def relax(
+    structures: Sequence[Atoms],
+    surface: Surface,
+    settings: Relaxation = Relaxation(),
+    *,
+    places: Sequence[str] | None = None,
+    watch: Watch | None = None,
+    limits: BatchLimits = LIMITS,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Relaxed]:
+    """Relax every structure until its forces are below `fmax`.
+
+    Args:
+        structures: any number; they are moved in batches within the limits, and a structure enters
+            as soon as another has left.
+        surface: what they are relaxed on.
+        settings: optimiser and where it ends.
+        places: how messages name the structures.
+        watch: a guard that stops or reports structures that leave what the potential has learned.
+        limits: how many move together.
+        progress: called with structures done, and steps taken by the batch.
+    Returns:
+        One for each structure, in their order.
+    Raises:
+        UnfitStructure: before anything moves, if a structure can not be relaxed.
+    """
+    if not structures:
+        return []
+    places = places or [f"structure {number}" for number in range(len(structures))]
+    for atoms, place in zip(structures, places, strict=True):
+        surface.require(atoms.numbers, *read_state(atoms.info), place)
+        if settings.cell == "free":
+            _require_free(atoms, place)
+    everything, start = join_systems(structures, places)
+    run = _Run(
+        structures=structures,
+        places=places,
+        surface=surface,
+        settings=settings,
+        watch=watch,
+        limits=limits,
+        everything=everything,
+        start=start,
+    )
+    return run.until_done(progress)
+
+
+def _require_free(atoms: Atoms, place: str) -> None:
+    if not atoms.pbc.all():
+        raise UnfitStructure(
+            f"{place}: its cell can not be relaxed, since it is not periodic along all three axes; "
+            "relax positions alone with `cell: fixed`."
+        )
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """The relaxation while it goes on: a queue, a batch, and results."""
+
+    structures: Sequence[Atoms]
+    places: Sequence[str]
+    surface: Surface
+    settings: Relaxation
+    watch: Watch | None
+    limits: BatchLimits
+    everything: Systems
+    start: Configuration
+    waiting: int = 0
+    batch: _Batch | None = None
+    lists: NeighborLists | None = None
+    results: dict[int, Relaxed] = field(default_factory=dict)
+
+    def until_done(self, progress: Callable[[int, int], None]) -> list[Relaxed]:
+        taken = 0
+        while self.waiting < len(self.structures) or self.batch is not None:
+            self._fill()
+            before = self._evaluate()
+            self._advance(*before)
+            if self.batch is not None:
+                taken += 1
+            progress(len(self.results), taken)
+        return [self.results[number] for number in range(len(self.structures))]
+
+    def _fill(self) -> None:
+        """Let waiting structures in while there is room; an empty batch takes any."""
+        count = 0 if self.batch is None else self.batch.count
+        atoms = 0 if self.batch is None else len(self.batch.systems.owner)
+        sizes = self.everything.atom_counts.tolist()
+        stop = self.waiting
+        while stop < len(sizes):
+            fits = count < self.limits.graphs and (
+                self.limits.atoms is None or atoms + sizes[stop] <= self.limits.atoms
+            )
+            if not fits and count > 0:
+                break
+            count, atoms, stop = count + 1, atoms + sizes[stop], stop + 1
+        if stop == self.waiting:
+            return
+        new = self._enter(self.waiting, stop)
+        self.waiting = stop
+        if self.batch is None or self.lists is None:
+            self.batch = new
+            self.lists = NeighborLists(new.systems, self.surface.cutoff, self.settings.skin)
+            return
+        old = self.batch
+        self.batch = _Batch(
+            systems=append_systems(old.systems, new.systems),
+            coordinates=old.coordinates.append(new.coordinates),
+            memory=self.settings.optimizer.join(old.memory, new.memory),
+            steps=torch.cat([old.steps, new.steps]),
+            first_energy=torch.cat([old.first_energy, new.first_energy]),
+            guarded=torch.cat([old.guarded, new.guarded]),
+        )
+        self.lists.append(self.batch.systems)
+
+    def _enter(self, first: int, stop: int) -> _Batch:
+        chosen = torch.zeros(self.everything.count, dtype=torch.bool)
+        chosen[first:stop] = True
+        systems = self.everything.select(chosen)
+        start = Configuration(
+            positions=self.start.positions[chosen[self.everything.owner]],
+            cell=self.start.cell[chosen],
+        )
+        if self.settings.cell == "free":
+            coordinates = free_cells(systems, start, self.settings.pressure * GPA)
+        else:
+            coordinates = fixed_cells(systems, start)
+        whole = torch.zeros(systems.count, dtype=torch.int64)
+        return _Batch(
+            systems=systems,
+            coordinates=coordinates,
+            memory=self.settings.optimizer.begin(coordinates.rows),
+            steps=whole,
+            first_energy=torch.full((systems.count,), torch.nan, dtype=torch.float64),
+            guarded=whole,
+        )
+
+    def _evaluate(self) -> tuple[Configuration, Evaluation]:
+        """Where the batch is and what the surface says there."""
+        batch, lists = self._moving()
+        configuration = batch.coordinates.configuration()
+        evaluation = self.surface(
+            lists.graph(configuration), stress=self.settings.cell == "free", uncertainty=True
+        )
+        begins = batch.steps == 0
+        first = torch.where(begins, evaluation.energy, batch.first_energy)
+        self.batch = replace(batch, first_energy=first)
+        return configuration, evaluation
+
+    def _advance(self, now: Configuration, evaluation: Evaluation) -> None:
+        """Take a step with the systems that are not done, and keep what became of the others."""
+        batch, lists = self._moving()
+        forces = batch.coordinates.forces(evaluation, batch.systems, now.cell)
+        verdict = self._guard(now, evaluation)
+        longest = _longest(batch.systems, evaluation.forces)
+        done = self._converged(longest, evaluation)
+        stopped = torch.zeros_like(done)
+        if verdict is not None and self.watch is not None:
+            batch = replace(batch, guarded=verdict.counts)
+            stopped = verdict.fired if self.watch.guard.action == "stop" else verdict.exploded
+        exhausted = batch.steps >= self.settings.steps
+        memory, step = self.settings.optimizer.step(
+            batch.memory, batch.coordinates.rows, batch.coordinates.values, forces
+        )
+        if verdict is not None and self.watch is not None and self.watch.guard.action == "damp":
+            slowed = torch.where(verdict.fired, self.watch.guard.damping, 1.0)
+            step = step * slowed[batch.coordinates.rows.owner, None].double()
+        broken = ~batch.coordinates.rows.sum(step.abs().sum(-1)).isfinite()
+        broken |= ~evaluation.energy.isfinite()
+        going = ~(done | stopped | exhausted | broken)
+        for number in (~going).nonzero()[:, 0].tolist():
+            status: Status = "exhausted"
+            if done[number]:
+                status = "converged"
+            if stopped[number]:
+                status = "unsure"
+            if broken[number]:
+                status = "broken"
+            self._keep(number, status, now, evaluation, float(longest[number]), verdict)
+        moved = replace(
+            batch,
+            coordinates=batch.coordinates.moved(step),
+            memory=memory,
+            steps=batch.steps + 1,
+        )
+        if going.all():
+            self.batch = moved
+        elif going.any():
+            self.batch = moved.select(going)
+            lists.select(going)
+        else:
+            self.batch = self.lists = None
+
+    def _converged(self, longest: Tensor, evaluation: Evaluation) -> Bool[Tensor, " systems"]:
+        done = longest < self.settings.fmax
+        if self.settings.cell == "free" and evaluation.stress is not None:
+            identity = torch.eye(3, dtype=torch.float64)
+            left = evaluation.stress + self.settings.pressure * GPA * identity
+            done &= left.abs().flatten(1).amax(-1) < self.settings.stress * GPA
+        return done
+
+    def _guard(self, now: Configuration, evaluation: Evaluation) -> Verdict | None:
+        """The verdict of the guard, told and recorded where it acts."""
+        if self.watch is None:
+            return None
+        batch, _ = self._moving()
+        verdict = judge(self.watch.guard, evaluation, batch.systems.owner, batch.guarded)
+        checked = batch.steps % self.watch.guard.every == 0
+        verdict = replace(
+            verdict,
+            counts=torch.where(checked, verdict.counts, batch.guarded),
+            fired=verdict.fired & checked,
+            exploded=verdict.exploded & checked,
+        )
+        for number in verdict.fired.nonzero()[:, 0].tolist():
+            exploded = bool(verdict.exploded[number])
+            if not exploded and self.watch.guard.action != "warn":
+                scores = verdict.atom_scores[batch.systems.owner == number].numpy()
+                self.watch.record(mark_frame(self._atoms(number, now), scores))
+            if not exploded and self.watch.guard.action != "stop":
+                self.watch.warn(self._say(number, verdict))
+        return verdict
+
+    def _say(self, number: int, verdict: Verdict) -> str:
+        batch, _ = self._moving()
+        assert self.watch is not None  # noqa: S101 - for the type checker
+        scores = verdict.atom_scores[batch.systems.owner == number]
+        place = self.places[int(batch.systems.ids[number])]
+        return say_verdict(
+            self.watch.guard,
+            float(verdict.score[number]),
+            (~(scores < 1)).nonzero()[:, 0].tolist(),
+            f"{place}, step {int(batch.steps[number])}",
+            exploded=bool(verdict.exploded[number]),
+        )
+
+    def _keep(
+        self,
+        number: int,
+        status: Status,
+        now: Configuration,
+        evaluation: Evaluation,
+        longest: float,
+        verdict: Verdict | None,
+    ) -> None:
+        """The result of one system of the batch."""
+        batch, _ = self._moving()
+        which = int(batch.systems.ids[number])
+        chosen = torch.arange(batch.count) == number
+        reason = ""
+        if status == "unsure" and verdict is not None:
+            reason = self._say(number, verdict)
+        if status == "broken":
+            reason = (
+                f"{self.places[which]}, step {int(batch.steps[number])}: the forces are no longer "
+                "finite; the structure has left what the potential can describe."
+            )
+        self.results[which] = Relaxed(
+            atoms=self._atoms(number, now),
+            status=status,
+            steps=int(batch.steps[number]),
+            first_energy=float(batch.first_energy[number]),
+            evaluation=evaluation.select(chosen, chosen[batch.systems.owner]),
+            fmax=longest,
+            score=None if verdict is None else float(verdict.score[number]),
+            reason=reason,
+        )
+
+    def _atoms(self, number: int, now: Configuration) -> Atoms:
+        batch, _ = self._moving()
+        template = self.structures[int(batch.systems.ids[number])]
+        atoms = to_atoms(template, now.positions[batch.systems.owner == number], now.cell[number])
+        atoms.calc = None
+        return atoms
+
+    def _moving(self) -> tuple[_Batch, NeighborLists]:
+        if self.batch is None or self.lists is None:
+            raise RuntimeError("nothing is being relaxed.")
+        return self.batch, self.lists
+
+
+def _longest(systems: Systems, forces: Float[Tensor, "atoms 3"]) -> Float[Tensor, " systems"]:
+    """The longest force on an atom that may move."""
+    lengths = torch.linalg.vector_norm(forces, dim=-1)
+    lengths = torch.where(systems.fixed, 0.0, lengths)
+    return lengths.new_zeros(systems.count).scatter_reduce(0, systems.owner, lengths, "amax")

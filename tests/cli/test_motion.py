@@ -1,0 +1,153 @@
+"""`surefoot relax` and `surefoot md`: files in, files out, and what is refused."""
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+
+from surefoot.md.trajectory import read_trajectory
+
+
+@pytest.fixture(scope="module")
+def few(folder: Path) -> Path:
+    """Two of the test structures, with labels that no longer hold when they move."""
+    path = folder / "few.xyz"
+    ase.io.write(path, ase.io.read(folder / "test.xyz", ":2"))
+    return path
+
+
+def test_relax_writes_where_structures_end(surefoot, potential, few, tmp_path) -> None:
+    output = tmp_path / "relaxed.xyz"
+    done = surefoot("relax", potential, few, "-o", output, "--fmax", 1e-3, "--steps", 5)
+    images = ase.io.read(output, ":")
+    assert isinstance(images, list)
+    assert len(images) == 2
+    for before, after in zip(ase.io.read(few, ":"), images, strict=True):
+        assert after.info["relax_status"] in ("converged", "exhausted")
+        assert after.info["relax_energy_change"] < 0
+        assert after.info["predicted_by"].startswith("surefoot ")
+        assert after.arrays["forces_uncertainty_norm"].shape == (4,)
+        assert not np.allclose(before.positions, after.positions)
+    assert "structure" in done.stdout
+    assert "2 structures" in done.stdout
+    assert "relaxing 2/2" in done.stderr
+
+
+def test_relax_stops_where_the_potential_is_unsure(surefoot, potential, few, tmp_path) -> None:
+    output, kept = tmp_path / "relaxed.xyz", tmp_path / "unsure.xyz"
+    guard = ("--guard-uncertainty", 1e-6, "--record", kept)
+    done = surefoot("relax", potential, few, "-o", output, *guard)
+    assert "2 stopped by the guard" in done.stdout
+    assert "step 0: the potential is unsure" in done.stderr
+    frames = ase.io.read(kept, ":")
+    assert len(frames) == 2
+    assert frames[0].info["guard_score"] > 1
+
+
+def test_md_runs_and_goes_on(surefoot, potential, few, tmp_path) -> None:
+    run = tmp_path / "run"
+    first = ("md", potential, few, "-o", run, "-T", 100, "-T", 200, "--every", 2, "--chunk", 3)
+    done = surefoot(*first, "--steps", 6)
+    assert "4 systems to step 6 (0.003 ps)" in done.stdout
+    assert "ns/day" in done.stdout
+    refused = surefoot(*first, "--steps", 6, check=False)
+    assert refused.returncode == 1
+    assert "nothing is written over another run" in refused.stderr
+    surefoot(*first, "--steps", 10, "--resume")
+    frames = read_trajectory(run, 3)
+    assert frames["step"].tolist() == [0, 2, 4, 6, 8, 10]
+    assert frames["target_temperature"] == 200.0
+    assert frames["forces_uncertainty_norm"].shape == (6, 4)
+    assert (frames["energy_uncertainty"] > 0).all()
+    whole = tmp_path / "whole"
+    surefoot(*("md", potential, few, "-o", whole, *first[5:]), "--steps", 10)
+    for name, value in read_trajectory(whole, 3).items():
+        assert np.array_equal(value, frames[name]), name  # to the bit, with a potential too
+    changed = surefoot(*first, "--steps", 12, "--resume", "--seed", 1, check=False)
+    assert changed.returncode == 1
+    assert "settings.seed was 0 and is now 1" in changed.stderr
+    surefoot(*first, "--steps", 2, "--force")
+    assert read_trajectory(run, 0)["step"].tolist() == [0, 2]
+
+
+def test_md_writes_extended_xyz(surefoot, potential, few, tmp_path) -> None:
+    run = tmp_path / "run"
+    surefoot("md", potential, few, "-o", run, "--steps", 4, "--every", 2, "--trajectory", "xyz",
+             "--drive", "first", "--ensemble", "nve")  # fmt: skip
+    images = ase.io.read(run / "system-0001.xyz", ":")
+    assert isinstance(images, list)
+    assert [atoms.info["step"] for atoms in images] == [0, 2, 4]
+    assert images[2].arrays["forces_uncertainty_norm"].shape == (4,)
+    # What a potential says is no label: reading the file again finds none.
+    labelled = surefoot("check", run / "system-0001.xyz", check=False)
+    assert "energy 0/3" in labelled.stdout
+
+
+def test_a_broken_system_is_told_and_the_exit_status_says_so(
+    surefoot, potential, few, tmp_path
+) -> None:
+    run = tmp_path / "run"
+    done = surefoot(
+        "md", potential, few, "-o", run, "--steps", 5, "--hottest", 1, "-T", 300, check=False
+    )
+    assert done.returncode == 1
+    assert "above the 1 K that end a run" in done.stderr
+    assert "2 broken" in done.stdout
+    assert (run / "last-good-0001.xyz").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ensemble", "nvt"], "--ensemble nvt: not known; there is nve"),
+        (["--ensemble", "nve", "--time-constant", "50"], "nve has nothing that it could set"),
+        (["--pressure", "1"], "langevin has nothing that it could set"),
+        (["--ensemble", "npt"], "constant pressure needs three periodic axes"),
+        (["--time-constant", "1"], "less than five steps"),
+        (["--resume", "--force"], "choose one"),
+        (["--resume"], "there is no state.safetensors to go on from"),
+        (["--drive", "second"], "--drive second: not known"),
+        (["-T", "-5"], "it must be 0 K or more"),
+        (["-T", "0"], "it is to be held at 0.0 K"),
+        (["--momenta", "given"], "it states no momenta"),
+        (["--guard-action", "warn"], "a guard needs a limit"),
+        (["--guard-uncertainty", "1", "--guard-action", "panic"], "--action panic"),
+        (["--guard-uncertainty", "1", "--guard-upper", "0.5"], "it must exceed 1"),
+        (["--timestep", "-1"], "greater than 0"),
+    ],
+)
+def test_md_refuses_in_one_sentence(
+    surefoot, potential, few, tmp_path, options: list[str], words: str
+) -> None:
+    done = surefoot("md", potential, few, "-o", tmp_path / "run", *options, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_relax_refuses_in_one_sentence(surefoot, potential, few, tmp_path) -> None:
+    strange = tmp_path / "strange.xyz"
+    ase.io.write(strange, Atoms("N2", positions=[[0, 0, 0], [0, 0, 1.1]]))
+    output = tmp_path / "out.xyz"
+    for file, options, words in (
+        (strange, [], "atomic number 7"),
+        (few, ["--cell", "free"], "its cell can not be relaxed"),
+        (few, ["--optimizer", "bfgs"], "bfgs"),
+        (few, ["--fmax", "-1"], "greater than 0"),
+    ):
+        done = surefoot("relax", potential, file, "-o", output, *options, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+    assert not output.exists()
+
+
+def test_force_removes_nothing_but_runs(surefoot, potential, few, tmp_path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("all of it")
+    done = surefoot("md", potential, few, "-o", precious, "--force", check=False)
+    assert done.returncode == 1
+    assert "this folder holds none" in done.stderr
+    assert (precious / "thesis.txt").exists()
