@@ -23,7 +23,7 @@ run surefoot label "$out/test_structures.xyz" -o "$out/test.xyz"
 # 3. Would training be wrong? Labels, units, signs, distances, duplicates, spin.
 run surefoot check "$out/train.xyz" --test "$out/test.xyz"
 
-# 4. An ensemble of SchNets, calibrated on donors its members have not seen.
+# 4. An ensemble of small MACE models, calibrated on donors its members have not seen.
 run surefoot train "$here/demo.yaml" --set data.train="[$out/train.xyz]" -o "$out/model"
 
 # 5. Donors nobody trained on: errors, and whether the error bars hold.
