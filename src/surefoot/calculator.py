@@ -7,7 +7,7 @@ Result names follow DESIGN.md: `X_uncertainty` is the total standard deviation, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from surefoot.data.batches import EVALUATION, BatchLimits, batch_graphs
 from surefoot.data.convert import to_graph
 from surefoot.data.read import read_state
+from surefoot.evaluate.quantiles import TooFewGroups
 from surefoot.graph import Graph, collate, split_atoms
 from surefoot.posteriors.predictor import Predictor
 from surefoot.prediction import Moments, Prediction
 
 Results = dict[str, Any]
+LEVEL = 0.95
+"""Of the intervals among the results."""
 
 
 class SurefootCalculator(Calculator):
@@ -65,7 +68,7 @@ class SurefootCalculator(Calculator):
 
         Raises:
             UnknownElement: if the potential was not trained on an element.
-        UnknownState: if it was not trained on the stated charge and spin.
+            UnknownState: if it was not trained on the stated charge and spin.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         if self.atoms is None:
@@ -114,7 +117,9 @@ def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -
 
     Energies in eV, forces in eV/Å, stress in eV/Å³ in ASE's Voigt order; standard deviations in
     the same units; `forces_uncertainty` (atoms, 3) is the root of the diagonal of each atom's
-    covariance, `forces_uncertainty_norm` (atoms) the root of its trace; `forces_error` and
+    covariance, `forces_uncertainty_norm` (atoms) the root of its trace; `energy_interval_95` and
+    `forces_interval_95` (atoms, 3) are half the width of the conformal interval that holds 95 %,
+    where the potential has one; `forces_error` and
     `forces_error_q95` (atoms) are mean and 95 % quantile of |F_ref − F|, eV/Å, where the head has
     histograms of it; `ood` and `ood_atoms` are distances to the training data, 1 at its edge, where
     the potential has a gate.
@@ -126,6 +131,7 @@ def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -
         result["free_energy"] = result["energy"]
     if prediction.forces is not None:
         _add_forces(results, prediction, graph, members=members)
+    _add_intervals(results, prediction, graph)
     if prediction.stress is not None:
         periodic = [
             result for result, pbc in zip(results, graph.pbc.all(-1).tolist(), strict=True) if pbc
@@ -140,6 +146,22 @@ def to_results(prediction: Prediction, graph: Graph, *, members: bool = False) -
         for result, value, atoms in zip(results, prediction.ood.tolist(), by_atom, strict=True):
             result["ood"], result["ood_atoms"] = value, atoms.numpy()
     return results
+
+
+def _add_intervals(results: list[Results], prediction: Prediction, graph: Graph) -> None:
+    """Conformal intervals, which are not a multiple of the standard deviation."""
+    quantities: tuple[Literal["energy", "forces"], ...] = ("energy", "forces")
+    for name in quantities:
+        if name not in prediction.bounds or getattr(prediction, name) is None:
+            continue
+        try:
+            low, high = prediction.interval(LEVEL, of=name)
+        except TooFewGroups:  # of potentials that were calibrated for lower levels
+            continue
+        widths = 0.5 * (high - low)
+        parts = widths.tolist() if name == "energy" else split_atoms(widths, graph)
+        for result, part in zip(results, parts, strict=True):
+            result[f"{name}_interval_95"] = part if name == "energy" else part.numpy()
 
 
 def _add_forces(

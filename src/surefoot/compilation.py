@@ -27,9 +27,11 @@ AXIS, BOUNDS = "axis", "bounds"
 """Keys of a dataclass field's metadata: along which axis its sizes vary, the first if not given;
 and whether it holds bounds, which are one more than what they bound."""
 
-TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-11}
-"""Largest difference of the first answers as a share of the largest value of each tensor; as much
-is allowed where all values are below one, such as forces that vanish by symmetry."""
+DIGITS = 100
+"""Largest difference of the first answers: so many times what the answer of the function moves by
+when its arguments move by their last digit, and so many last digits of its largest value. Forces
+that vanish by symmetry may then differ by what rounding leaves of them, and a total energy by what
+it leaves of the part that weights make, however large the other is."""
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 _compiling = threading.Lock()  # the compiler's state belongs to the process
@@ -110,10 +112,12 @@ class Compiled:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's own, of which nobody can mend any
                 run, result = _compile(self.function, leaves, spec, self.cache)
+            tensors = [leaf.tensor for leaf in leaves]
             with torch.no_grad():
-                found = run([leaf.tensor for leaf in leaves])
-            tolerance = max(TOLERANCES.get(leaf.tensor.dtype, 0.0) for leaf in leaves)
-            _require_close(found, flatten(expected)[0], tolerance)
+                found = run(tensors)
+            moved = self.function(*rebuild(spec, _disturb(tensors)))
+            answers = ([leaf.tensor.detach() for leaf in flatten(x)[0]] for x in (expected, moved))
+            _require_close(found, *answers)
         except Exception as error:  # noqa: BLE001 - whatever a compiler may stumble over
             self.graphs[key] = None
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -269,21 +273,44 @@ def _require_symbols(mode: Any, inputs: list[Tensor], leaves: list[Leaf]) -> Non
             raise RuntimeError(f"a size of {tuple(leaf.tensor.shape)} became a constant")
 
 
-def _require_close(found: list[Tensor], expected: list[Leaf], tolerance: float) -> None:
+def _disturb(tensors: list[Tensor]) -> list[Tensor]:
+    """The numbers among these tensors with another last digit, of the coarsest precision in them.
+
+    The small values of a tensor move as far as the largest, so that no symmetry is left.
+    """
+    digit = max((torch.finfo(x.dtype).eps for x in tensors if x.is_floating_point()), default=0.0)
+    generator = torch.Generator().manual_seed(0)
+
+    def disturb(x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.numel() == 0:
+            return x
+        signs = torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1
+        return x + digit * x.abs().max() * signs
+
+    return [disturb(x) for x in tensors]
+
+
+def _require_close(found: list[Tensor], expected: list[Tensor], moved: list[Tensor]) -> None:
     """Refuse answers that are not those of the function.
 
+    Args:
+        found: by the graph.
+        expected: by the function.
+        moved: by the function, for arguments that differ in their last digit.
     Raises:
         RuntimeError: naming the largest difference.
     """
-    for one, leaf in zip(found, expected, strict=True):
-        other = leaf.tensor.detach()
-        if one.shape != other.shape or one.dtype != other.dtype:
-            raise RuntimeError(f"the compiled graph gives {one.shape}, not {other.shape}")
-        finite = other.isfinite()
+    for one, right, other in zip(found, expected, moved, strict=True):
+        if one.shape != right.shape or one.dtype != right.dtype:
+            raise RuntimeError(f"the compiled graph gives {one.shape}, not {right.shape}")
+        finite = right.isfinite()
         if not torch.equal(finite, one.isfinite()):
             raise RuntimeError("the compiled graph gives other values that are not finite")
-        right = other[finite].double()
-        off = one[finite].double() - right
-        scale, error = (float(x.abs().max()) if x.numel() else 0.0 for x in (right, off))
-        if error > tolerance * max(scale, 1.0):
+        if not bool(finite.any()):
+            continue
+        digit = torch.finfo(right.dtype).eps if right.is_floating_point() else 0.0
+        known = right[finite].double()
+        error, move = (float((x[finite].double() - known).abs().max()) for x in (one, other))
+        scale = float(known.abs().max())
+        if not error <= DIGITS * (move + digit * scale):
             raise RuntimeError(f"the compiled graph differs by {error:.1e} of {scale:.1e}")

@@ -2,7 +2,8 @@
 
 Every pair (receiver i, sender j, shift S) with 0 < |r_j + S·cell − r_i| < cutoff appears once in
 each direction, images of an atom itself included; cells may be smaller than the cutoff and skewed,
-and each axis may be periodic or not. The cost is linear in the atoms, except for long wires (one
+and each axis may be periodic or not. Atoms at one place are refused: nothing that divides by their
+distance would be a number. The cost is linear in the atoms, except for long wires (one
 periodic axis), where the engine is slower than that.
 """
 
@@ -11,6 +12,12 @@ from __future__ import annotations
 import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
+
+COINCIDENT = 1e-6  # Å; squares of smaller distances are lost in single precision
+
+
+class CoincidentAtoms(ValueError):
+    """Two atoms of a structure are at one place."""
 
 
 def find_neighbors(
@@ -30,6 +37,7 @@ def find_neighbors(
         edge_index (2, edges): row 0 receivers, row 1 senders; edge_shift (edges, 3). The second
         half of the edges are the first half reversed, in the same order.
     Raises:
+        CoincidentAtoms: if two atoms are at one place, naming both.
         ValueError: if a periodic axis has no cell vector, or the cutoff is not positive.
     """
     if not cutoff > 0:
@@ -39,15 +47,27 @@ def find_neighbors(
     box = _complete_cell(cell, pbc)
     # One thread: the order of the edges, and with it every sum, is the same in every run.
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, sorted=True, n_threads=1)
-    first, second, shifts = calculator.compute(
+    first, second, shifts, lengths = calculator.compute(
         points=np.ascontiguousarray(positions, np.float64),
         box=box,
         periodic=np.asarray(pbc, bool),
-        quantities="ijS",
+        quantities="ijSd",
     )
+    _refuse_coincident(first, second, lengths)
     pairs = np.stack([first, second]).astype(np.int64)
     shifts = shifts.astype(np.int64)
     return np.concatenate([pairs, pairs[::-1]], axis=1), np.concatenate([shifts, -shifts])
+
+
+def _refuse_coincident(first: np.ndarray, second: np.ndarray, lengths: np.ndarray) -> None:
+    closest = lengths.min(initial=np.inf)
+    if closest > COINCIDENT:
+        return
+    one, other = sorted((int(first[lengths.argmin()]), int(second[lengths.argmin()])))
+    raise CoincidentAtoms(
+        f"atoms {one} and {other} are {closest:.3f} Å apart; correct the positions or the cell, or "
+        "remove one of them."
+    )
 
 
 def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

@@ -122,9 +122,10 @@ class Potential:
         vectors = edge_vectors(graph).to(table.dtype)
         if table.dim() == 3:
             vectors = vectors.expand(table.shape[0], -1, -1)
-        wanted = forces or stress
-        vectors = vectors.detach().requires_grad_(wanted)
-        with torch.set_grad_enabled(wanted or differentiable):
+        # Forces of their own cost no derivative.
+        sloped = stress or (forces and self.head.forces == "gradient")
+        vectors = vectors.detach().requires_grad_(sloped)
+        with torch.set_grad_enabled(sloped or differentiable):
             geometry = Geometry(
                 graph=graph,
                 kinds=typed.kinds,
@@ -142,10 +143,14 @@ class Potential:
                 fixed = fixed + self.baseline.repulsion.energy(geometry)
             head = branch(weights, "head")
             energy = self.head(head, features).affine(self.baseline.scale, fixed)
-            slope = _slope(energy.mean, vectors, differentiable) if wanted else None
+            slope = _slope(energy.mean, vectors, differentiable) if sloped else None
             of_forces = None
-            if forces and slope is not None:
-                mean = _forces(slope, graph)
+            if forces:
+                # Forces of their own take the shape of the mean, and whether it is cut off.
+                shape = (*energy.mean.shape[:-1], *graph.positions.shape)
+                mean = vectors.new_zeros(shape).requires_grad_(differentiable)
+                if slope is not None:
+                    mean = _forces(slope, graph)
                 of_forces = self.head.force_distribution(head, features, mean, self.baseline.scale)
         return Output(
             energy=energy,

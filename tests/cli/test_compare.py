@@ -1,7 +1,9 @@
 """calibrate and compare: what they write, and what they refuse."""
 
+import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from surefoot.calculator import SurefootCalculator
 from surefoot.cli.compare import _name
+from surefoot.data.convert import to_graph
+from surefoot.data.load import hash_files
 from surefoot.posteriors.predictor import load_predictor
 
 
@@ -33,6 +38,8 @@ def files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     """Frames like those of training that nobody has learnt from, and others."""
     place = tmp_path_factory.mktemp("compare")
     held = labelled(ase.io.read(folder / "train.xyz", ":"), 0.1, 1)
+    for number, atoms in enumerate(held):
+        atoms.info["group"] = f"h{number // 2}"  # as many groups as intervals of 95 % need
     hot = labelled(ase.io.read(folder / "test.xyz", ":"), 0.3, 2)
     ase.io.write(place / "held.xyz", held)
     ase.io.write(place / "hot.xyz", hot)
@@ -51,11 +58,13 @@ def test_calibrate_makes_factors_intervals_and_a_gate(
     potential: Path, recalibrated: Path, files
 ) -> None:
     before, after = load_predictor(potential), load_predictor(recalibrated)
-    assert after.calibration.source == "40 frames set aside"
+    assert after.calibration.source == "40 frames in 20 groups set aside"
     assert after.calibration.forces != before.calibration.forces
     assert set(after.calibration.levels) == {"energy", "forces"}
     assert after.gate is not None
     assert after.gate.source.startswith("40 frames; the edge encloses 95% of 40")
+    (content,) = after.provenance.pop("calibrated_on").values()
+    assert content == hashlib.sha256(files["held"].read_bytes()).hexdigest()
     assert after.provenance == before.provenance
     assert all((after.weights[name] == value).all() for name, value in before.weights.items())
 
@@ -79,8 +88,76 @@ def test_calibrate_refuses_what_was_learnt_from(
     for name in (folder / "train.xyz", tmp_path / "copy.xyz"):
         done = surefoot("calibrate", potential, "--held-out", name, "-o", target, check=False)
         assert done.returncode == 1
-        assert f"{name}: the potential was trained on this file" in done.stderr
+        assert f"{name}: the potential was trained on 40 of its frames" in done.stderr
+    some = ase.io.read(folder / "train.xyz", "3:5") + ase.io.read(folder / "test.xyz", ":")
+    ase.io.write(tmp_path / "some.xyz", some)
+    done = surefoot("calibrate", potential, "--held-out", tmp_path / "some.xyz", "-o", target,
+                    check=False)  # fmt: skip
+    assert "some.xyz: the potential was trained on 2 of its frames" in done.stderr
+    twice = ["--held-out", folder / "test.xyz", "--train", folder / "test.xyz"]
+    done = surefoot("calibrate", potential, *twice, "-o", target, check=False)
+    assert f"{folder / 'test.xyz'}: the potential was trained on this file" in done.stderr
     assert not target.exists()
+
+
+def test_an_older_potential_knows_files_by_their_content(
+    surefoot, potential: Path, folder: Path, files, tmp_path: Path
+) -> None:
+    """Not by their names: that it was validated on the one says nothing of the other."""
+    older, target = tmp_path / "older.safetensors", tmp_path / "p.safetensors"
+    before = load_predictor(potential)
+    for kind in ("learnt", "valid"):
+        (tmp_path / kind).mkdir()
+    (tmp_path / "learnt" / "data.xyz").write_bytes((folder / "train.xyz").read_bytes())
+    (tmp_path / "valid" / "data.xyz").write_bytes(files["held"].read_bytes())
+    names = [str(tmp_path / kind / "data.xyz") for kind in ("learnt", "valid")]
+    data = {"train": names[:1], "valid": names[1:]}
+    provenance = {"config": {"data": data}, "files": hash_files(names)}
+    replace(before, learnt=None, provenance=provenance).save(older)
+    done = surefoot("calibrate", older, "--held-out", names[0], "-o", target, check=False)
+    assert f"{names[0]}: the potential was trained on 40 of its frames" in done.stderr
+    surefoot("calibrate", older, "--held-out", names[1], "-o", target)
+    assert target.exists()
+
+
+def test_what_frames_can_not_calibrate_is_said(
+    surefoot, recalibrated: Path, files, tmp_path: Path
+) -> None:
+    images = ase.io.read(files["held"], ":")
+    target = tmp_path / "p.safetensors"
+    for atoms in images:
+        del atoms.calc.results["energy"]
+    ase.io.write(tmp_path / "forces.xyz", images)
+    done = surefoot("calibrate", recalibrated, "--held-out", tmp_path / "forces.xyz", "-o", target)
+    assert "no longer calibrated, as these frames tell nothing of it: energy" in done.stdout
+    assert load_predictor(target).calibration.energy is None
+
+
+def test_a_calibration_is_not_thrown_away_for_nothing(
+    surefoot, folder: Path, files, tmp_path: Path
+) -> None:
+    """One set of weights with a scalar head has no error bars."""
+    one = ["--set", "posterior.members=1", "--set", "posterior.left_out=0"]
+    surefoot("train", folder / "config.yaml", "-o", tmp_path / "one", *one, "--set",
+             "train.epochs=1")  # fmt: skip
+    target = tmp_path / "p.safetensors"
+    potential = tmp_path / "one" / "potential.safetensors"
+    command = ["calibrate", potential, "--held-out", files["held"], "-o", target]
+    done = surefoot(*command, check=False)
+    assert "has no error bars, so nothing is written" in done.stderr
+    assert not target.exists()
+    surefoot(*command, "--train", folder / "train.xyz")
+    assert load_predictor(target).gate is not None
+
+
+def test_test_frames_that_are_known_are_told(
+    surefoot, potential: Path, recalibrated: Path, folder: Path, files, tmp_path: Path
+) -> None:
+    done = surefoot("evaluate", potential, folder / "train.xyz", folder / "test.xyz")
+    assert "the potential has learnt from 40 of the 52 frames it is tested on" in done.stderr
+    assert "learnt from" not in surefoot("evaluate", potential, folder / "test.xyz").stderr
+    done = surefoot("compare", recalibrated, files["held"], "-o", tmp_path / "report")
+    assert f"{files['held']} calibrated the error bars of potential" in done.stderr
 
 
 def test_calibrate_needs_enough_frames(surefoot, potential: Path, files, tmp_path) -> None:
@@ -135,12 +212,99 @@ def test_compare_writes_a_table_and_all_figures(compared) -> None:
         assert detected["ood"]["strangers"][0] > 0.8
     first, second = (report["potentials"][name] for name in names)
     assert first["training"]["seconds"] > 0
-    assert second["training"]["seconds"] is None  # no log lies beside it
+    assert second["training"]["seconds"] == first["training"]["seconds"]  # in the file itself
     assert first["test"]["accuracy"] == second["test"]["accuracy"]
     assert "conformal" not in first["test"]["uncertainty"]["forces"]["recalibrated"]
     levels = second["test"]["uncertainty"]["forces"]["recalibrated"]
     assert set(levels) == {"isotonic", "conformal"}
-    assert 0.5 < levels["conformal"]["coverage_95"][0] <= 1.0
+    after = second["test"]["uncertainty"]["forces"]["after"]["coverage_95"][0]
+    covered = levels["conformal"]["coverage_95"][0]
+    assert covered >= 0.9  # 12 frames like those it was calibrated on; 95 % to within their scatter
+    assert abs(covered - after) < 0.1
+
+
+def test_a_potential_may_be_called_plain(
+    surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    """The plain model that costs are given by is another."""
+    one = ["--set", "posterior.members=1", "--set", "posterior.left_out=0"]
+    surefoot("train", folder / "config.yaml", "-o", tmp_path / "one", *one, "--set",
+             "train.epochs=1")  # fmt: skip
+    (tmp_path / "one" / "potential.safetensors").rename(tmp_path / "[old] simple.safetensors")
+    (tmp_path / "plain.safetensors").write_bytes(potential.read_bytes())
+    report = tmp_path / "report"
+    both = [tmp_path / f"{name}.safetensors" for name in ("plain", "[old] simple")]
+    done = surefoot("compare", *both, folder / "test.xyz", "-o", report)
+    found = json.loads((report / "report.json").read_text())
+    costs = {name: one["cost"]["over_plain"] for name, one in found["potentials"].items()}
+    assert costs["plain"] > costs["[old] simple"]  # four members, and one set of weights
+    assert found["cost"]["milliseconds"] != found["potentials"]["plain"]["cost"]["milliseconds"]
+    assert "[old] simple" in done.stdout  # not read as markup
+    training = {name: one["training"] for name, one in found["potentials"].items()}
+    assert training["[old] simple"]["over_plain"] == 1.0
+    expected = training["plain"]["seconds"] / training["[old] simple"]["seconds"]
+    assert training["plain"]["over_plain"] == pytest.approx(expected)
+
+
+def test_labels_of_different_kinds_look_for_failures_of_one(
+    surefoot, potential: Path, folder: Path, files, tmp_path: Path
+) -> None:
+    energies, forces = (ase.io.read(files["hot"], ":") for _ in range(2))
+    for atoms in energies:
+        del atoms.calc.results["forces"]
+    for atoms in forces:
+        del atoms.calc.results["energy"]
+    ase.io.write(tmp_path / "energies.xyz", energies)
+    ase.io.write(tmp_path / "forces.xyz", forces)
+    test = folder / "test.xyz"
+    for verb, ood in (("evaluate", []), ("compare", ["--ood"])):
+        one = [*ood, tmp_path / "energies.xyz"]
+        surefoot(verb, potential, test, *one, "-o", tmp_path / verb)
+        path = tmp_path / verb if verb == "evaluate" else tmp_path / verb / "report.json"
+        found = json.loads(path.read_text())
+        found = found if verb == "evaluate" else found["potentials"]["potential"]
+        assert "predicted rms force" not in found["failures"]["auroc"]
+        assert found["failures"]["inside"] == 12
+        both = [tmp_path / "forces.xyz", *one]
+        done = surefoot(verb, potential, *both, "-o", tmp_path / f"{verb} 2")
+        assert "have no labels of one kind" in re.sub(r"\s+", " ", done.stdout)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compare"])
+def test_isolated_atoms_are_no_structures(
+    verb, surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    """As the first frames of a file they would make all others strangers."""
+    lone = Atoms("Cu")
+    lone.calc = SinglePointCalculator(lone, energy=-1.0)
+    lone.info["config_type"] = "IsolatedAtom"
+    ase.io.write(tmp_path / "t.xyz", [lone, *ase.io.read(folder / "test.xyz", ":")])
+    done = surefoot(verb, potential, tmp_path / "t.xyz", "-o", tmp_path / "out")
+    assert "1 isolated atoms are left out" in done.stdout
+    ase.io.write(tmp_path / "l.xyz", [lone])
+    done = surefoot(verb, potential, tmp_path / "l.xyz", "-o", tmp_path / "no", check=False)
+    assert "there are no structures besides isolated atoms" in done.stderr
+
+
+def test_conformal_intervals_are_predicted(
+    surefoot, recalibrated: Path, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "p.xyz"
+    done = surefoot("predict", recalibrated, folder / "test.xyz", "-o", target)
+    assert "conformal intervals that hold 95 %: energy, forces" in done.stdout
+    predictor = load_predictor(recalibrated)
+    for atoms in ase.io.read(target, ":3"):
+        found = predictor(to_graph(atoms, predictor.cutoff))
+        low, high = found.interval(0.95)
+        assert atoms.info["energy_interval_95"] == pytest.approx(float(high - low) / 2, rel=1e-6)
+        low, high = found.interval(0.95, of="forces")
+        width = (0.5 * (high - low)).numpy()
+        assert np.allclose(atoms.arrays["forces_interval_95"], width, atol=1e-7)
+        atoms.calc = SurefootCalculator(predictor)
+        atoms.get_potential_energy()
+        assert np.allclose(atoms.calc.results["forces_interval_95"], width)
+    surefoot("predict", potential, folder / "test.xyz", "-o", target)
+    assert "energy_interval_95" not in ase.io.read(target).info
 
 
 class Page(HTMLParser):
@@ -186,6 +350,17 @@ def test_names_tell_potentials_apart() -> None:
     assert _name(["a/c/p.safetensors", "b/c/p.safetensors"]) == ["a", "b"]
     assert _name(["a/p.safetensors", "a/q.safetensors", "b/q.safetensors"]) == ["a/p", "a/q", "b/q"]
     assert _name(["p.safetensors"]) == ["p"]
+
+
+def test_two_paths_to_one_potential_are_one(
+    surefoot, potential: Path, folder: Path, tmp_path
+) -> None:
+    other = potential.parent / ".." / potential.parent.name / potential.name
+    for command in (["compare", potential, other, folder / "test.xyz"],
+                    ["combine", potential, other]):  # fmt: skip
+        done = surefoot(*command, "-o", tmp_path / "out", check=False)
+        assert done.returncode == 1
+        assert "this potential is named twice" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from pathlib import Path
 import ase.io
 import pytest
 import yaml
+from ase.build import molecule
 
 from surefoot.cli.config import Config, load_config, write_template
 from surefoot.cli.recipes import RECIPES
 from surefoot.cli.screen import UserError
 from surefoot.data.load import load_splits
+from surefoot.data.read import Frame
 from surefoot.models import MODELS
+from surefoot.posteriors import METHODS
 from surefoot.posteriors.ensemble import unseen_frames
 
 
@@ -160,3 +163,43 @@ def test_schema_is_json(surefoot) -> None:
 
     schema = json.loads(surefoot("template", "--schema").stdout)
     assert "model" in schema["properties"]
+
+
+@pytest.mark.parametrize("posterior", METHODS)
+@pytest.mark.parametrize("groups", [1, 30])
+def test_template_of_every_posterior_is_a_config(posterior: str, groups: int, tmp_path) -> None:
+    """With its keys, and frames set aside where members leave out none."""
+    frames = [
+        Frame(atoms=molecule("H2O"), energy=0.0, forces=None, group=f"{index % groups}",
+              config_type="c", file="f", index=index)
+        for index in range(30)
+    ]  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(write_template(["a.xyz"], frames, posterior=posterior))
+    config = load_config(path)
+    assert config.posterior.name == posterior
+    for name in METHODS[posterior].model_fields:
+        assert f"  {name}: " in path.read_text()
+    assert (config.data.valid > 0) == (posterior != "ensemble" or groups == 1)
+    assert config.data.split == ("random" if groups == 1 else "group")
+
+
+def test_recipe_and_frames_are_merged_key_by_key(tmp_path) -> None:
+    """A recipe that has a section does not throw away what the frames ask for in it."""
+    frames = [
+        Frame(atoms=molecule("H2O"), energy=0.0, forces=None, group="one", config_type="c",
+              file="f", index=index)
+        for index in range(30)
+    ]  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(write_template(["a.xyz"], frames, head="histogram"))
+    config = load_config(path)
+    assert (config.data.valid, config.data.split) == (0.2, "random")
+    assert (config.posterior.members, config.posterior.left_out) == (1, 0)
+    assert "frames drawn at random calibrate" in path.read_text()
+
+
+def test_template_of_an_unknown_posterior(surefoot) -> None:
+    done = surefoot("template", "--posterior", "dropout", check=False)
+    assert done.returncode == 1
+    assert "--posterior dropout: not known; there is ensemble, shallow" in done.stderr

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from surefoot.posteriors.predictor import load_predictor
+from surefoot.train import fit as room
+from surefoot.train.validate import judge
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -113,6 +115,36 @@ def test_damaged_checkpoint_is_refused(
     done = surefoot("train", folder / "config.yaml", "-o", tmp_path, "--resume", check=False)
     assert done.returncode == 1
     assert "damaged" in done.stderr
+
+
+def test_a_training_that_fails_leaves_the_best_it_had(
+    surefoot, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """And a state that stands between two epochs: going on meets the same, after the same steps."""
+    judged = []
+
+    def fail(*arguments: object) -> object:
+        judged.append(arguments)
+        if len(judged) > 2:
+            raise FloatingPointError("the variance of the energy has collapsed.")
+        return judge(*arguments)
+
+    monkeypatch.setattr(room, "judge", fail)
+    run = ("train", folder / "config.yaml", "-o", tmp_path)
+    done = surefoot(*run, check=False)
+    assert done.returncode == 1
+    assert "collapsed" in done.stderr
+    assert f"{tmp_path / 'best.safetensors'} holds the best weights" in done.stderr
+    assert load_predictor(tmp_path / "best.safetensors").provenance["epochs"] == 2
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    again = surefoot(*run, "--resume", check=False)
+    assert "resumed after 2 epochs and" in again.stdout
+    assert again.returncode == 1
+    monkeypatch.undo()
+    assert surefoot(*run, "--resume").returncode == 0
+    whole, cut = tmp_path / "whole", tmp_path
+    surefoot("train", folder / "config.yaml", "-o", whole)
+    assert_same(whole / "potential.safetensors", cut / "potential.safetensors")
 
 
 def test_wrong_data_stop_training(surefoot, folder: Path, tmp_path: Path) -> None:

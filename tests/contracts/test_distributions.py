@@ -46,9 +46,9 @@ def independent(generator: torch.Generator, shape: tuple[int, ...]) -> Normal:
 
 def vectors(generator: torch.Generator, shape: tuple[int, ...]) -> VectorNormal:
     roots = torch.randn((*shape, 3), generator=generator, dtype=torch.float64)
-    precision = roots @ roots.mT + torch.eye(3)
+    whitening = torch.linalg.cholesky(roots @ roots.mT + torch.eye(3))
     mean = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return VectorNormal(mean, precision, -torch.logdet(precision))
+    return VectorNormal(mean, whitening, -2 * torch.logdet(whitening))
 
 
 def histogram(generator: torch.Generator, shape: tuple[int, ...]) -> Histogram:
@@ -79,7 +79,7 @@ def components(generator: torch.Generator, shape: tuple[int, ...]) -> Components
 
 BINS = even_bins(1.0, 12)
 OF_THE_MEAN = ("squared", "absolute", "huber", "norm")
-OF_A_DENSITY = ("nll", "beta_nll", "mahalanobis")
+OF_A_DENSITY = ("nll", "mahalanobis")
 FAMILIES = {
     "point": Family(point, OF_THE_MEAN, has_density=False),
     "normal": Family(independent, OF_THE_MEAN + OF_A_DENSITY, has_density=True),

@@ -28,7 +28,6 @@ from surefoot.posteriors.gate import (
     TooFewFrames,
     first_draw,
     fit_gate,
-    gate_of,
     gate_slope,
 )
 from surefoot.posteriors.posterior import Single
@@ -122,8 +121,10 @@ def held(predictor: Predictor) -> Gate:
 
 
 def distance(predictor: Predictor, atoms: Atoms) -> tuple[float, np.ndarray]:
-    whole, parts = gate_of(predictor, held(predictor), to_graph(atoms, CUTOFF))
-    return float(whole[0]), parts.numpy()
+    found = predictor(to_graph(atoms, CUTOFF), forces=False)
+    assert found.ood is not None
+    assert found.ood_atoms is not None
+    return float(found.ood[0]), found.ood_atoms.numpy()
 
 
 def test_every_model_is_under_test() -> None:
@@ -244,7 +245,6 @@ def test_saved_loaded_and_predicted(predictors, tmp_path) -> None:
     before, after = predictor(graph), loaded(graph)
     assert before.ood is not None
     assert torch.equal(before.ood, after.ood)
-    assert float(before.ood) == pytest.approx(float(gate_of(predictor, held(predictor), graph)[0]))
     assert before.ood.requires_grad is False
     replace(predictor, gate=None).save(tmp_path / "q.safetensors")
     assert load_predictor(tmp_path / "q.safetensors").gate is None
@@ -279,9 +279,9 @@ def test_an_ensemble_has_the_gate_of_its_first_member(make_targets_of_module) ->
     )
     one, other = (fit_gate(predictor, samples, aside) for predictor in (ensemble, single))
     graph = to_graph(rattled(1, 6, width=0.1)[0], CUTOFF)
-    expected, found = gate_of(single, other, graph), replace(ensemble, gate=one)(graph)
-    torch.testing.assert_close(found.ood, expected[0])
-    torch.testing.assert_close(found.ood_atoms, expected[1])
+    expected, found = replace(single, gate=other)(graph), replace(ensemble, gate=one)(graph)
+    torch.testing.assert_close(found.ood, expected.ood)
+    torch.testing.assert_close(found.ood_atoms, expected.ood_atoms)
     assert first_draw(weights)["model.embedding"].shape[0] == 1
 
 
@@ -307,6 +307,15 @@ def test_too_few_frames_are_a_sentence(aside, predictors, make_targets_of_module
     with pytest.raises(TooFewFrames, match=rf"at least {FEWEST} frames set aside.*are {aside} and"):
         fit_gate(predictors["schnet"], samples, chosen)
     assert with_gate(predictors["schnet"], samples, chosen).gate is None
+
+
+def test_what_hinders_a_gate_is_not_swallowed(predictors, make_targets_of_module) -> None:
+    """Only that too few frames are there is a reason to go without one."""
+    samples = [sample(atoms, make_targets_of_module) for atoms in rattled(FRAMES, 1)]
+    bare = replace(predictors["schnet"], weights={})
+    with pytest.raises(Exception, match=r".*") as caught:
+        with_gate(bare, samples, np.arange(FRAMES) % 3 == 0)
+    assert not isinstance(caught.value, TooFewFrames)
 
 
 @pytest.mark.usefixtures("tracing")

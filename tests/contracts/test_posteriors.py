@@ -6,15 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
-from surefoot.data.convert import to_graph
+from surefoot.data.convert import Sample, to_graph, to_samples
+from surefoot.data.read import Frame
+from surefoot.evaluate.recalibrate import ensemble_factor
 from surefoot.graph import Graph, collate
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.gate import fit_gate
 from surefoot.posteriors.gaussian import DiagonalLaplace, Gaussian, Ivon, Swag
 from surefoot.posteriors.last_layer import LastLayer, flatten_out
 from surefoot.posteriors.posterior import Posterior, Single
@@ -36,7 +40,6 @@ from surefoot.potential import (
     stacks_model,
     take_members,
 )
-from surefoot.prediction import Output
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 POTENTIAL = Potential(
@@ -180,23 +183,6 @@ def test_zero_width_is_the_point(name, small_structures) -> None:
 
 
 @every_posterior
-def test_nothing_is_harmed_when_an_evaluation_fails(name, small_structures) -> None:
-    """Draws are values: what was drawn before and after an exception is the same."""
-    predictor = predictor_of(name)
-    graph = graphs_of(small_structures)[0]
-    before = predictor(graph)
-    kept = {key: value.clone() for key, value in predictor.posterior.tree().items()}
-
-    def fail(*_: object, **__: object) -> Output:
-        raise RuntimeError("in the middle of an evaluation")
-
-    with pytest.raises(RuntimeError, match="in the middle"):
-        replace(predictor, evaluate=fail)(graph)
-    assert same(predictor.posterior.tree(), kept)
-    assert torch.equal(predictor(graph).energy.mean, before.energy.mean)
-
-
-@every_posterior
 def test_partial_draws_are_whole_draws(name, small_structures) -> None:
     """One model and many heads say what as many whole sets of weights say."""
     weights = draw(POSTERIOR[name](), 1, None)
@@ -244,6 +230,91 @@ def test_saved_and_loaded(name, tmp_path, small_structures) -> None:
     assert same(after.weights, before.weights)
     graph = collate(graphs_of(small_structures))
     assert torch.equal(after(graph).energy.mean, before(graph).energy.mean)
+
+
+def gate_of_first(predictor: Predictor, samples: list[Sample]) -> Predictor:
+    aside = np.arange(len(samples)) % 3 == 0
+    return replace(predictor, gate=fit_gate(predictor, samples, aside))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        (name, count)
+        for name in POSTERIOR
+        for count in (1, 2, 4, 7)
+        if count == 1 or name in UNLIMITED or (count <= MEMBERS and name != "single")
+    ],
+)
+def test_the_gate_is_that_of_the_file_for_any_number_of_draws(name, count, tmp_path, rng) -> None:
+    """It knows the features of the first draw, which does not depend on how many follow."""
+    labels = {"energy": None, "forces": None, "group": "g", "config_type": "c", "file": "f"}
+    frames = [Frame(atoms=molecule("CH3OH"), index=index, **labels) for index in range(36)]
+    for frame in frames:
+        frame.atoms.positions += 0.1 * rng.normal(size=frame.atoms.positions.shape)
+    samples = to_samples(frames, 4.0)
+    gate_of_first(predictor_of(name), samples[:30]).save(tmp_path / "p")
+    whole, few = load_predictor(tmp_path / "p"), load_predictor(tmp_path / "p", draws=count)
+    assert few.draws == count
+    for sample in samples[30:]:
+        expected = whole(sample.graph).ood
+        assert expected is not None
+        torch.testing.assert_close(few(sample.graph).ood, expected, rtol=1e-9, atol=0)
+
+
+@every_posterior
+def test_factors_for_another_number_of_draws_follow_or_are_dropped(name, tmp_path) -> None:
+    held = Calibration(
+        energy=1.2, forces=0.8, stress=1.1, source="a test", draws=MEMBERS,
+        shared_error={"forces": 0.3},
+    )  # fmt: skip
+    predictor_of(name, held).save(tmp_path / "p")
+    if name == "single":
+        assert load_predictor(tmp_path / "p", draws=1).calibration.stress is None
+        return
+    found = load_predictor(tmp_path / "p", draws=4).calibration
+    assert found.forces == ensemble_factor(0.3, 4)
+    assert found.stress is None  # nobody knows how it depends on the draws
+    assert found.energy == (1.2 if name == "laplace" else None)  # a closed form needs none
+    assert found.draws == 4
+    assert "stress" in found.describe()
+    assert load_predictor(tmp_path / "p", draws=MEMBERS).calibration == held
+
+
+INCOMPLETE = [
+    ("swag", "variance.model.embedding", "variance.model.embedding is missing"),
+    ("swag", "directions.model.embedding", "directions.model.embedding is missing"),
+    ("swag", "mean.model.embedding", "mean.model.embedding is not"),
+    ("ivon", "draws", "draws"),
+    ("laplace", "factor", "factor"),
+    ("laplace_diagonal", "variance.head.layer0.out.bias", "is missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "leaf", "told"), INCOMPLETE)
+def test_incomplete_trees_are_refused(name, leaf, told, tmp_path) -> None:
+    path = tmp_path / "p"
+    predictor_of(name).save(path)
+    tree, header = read_tree(path, KIND)
+    kept = {key: header[key] for key in header if key not in ("format", "kind")}
+    del tree[leaf]
+    write_tree(path, KIND, tree, kept)
+    with pytest.raises(RefusedFile, match=f"{told}.*the file is of no use"):
+        load_predictor(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "leaf"), [("swag", "directions.model.embedding"), ("laplace", "factor")]
+)
+def test_trees_of_other_shapes_are_refused(name, leaf, tmp_path) -> None:
+    path = tmp_path / "p"
+    predictor_of(name).save(path)
+    tree, header = read_tree(path, KIND)
+    kept = {key: header[key] for key in header if key not in ("format", "kind")}
+    tree[leaf] = tree[leaf][..., :-1].contiguous()
+    write_tree(path, KIND, tree, kept)
+    with pytest.raises(RefusedFile, match=rf"{leaf} has the shape .* is needed"):
+        load_predictor(path)
 
 
 def test_loaded_in_another_precision(tmp_path, small_structures) -> None:

@@ -1,4 +1,4 @@
-"""Every model gives the same whether radial weights are kept or made anew, in less memory."""
+"""Models give the same whether radial weights are kept or made anew, in less memory."""
 
 import subprocess
 import sys
@@ -16,22 +16,19 @@ from surefoot.data.convert import to_graph
 from surefoot.graph import Features, Geometry, collate, collate_targets
 from surefoot.heads.scalar import Scalar
 from surefoot.models import MODELS, Model
-from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
-from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential, compile_potential, splined
 from surefoot.prediction import Output
+from surefoot.train.fit import TrainSettings, require_memory
 from surefoot.train.loss import LossSettings
 from surefoot.train.step import compile_gradients, loss_gradients
 
 CUTOFF = 4.0
 SMALL: dict[str, Model] = {
-    "schnet": Schnet(name="schnet", cutoff=CUTOFF, features=8, interactions=2, gaussians=8),
     "mace": Mace(cutoff=CUTOFF, irreps="8x0e + 8x1o", max_ell=2, radial=(8, 8)),
     "mace, envelope": Mace(cutoff=CUTOFF, irreps="8x0e", max_ell=1, envelope="weights"),
     "race": Race(cutoff=CUTOFF, irreps="8x0e + 6x1o", channels=8, interactions=2, radial=(8,)),
-    "allegro": Allegro(cutoff=CUTOFF, layers=1, scalars=8, tensors=8, latent_width=8),
 }
 ONE_LAYER = Mace(
     cutoff=CUTOFF, irreps="8x0e + 8x1o", max_ell=1, correlation=1, interactions=1, radial=(8,)
@@ -63,8 +60,20 @@ def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float) -
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale, equal_nan=True)
 
 
-def test_every_model_is_here() -> None:
-    assert {model.name for model in SMALL.values()} == set(MODELS)
+def test_every_model_that_can_is_here() -> None:
+    able = {name for name, model in MODELS.items() if model.recomputes}
+    assert {model.name for model in SMALL.values()} == able
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_of_other_models_nothing_is_saved_and_that_is_said(name) -> None:
+    settings, model = TrainSettings(memory="recompute"), MODELS[name]()
+    if model.recomputes:
+        require_memory(settings, model)
+    else:
+        with pytest.raises(ValueError, match=f"recompute}} does nothing for a {name}"):
+            require_memory(settings, model)
+    require_memory(TrainSettings(), model)
 
 
 @pytest.mark.parametrize("members", [None, 2])

@@ -42,6 +42,7 @@ ERRORS = torch.linspace(0.01, 0.4, 40, dtype=torch.float64)
 SIZES = torch.full((40,), 9)
 HEAD: dict[str, Head] = {
     "mean_variance": MeanVariance(width=4),
+    "cholesky": MeanVariance(width=4, covariance="cholesky", epsilon=1e-3),
     "histogram": ErrorHistograms(system_bins=8, atom_bins=8, width=4).measure(
         ERRORS, SIZES, ERRORS, 1.7
     ),

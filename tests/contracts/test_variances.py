@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from surefoot.blocks.dense import Weights, stack
+from surefoot.blocks.dense import Weights, cast, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate, collate_targets
@@ -140,8 +141,36 @@ def test_determinant_and_inverse_belong_to_the_covariance(covariance, small_stru
     output = case.potential(case.weights, to_graph(small_structures["ethanol"], CUTOFF))
     forces = output.forces
     torch.testing.assert_close(torch.logdet(forces.variance), forces.log_determinant)
-    unit = torch.eye(3, dtype=torch.float64).expand_as(forces.precision)
-    torch.testing.assert_close(forces.variance @ forces.precision, unit, rtol=1e-9, atol=1e-9)
+    unit = torch.eye(3, dtype=torch.float64).expand_as(forces.whitening)
+    inverse = forces.whitening.mT @ forces.whitening
+    torch.testing.assert_close(forces.variance @ inverse, unit, rtol=1e-9, atol=1e-9)
+
+
+def test_epsilon_is_added_to_the_factors_covariance(small_structures) -> None:
+    """In (eV/Å)², as in the released code, whatever the scale; other forms have no factor."""
+    graph = to_graph(small_structures["ethanol"], CUTOFF)
+    plain, more = (
+        ask(make("schnet", MeanVariance(covariance="cholesky", epsilon=epsilon)), graph)[1]
+        for epsilon in (0.0, 1e-3)
+    )
+    unit = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(more, plain + 1e-3 * unit, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValidationError, match="epsilon belongs to covariance: cholesky"):
+        MeanVariance(epsilon=1e-3)
+
+
+@pytest.mark.parametrize("covariance", [*INVARIANT, *FRAMED])
+def test_lengths_of_residuals_in_single_precision(covariance, small_structures, generator) -> None:
+    """None is negative, however stretched a covariance is; σ from 1e-3 to 1 here."""
+    case = make("schnet", MeanVariance(covariance=covariance))
+    entries = {"cholesky": [-14.0] * 3 + [1.0] * 3, "diagonal": [-14.0, 0.0, 2.0]}
+    bias = torch.tensor(entries.get(covariance, [-14.0]), dtype=torch.float64)
+    weights = cast(case.weights | {"head.covariance.layer0.out.bias": bias}, torch.float32)
+    forces = case.potential(weights, to_graph(small_structures["ethanol"], CUTOFF)).forces
+    for _ in range(100):
+        target = torch.randn((9, 3), generator=generator)
+        assert bool((forces.mahalanobis(target) >= 0).all())
+        assert bool(forces.sample(generator).isfinite().all())
 
 
 def test_none_leaves_forces_without_error_bars(small_structures) -> None:
@@ -189,7 +218,7 @@ def test_judges_of_members_on_one_model_equal_a_loop(small_structures) -> None:
     energies = head(stack(judges), output.features).variance
     for index, one in enumerate(judges):
         alone = head.force_distribution(one, output.features, output.forces.mean, 1.7)
-        torch.testing.assert_close(together.precision[index], alone.precision)
+        torch.testing.assert_close(together.whitening[index], alone.whitening)
         torch.testing.assert_close(energies[index], head(one, output.features).variance)
 
 

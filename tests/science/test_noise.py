@@ -74,12 +74,12 @@ def test_known_noise_is_recovered_at_any_weight(weight, weighting, ratio, rng) -
     free = torch.zeros(7, dtype=torch.float64, requires_grad=True)
 
     def output() -> Output:
-        precision = (-free[1]).exp() * exponential(-to_matrix(free[2:]))
+        whitening = (-0.5 * free[1]).exp() * exponential(-0.5 * to_matrix(free[2:]))
         return Output(
             energy=Normal(torch.zeros(count).double(), free[0].expand(count)),
             forces=VectorNormal(
                 torch.zeros((count, 3), dtype=torch.float64),
-                precision.expand(count, 3, 3),
+                whitening.expand(count, 3, 3),
                 (3 * free[1]).expand(count),
             ),
             stress=None,
@@ -121,16 +121,26 @@ def noisy_molecules(
     return graph, label(graph, energy, forces), bonds
 
 
-def test_noise_along_a_bond_is_found_in_any_orientation(rng) -> None:
-    """Weights that judge are fitted to a frozen potential: σ = 0.3 along, 0.1 across the bond."""
+@pytest.mark.parametrize("weight", [1.0, 100.0])
+@pytest.mark.parametrize(
+    ("covariance", "along_bond", "across_bond"),
+    [("equivariant", 0.3, 0.1), ("isotropic", *[(0.11 / 3) ** 0.5] * 2)],
+)
+def test_noise_along_a_bond_is_found_in_any_orientation(
+    covariance, along_bond, across_bond, weight, rng
+) -> None:
+    """Weights that judge are fitted to a frozen potential: σ = 0.3 along, 0.1 across the bond.
+
+    At any weight of the likelihoods; what can not tell directions finds the root mean square.
+    """
     potential = Potential(
         model=Schnet(name="schnet", cutoff=CUTOFF, features=6, interactions=1, gaussians=6),
-        head=MeanVariance(width=4),
+        head=MeanVariance(width=4, covariance=covariance),
         baseline=Baseline(elements=(6, 8), energies=(0.0, 0.0), scale=2.0, neighbors=1.0),
     )
     weights = potential.init(1, torch.float64)
     graph, targets, bonds = noisy_molecules(potential, weights, rng)
-    settings = LossSettings(energy_rule="nll", forces_rule="nll", forces=100.0)
+    settings = LossSettings(energy_rule="nll", forces_rule="nll", energy=weight, forces=weight)
     typed, importance = potential.assign(graph), torch.ones(300, dtype=torch.float64)
     judges = {
         name: value.requires_grad_()
@@ -151,11 +161,11 @@ def test_noise_along_a_bond_is_found_in_any_orientation(rng) -> None:
     minimiser.step(closure)
     found = potential(fixed | judges, graph)
     assert isinstance(found.forces, VectorNormal)
-    covariance = found.forces.variance.detach()
-    along = (bonds.unsqueeze(-2) @ covariance @ bonds.unsqueeze(-1)).flatten()
-    across = (covariance.diagonal(dim1=-2, dim2=-1).sum(-1) - along) / 2
+    matrices = found.forces.variance.detach()
+    along = (bonds.unsqueeze(-2) @ matrices @ bonds.unsqueeze(-1)).flatten()
+    across = (matrices.diagonal(dim1=-2, dim2=-1).sum(-1) - along) / 2
     # 300 vectors per atom are whitened as a whole, and seen along their own bonds each.
-    assert float(along.sqrt().mean()) == pytest.approx(0.3, rel=0.06)
-    assert float(across.sqrt().mean()) == pytest.approx(0.1, rel=0.06)
+    assert float(along.sqrt().mean()) == pytest.approx(along_bond, rel=0.06)
+    assert float(across.sqrt().mean()) == pytest.approx(across_bond, rel=0.06)
     sizes = found.energy.variance.detach().sqrt()
     assert sizes.tolist() == pytest.approx([ENERGY_NOISE] * 300, rel=0.01)

@@ -11,7 +11,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.mep.neb import NEB
 from ase.optimize import BFGS
 
-from surefoot.blocks.conditioning import States
+from surefoot.blocks.conditioning import States, UnknownState
 from surefoot.blocks.reference import Baseline, UnknownElement
 from surefoot.calculator import SurefootCalculator, predict_atoms
 from surefoot.data.batches import BatchLimits
@@ -24,7 +24,6 @@ from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import (
     Calibration,
     Predictor,
-    UnknownState,
     build_predictor,
 )
 from surefoot.potential import Potential

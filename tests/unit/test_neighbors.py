@@ -9,7 +9,7 @@ from surefoot.blocks.reference import Baseline
 from surefoot.graph import build_graph
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
-from surefoot.neighbors import find_neighbors
+from surefoot.neighbors import CoincidentAtoms, find_neighbors
 from surefoot.potential import Potential
 
 CUTOFF = 4.0
@@ -174,3 +174,17 @@ def test_a_hundred_thousand_atoms(pbc, rng) -> None:
     assert output.forces is not None
     assert bool(output.forces.mean.isfinite().all())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 1024**2  # KiB
+
+
+def test_atoms_at_one_place_are_named(rng) -> None:
+    """A distance of zero would make every number of the structure not a number."""
+    positions = rng.uniform(0, 9, (6, 3))
+    positions[4] = positions[1]
+    with pytest.raises(CoincidentAtoms, match=r"^atoms 1 and 4 are 0\.000 Å apart; correct"):
+        find_neighbors(positions, NOWHERE, np.zeros(3, bool), CUTOFF)
+    positions[4] += SKEWED[1] - SKEWED[2]  # at one place in the crystal, but not in the file
+    with pytest.raises(CoincidentAtoms, match="atoms 1 and 4 are"):
+        find_neighbors(positions, SKEWED, np.ones(3, bool), CUTOFF)
+    positions[4, 0] += 1e-4
+    index, _ = find_neighbors(positions, SKEWED, np.ones(3, bool), CUTOFF)
+    assert index.shape[1] > 0

@@ -85,33 +85,40 @@ def test_covariance_of_vectors(generator) -> None:
 
 
 def test_covariances_of_noise_and_of_members_add_up(generator) -> None:
-    """Per atom, against moments of the mixture; the parts are the whole to 1e-10."""
+    """Per atom, against numpy's and against moments of the mixture."""
     draws = 6
     roots = normal(generator, draws, 5, 3, 3)
     covariance = roots @ roots.mT + torch.eye(3)
     forces = VectorNormal(
-        normal(generator, draws, 5, 3), torch.linalg.inv(covariance), torch.logdet(covariance)
+        normal(generator, draws, 5, 3),
+        torch.linalg.inv(torch.linalg.cholesky(covariance)),
+        torch.logdet(covariance),
     )
     moments = mix(forces, vector=True)
     assert moments.aleatoric is not None
     assert moments.epistemic is not None
     assert moments.total is not None
     assert moments.total.shape == (5, 3, 3)
-    assert float((moments.total - moments.aleatoric - moments.epistemic).abs().max()) < 1e-10
     second = (covariance + forces.mean[..., None] * forces.mean[..., None, :]).mean(0)
     mixture = second - moments.mean[..., None] * moments.mean[..., None, :]
     found = moments.aleatoric + moments.epistemic * (draws - 1) / draws
     torch.testing.assert_close(found, mixture, rtol=1e-10, atol=1e-10)
+    spread = [np.cov(rows, rowvar=False, ddof=1) for rows in forces.mean.transpose(0, 1).numpy()]
+    whole = covariance.mean(0) + torch.tensor(np.stack(spread))
+    torch.testing.assert_close(moments.total, whole, rtol=1e-10, atol=1e-10)
     wider = moments.scaled(1.5)
-    torch.testing.assert_close(wider.total, 2.25 * moments.total)
+    assert torch.equal(wider.mean, moments.mean)
+    assert wider.aleatoric is not None
+    torch.testing.assert_close(wider.aleatoric, 1.5**2 * covariance.mean(0))
+    torch.testing.assert_close(wider.total, 1.5**2 * whole)
 
 
 def test_portions_of_draws_mix_as_one(generator) -> None:
     mean, size = normal(generator, 7, 4, 3), normal(generator, 7, 4)
-    precision = (-size)[..., None, None].exp() * torch.eye(3, dtype=torch.float64)
-    whole = VectorNormal(mean, precision, 3 * size)
+    whitening = (-0.5 * size)[..., None, None].exp() * torch.eye(3, dtype=torch.float64)
+    whole = VectorNormal(mean, whitening, 3 * size)
     parts = [
-        VectorNormal(mean[rows], precision[rows], 3 * size[rows])
+        VectorNormal(mean[rows], whitening[rows], 3 * size[rows])
         for rows in (slice(0, 3), slice(3, 7))
     ]
     joined, expected = (mix(it, vector=True) for it in (join_draws(parts), whole))

@@ -16,7 +16,7 @@ the sum of fragments of other states.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +92,42 @@ class States:
             f"charge {charge} and spin {'not stated' if spin == UNSTATED else spin}"
             for charge, spin in self.pairs
         )
+
+
+def require_learnt(
+    learnt: Sequence[Sequence[int | None]], charge: int | None, spin: int | None, place: str
+) -> None:
+    """Refuse a state that a potential without conditioning has not learned.
+
+    Charge and spin are judged one by one: what is not stated, on either side, fits anything.
+
+    Args:
+        learnt: [charge, spin] of the training data; None for what they did not all state.
+        charge: as the structure states it, or None.
+        spin: multiplicity as the structure states it, or None.
+        place: of the structure, for the message.
+
+    Raises:
+        UnknownState: naming the state, the place and what is known.
+    """
+    fits = any(
+        all(None in pair or pair[0] == pair[1] for pair in zip(state, (charge, spin), strict=True))
+        for state in learnt
+    )
+    if fits or not learnt:
+        return
+    known = ", ".join(_name_stated(*state) for state in learnt)
+    raise UnknownState(
+        f"{place}: {_name_stated(charge, spin)} is stated, but this potential has only learned "
+        f"{known} and can not tell states apart; train on data of this state, with "
+        "`conditioning: {name: charge_spin}` where there are several."
+    )
+
+
+def _name_stated(charge: int | None, spin: int | None) -> str:
+    """A state in words, without what is not stated."""
+    named = {"charge": charge, "spin": spin}
+    return " and ".join(f"{name} {value}" for name, value in named.items() if value is not None)
 
 
 def find_states(graphs: Iterable[Graph]) -> States:

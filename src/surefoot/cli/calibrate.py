@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from surefoot.cli.options import (
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    LengthUnit,
+    LabelOptions,
     PotentialFile,
-    SpinUnit,
-    StressKey,
-    StressOrder,
-    StressUnit,
 )
 
 if TYPE_CHECKING:
     from surefoot.data.convert import Sample
+    from surefoot.data.read import Frame
+    from surefoot.posteriors.calibration import Calibration
     from surefoot.posteriors.predictor import Predictor
 
 
@@ -36,48 +31,42 @@ def run(
         typer.Option("--train", help="Frames it has learnt from, for `ood`, which stays as it is "
                      "without. May be repeated."),
     ] = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Å",
-    stress_unit: StressUnit = "auto",
-    stress_order: StressOrder = "auto",
-    spin_unit: SpinUnit = "auto",
+    *,
+    labels: LabelOptions,
 ) -> None:  # fmt: skip
     from dataclasses import replace
 
     import numpy as np
 
     from surefoot.cli.check import refuse_unsound
-    from surefoot.cli.options import read_keys, read_units
+    from surefoot.cli.known import drop_isolated
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.cli.train import describe_gate, show_calibration
     from surefoot.data.convert import to_samples
+    from surefoot.data.load import hash_files
     from surefoot.data.read import read_frames, refuse_overwriting
-    from surefoot.data.statistics import is_isolated
     from surefoot.posteriors.calibrate import calibrate
-    from surefoot.posteriors.calibration import Calibration
+    from surefoot.posteriors.calibration import QUANTITIES, Calibration
     from surefoot.posteriors.gate import fit_gate
     from surefoot.posteriors.predictor import load_predictor, recalibrated
 
     require_writable(output)
     refuse_overwriting(output, [*held_out, *(train or ())])
     predictor = load_predictor(potential)
-    _require_unseen(held_out, train or [], predictor)
-    keys = read_keys(energy_key, forces_key, stress_key)
-    units = read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit)
-    frames = [frame for frame in read_frames(held_out, keys, units) if not is_isolated(frame)]
-    learnt = [f for f in read_frames(train, keys, units) if not is_isolated(f)] if train else []
+    keys, units = labels.keys(), labels.units()
+    frames = drop_isolated(read_frames(held_out, keys, units))
+    learnt = drop_isolated(read_frames(train, keys, units)) if train else []
     for frame in [*frames, *learnt]:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)
     refuse_unsound(frames)
     samples = to_samples(frames, predictor.cutoff)
+    _require_unseen(held_out, train or [], predictor, frames, samples)
     _require_enough(samples, held_out)
-    bare = recalibrated(predictor, Calibration())
-    unseen = np.ones((1, len(samples)), bool)
-    calibration, factors = calibrate(bare, samples, unseen)
-    predictor = recalibrated(predictor, calibration)
+    before, bare = predictor.calibration, recalibrated(predictor, Calibration())
+    calibration, factors = calibrate(bare, samples, np.ones((1, len(samples)), bool))
+    _require_use(calibration, before, bool(learnt), potential)
+    provenance = {**predictor.provenance, "calibrated_on": hash_files(held_out)}
+    predictor = replace(recalibrated(predictor, calibration), provenance=provenance)
     if learnt:
         known = to_samples(learnt, predictor.cutoff)
         aside = np.repeat([False, True], [len(known), len(samples)])
@@ -85,30 +74,57 @@ def run(
             gate = fit_gate(predictor, [*known, *samples], aside, bar.advance)
         predictor = replace(predictor, gate=gate)
     predictor.save(output)
-    show_calibration(calibration, factors, len({sample.group for sample in samples}))
+    show_calibration(calibration, factors)
+    lost = [name for name in QUANTITIES if _loses(name, before, calibration)]
+    if lost:
+        say(f"no longer calibrated, as these frames tell nothing of it: {', '.join(lost)}")
     say(describe_gate(predictor))
     say(f"wrote {output}")
 
 
-def _require_unseen(held_out: list[str], train: list[str], predictor: Predictor) -> None:
-    """Refuse files that the potential has learnt from, by name and by content."""
-    import hashlib
+def _loses(name: str, before: Calibration, after: Calibration) -> bool:
+    return getattr(before, name) is not None and getattr(after, name) is None
 
+
+def _require_use(after: Calibration, before: Calibration, fits_gate: bool, potential: Path) -> None:
+    """Refuse to write a potential that knows no more than before, or less.
+
+    Raises:
+        UserError: with why nothing could be calibrated.
+    """
+    from surefoot.cli.screen import UserError
+    from surefoot.posteriors.calibration import QUANTITIES
+
+    if any(getattr(after, name) is not None for name in QUANTITIES):
+        return
+    calibrated = any(getattr(before, name) is not None for name in QUANTITIES)
+    if calibrated or not fits_gate:
+        kept = "; the calibration it has would be lost" if calibrated else ""
+        raise UserError(f"{potential}: {after.source}{kept}, so nothing is written.")
+
+
+def _require_unseen(
+    held_out: list[str],
+    train: list[str],
+    predictor: Predictor,
+    frames: list[Frame],
+    samples: list[Sample],
+) -> None:
+    """Refuse frames that the potential has learnt from, by their content."""
+    from surefoot.cli.known import find_known
     from surefoot.cli.screen import UserError
 
-    # Files that only validated are as good as any: nobody has learnt from them.
-    valid = predictor.provenance.get("config", {}).get("data", {}).get("valid", ())
-    names = {Path(name).name for name in valid} if isinstance(valid, list) else set()
-    hashes = predictor.provenance.get("files", {})
-    known = {content for name, content in hashes.items() if name not in names}
+    told = "so its errors there say nothing of others; give frames that it has not learnt from"
     for name in held_out:
-        path = Path(name)
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        if name in train or content in known:
-            raise UserError(
-                f"{name}: the potential was trained on this file, so its errors there say nothing "
-                "of others; give frames that it has not learnt from with `--held-out`."
-            )
+        if Path(name).resolve() in [Path(other).resolve() for other in train]:
+            raise UserError(f"{name}: the potential was trained on this file, {told}.")
+    known = find_known(predictor, frames, samples)
+    spoilt = [str(frame.file) for frame, seen in zip(frames, known, strict=True) if seen]
+    if spoilt:
+        raise UserError(
+            f"{spoilt[0]}: the potential was trained on {spoilt.count(spoilt[0])} of its frames, "
+            f"{told} with `--held-out`."
+        )
 
 
 def _require_enough(samples: list[Sample], files: list[str]) -> None:

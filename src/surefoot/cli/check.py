@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from surefoot.cli.options import (
-    EnergyKey,
-    EnergyUnit,
     Files,
-    ForcesKey,
-    LengthUnit,
-    SpinUnit,
-    StressKey,
-    StressOrder,
-    StressUnit,
+    LabelOptions,
 )
 
 if TYPE_CHECKING:
@@ -31,25 +24,17 @@ def run(
         list[str] | None,
         typer.Option("--test", help="A file that must not share frames with the others."),
     ] = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Å",
-    stress_unit: StressUnit = "auto",
-    stress_order: StressOrder = "auto",
-    spin_unit: SpinUnit = "auto",
     accept: Annotated[
         list[str] | None,
         typer.Option("--accept", help="Code of a finding that you have judged to be harmless."),
     ] = None,
+    *,
+    labels: LabelOptions,
 ) -> None:
-    from surefoot.cli.options import read_keys, read_units
     from surefoot.cli.screen import STATUS_REFUSED, say
     from surefoot.data.read import describe_labels, read_frames
 
-    keys = read_keys(energy_key, forces_key, stress_key)
-    units = read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit)
+    keys, units = labels.keys(), labels.units()
     splits = {"train": read_frames(files, keys, units)}
     if test:
         splits["test"] = read_frames(test, keys, units)

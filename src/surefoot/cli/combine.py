@@ -17,16 +17,14 @@ def run(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The ensemble to write.")],
 ) -> None:
-    from surefoot.cli.screen import UserError, require_writable, say
+    from surefoot.cli.screen import UserError, require_named_once, require_writable, say
     from surefoot.posteriors.combine import combine
     from surefoot.posteriors.predictor import load_predictor
 
     require_writable(output)
     if output.exists():
         raise UserError(f"{output}: is there already; remove it or choose another name.")
-    twice = [path for number, path in enumerate(potentials) if path in potentials[:number]]
-    if twice:
-        raise UserError(f"{twice[0]}: this potential is named twice; name each once.")
+    require_named_once(potentials)
     combine({str(path): load_predictor(path) for path in potentials}).save(output)
     say(
         f"wrote {output}: {len(potentials)} members, not calibrated; `surefoot calibrate {output} "

@@ -11,21 +11,14 @@ import typer
 
 from surefoot.cli.options import (
     Compile,
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    LengthUnit,
+    LabelOptions,
     Precision,
-    SpinUnit,
-    StressKey,
-    StressOrder,
-    StressUnit,
+    Seed,
 )
 
 if TYPE_CHECKING:
     from surefoot.data.convert import Sample
     from surefoot.data.read import Frame
-    from surefoot.graph import Graph
     from surefoot.posteriors.predictor import Predictor
 
 POTENTIAL = ".safetensors"
@@ -50,20 +43,14 @@ def run(
     ] = None,
     precision: Precision = None,
     compile_first: Compile = False,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Å",
-    stress_unit: StressUnit = "auto",
-    stress_order: StressOrder = "auto",
-    spin_unit: SpinUnit = "auto",
-    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+    seed: Seed = 0,
+    *,
+    labels: LabelOptions,
 ) -> None:
     import json
 
     from surefoot.cli.compare_report import make_page
-    from surefoot.cli.options import quicken, read_keys, read_precision, read_units
+    from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.posteriors.predictor import load_predictor
     from surefoot.train.checkpoint import write_atomically
@@ -77,10 +64,8 @@ def run(
         name: load_predictor(path, dtype=read_precision(precision))
         for name, path in zip(names, paths, strict=True)
     }
-    keys = read_keys(energy_key, forces_key, stress_key)
-    units = read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit)
-    inside = _read(tests, keys, units, predictors)
-    outside = _read(ood, keys, units, predictors) if ood else []
+    inside = _read(tests, labels, predictors)
+    outside = _read(ood, labels, predictors) if ood else []
     report: dict[str, Any] = {
         "files": {"test": tests, "ood": list(ood or ())},
         "frames": {"test": len(inside), "ood": len(outside)},
@@ -91,22 +76,23 @@ def run(
     with progress_bar("comparing", steps) as bar:
         for (name, predictor), path in zip(predictors.items(), paths, strict=True):
             quick = quicken(predictor, splines=False, compile_first=compile_first)
-            found = _judge(quick, Frames(inside, outside), seed, bar)
+            found = _judge(name, quick, Frames(inside, outside), seed, bar)
             found["file"], found["training"] = path, _training(path, predictor)
             report["potentials"][name] = found
-    costs = _time({"plain": plain, **predictors}, inside[0], compile_first=compile_first)
+    simple, *costs = _time([plain, *predictors.values()], inside[0], compile_first=compile_first)
     report["cost"] = {
         "plain": "one set of weights, a scalar head and no gate, of the first model",
         "atoms": len(inside[0].atoms),
         "compiled": compile_first,
-        "milliseconds": costs["plain"],
+        "milliseconds": simple,
     }
-    for name, found in report["potentials"].items():
+    for found, cost in zip(report["potentials"].values(), costs, strict=True):
         found["cost"] = {
-            "milliseconds": costs[name],
-            "over_plain": costs[name]["forces"] / costs["plain"]["forces"],
-            "over_plain_energy": costs[name]["energy"] / costs["plain"]["energy"],
+            "milliseconds": cost,
+            "over_plain": cost["forces"] / simple["forces"],
+            "over_plain_energy": cost["energy"] / simple["energy"],
         }
+    _relate_training(predictors, report["potentials"])
     show_summary(report)
     write_atomically(figures, (json.dumps(report, indent=2) + "\n").encode())
     write_atomically(page, make_page(report).encode())
@@ -128,7 +114,7 @@ class Frames:
 
 def _divide(files: Sequence[str]) -> tuple[list[str], list[str]]:
     """Potentials and tests, by the ends of their names."""
-    from surefoot.cli.screen import UserError
+    from surefoot.cli.screen import UserError, require_named_once
 
     paths = [name for name in files if name.endswith(POTENTIAL)]
     tests = [name for name in files if not name.endswith(POTENTIAL)]
@@ -138,9 +124,7 @@ def _divide(files: Sequence[str]) -> tuple[list[str], list[str]]:
             "named; at least one of each is needed: `surefoot compare A.safetensors B.safetensors "
             "TEST.xyz -o FOLDER`."
         )
-    twice = [name for name in paths if paths.count(name) > 1]
-    if twice:
-        raise UserError(f"{twice[0]}: this potential is named twice; name each once.")
+    require_named_once(paths)
     return paths, tests
 
 
@@ -155,14 +139,15 @@ def _name(paths: Sequence[str]) -> list[str]:
 
 
 def _read(
-    files: Sequence[str], keys: Any, units: Any, predictors: dict[str, Predictor]
+    files: Sequence[str], labels: LabelOptions, predictors: dict[str, Predictor]
 ) -> list[Frame]:
     """Sound frames with labels that all potentials can know something of."""
     from surefoot.cli.check import refuse_unsound
+    from surefoot.cli.known import drop_isolated
     from surefoot.cli.screen import UserError
     from surefoot.data.read import read_frames
 
-    frames = read_frames(files, keys, units)
+    frames = drop_isolated(read_frames(files, labels.keys(), labels.units()))
     for name, predictor in predictors.items():
         for frame in frames:
             place = f"{name}: {frame.place}"
@@ -176,15 +161,23 @@ def _read(
     return frames
 
 
-def _judge(predictor: Predictor, frames: Frames, seed: int, bar: Any) -> dict[str, Any]:
+def _judge(name: str, predictor: Predictor, frames: Frames, seed: int, bar: Any) -> dict[str, Any]:
     """All figures of one potential."""
     import numpy as np
 
+    from surefoot.cli.known import warn_of_known
+    from surefoot.cli.screen import say
     from surefoot.data.convert import to_samples
     from surefoot.evaluate.figures import describe_failures
-    from surefoot.posteriors.judge import compare_structures, predict_samples
+    from surefoot.posteriors.judge import (
+        compare_structures,
+        find_common_errors,
+        predict_samples,
+    )
 
-    samples = to_samples([*frames.inside, *frames.outside], predictor.cutoff)
+    every = [*frames.inside, *frames.outside]
+    samples = to_samples(every, predictor.cutoff)
+    warn_of_known(name, predictor, every, samples)
     count = len(frames.inside)
     parts = {"test": samples[:count], "ood": samples[count:]}
     found: dict[str, Any] = {
@@ -197,14 +190,16 @@ def _judge(predictor: Predictor, frames: Frames, seed: int, bar: Any) -> dict[st
         for name, part in parts.items()
         if part
     }
-    for name, one in judged.items():
-        found[name] = _describe(one, parts[name], seed)
+    for part, one in judged.items():
+        found[part] = _describe(one, parts[part], seed)
     if "ood" in judged:
-        both = [compare_structures(judged[name], parts[name]) for name in ("test", "ood")]
-        if both[0] is not None and both[1] is not None:
-            joined = _join(both)
-            outside = np.repeat([False, True], [len(both[0].errors), len(both[1].errors)])
-            found["failures"] = describe_failures(joined, outside, seed, DRAWS)
+        errors = find_common_errors(parts["test"], parts["ood"])
+        if errors is None:
+            say("no failures are looked for: test and --ood have no labels of one kind")
+            return found
+        both = [compare_structures(judged[part], parts[part], errors) for part in parts]
+        outside = np.repeat([False, True], [len(one.errors) for one in both])
+        found["failures"] = describe_failures(_join(both), outside, seed, DRAWS)
     return found
 
 
@@ -252,12 +247,14 @@ def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, An
 
 
 def _training(path: str, predictor: Predictor) -> dict[str, Any] | None:
-    """Epochs and seconds of the training, from the log that lies beside the potential."""
+    """Epochs and seconds of the training; of older potentials from the log beside them."""
     import csv
 
     log = Path(path).with_name("log.csv")
     epochs = predictor.provenance.get("epochs")
-    if not log.is_file():
+    if predictor.provenance.get("seconds") is not None:
+        return {"epochs": epochs, "seconds": predictor.provenance["seconds"]}
+    if Path(path).name != "potential.safetensors" or not log.is_file():
         return None if epochs is None else {"epochs": epochs, "seconds": None}
     try:
         with log.open(newline="") as file:
@@ -265,6 +262,25 @@ def _training(path: str, predictor: Predictor) -> dict[str, Any] | None:
     except (KeyError, ValueError):  # a log of something else
         return None if epochs is None else {"epochs": epochs, "seconds": None}
     return {"epochs": epochs, "seconds": sum(seconds)}
+
+
+def _relate_training(predictors: dict[str, Predictor], found: dict[str, Any]) -> None:
+    """Seconds of training over those of the first plain potential, where there is one."""
+
+    def seconds(name: str) -> float:
+        return (found[name]["training"] or {}).get("seconds") or 0.0
+
+    plain = [
+        name
+        for name, predictor in predictors.items()
+        if predictor.posterior.name == "single"
+        and predictor.potential.head.energy == "scalar"
+        and seconds(name) > 0
+    ]
+    for name in found if plain else ():
+        if seconds(name) > 0:
+            found[name]["training"]["over_plain"] = seconds(name) / seconds(plain[0])
+            found[name]["training"]["plain"] = plain[0]
 
 
 def _plain(predictor: Predictor) -> Predictor:
@@ -287,9 +303,9 @@ def _plain(predictor: Predictor) -> Predictor:
 
 
 def _time(
-    predictors: dict[str, Predictor], frame: Frame, *, compile_first: bool
-) -> dict[str, dict[str, float]]:
-    """Milliseconds of one evaluation of one structure on one thread.
+    predictors: Sequence[Predictor], frame: Frame, *, compile_first: bool
+) -> list[dict[str, float]]:
+    """Milliseconds of one evaluation of one structure on one thread, of each.
 
     In turns, so that all see the same load; on one thread, since threads that wait for each other
     on a busy machine would be all that is measured.
@@ -304,29 +320,23 @@ def _time(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    quick = {
-        name: quicken(predictor, splines=False, compile_first=compile_first)
-        for name, predictor in predictors.items()
-    }
-    graphs: dict[str, Graph] = {
-        name: to_graph(frame.atoms, predictor.cutoff, frame.charge, frame.spin)
-        for name, predictor in quick.items()
-    }
+    quick = [quicken(one, splines=False, compile_first=compile_first) for one in predictors]
+    graphs = [to_graph(frame.atoms, one.cutoff, frame.charge, frame.spin) for one in quick]
     wanted = {"energy": False, "forces": True}
-    taken = {(name, what): [] for name in quick for what in wanted}
+    taken = {(place, what): [] for place in range(len(quick)) for what in wanted}
     try:
         with progress_bar("timing", ROUNDS) as bar:
             for number in range(ROUNDS + WARM_UP):
-                for (name, what), found in taken.items():
+                for (place, what), found in taken.items():
                     begin = time.perf_counter()
-                    quick[name](graphs[name], forces=wanted[what])
+                    quick[place](graphs[place], forces=wanted[what])
                     if number >= WARM_UP:  # the first ones compile and fill caches
                         found.append(1000.0 * (time.perf_counter() - begin))
                 if number >= WARM_UP:
                     bar.advance()
     finally:
         torch.set_num_threads(threads)
-    return {name: {what: min(taken[name, what]) for what in wanted} for name in quick}
+    return [{what: min(taken[place, what]) for what in wanted} for place in range(len(quick))]
 
 
 def show_summary(report: dict[str, Any]) -> None:

@@ -79,6 +79,8 @@ def _cost_cells(found: dict[str, Any]) -> dict[str, str]:
     training = found["training"]
     if training is not None and training["seconds"] is not None:
         cells["training (min)"] = f"{training['seconds'] / 60:.1f}"
+        if "over_plain" in training:
+            cells[f"training / {training['plain']}"] = f"{training['over_plain']:.2f}"
     return cells
 
 

@@ -29,6 +29,7 @@ from surefoot.settings import Settings
 from surefoot.train.fit import TrainSettings
 from surefoot.train.loss import LossSettings
 
+VALID = 0.1  # set aside, to calibrate what learns from all training frames
 FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of the data or less
 
 # Sections that are one of several classes, and the key whose value says which.
@@ -177,6 +178,7 @@ def write_template(
     frames: Sequence[Frame] = (),
     model: str = "schnet",
     head: str = "scalar",
+    posterior: str = "ensemble",
 ) -> str:
     """A commented config with all keys at their defaults, or such that these frames will do.
 
@@ -186,19 +188,26 @@ def write_template(
             and where one composition is in two states, the conditioning.
         model: whose keys are written, with the recipe that was found to train it well.
         head: the same for the head.
+        posterior: whose keys are written.
 
     Raises:
-        UserError: if there is no such model or head.
+        UserError: if there is no such model, head or posterior.
     """
-    if model not in MODELS:
-        raise UserError(f"--model {model}: not known; there is {', '.join(MODELS)}.")
-    if head not in HEADS:
-        raise UserError(f"--head {head}: not known; there is {', '.join(HEADS)}.")
-    given, notes = _adapt(frames)
+    chosen_by_name = (("model", model, MODELS), ("head", head, HEADS),
+                      ("posterior", posterior, METHODS))  # fmt: skip
+    for option, name, known in chosen_by_name:
+        if name not in known:
+            raise UserError(f"--{option} {name}: not known; there is {', '.join(known)}.")
     start = recipe(model, head)
-    given |= start
+    given, notes = _adapt(frames, start, posterior)
+    for section, values in start.items():
+        if section != "posterior" or posterior == "ensemble":
+            given[section] = {**values, **given.get(section, {})}
+    if posterior != "ensemble":
+        given.setdefault("data", {}).setdefault("valid", VALID)
     given["model"] = {"name": model, **given.get("model", {})}
     given["head"] = {"energy": head, **given.get("head", {})}
+    given["posterior"] = {"name": posterior, **given.get("posterior", {})}
     given["data"] = {**given.get("data", {}), "train": list(train)}
     chosen = f" or a value to begin with for {model} with head {head}" if start else ""
     lines = [
@@ -215,11 +224,14 @@ def write_template(
     return "\n".join(lines) + "\n"
 
 
-def _adapt(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _adapt(
+    frames: Sequence[Frame], start: Mapping[str, Mapping[str, Any]], posterior: str
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Values that differ from the defaults, and comments that say why."""
     if not frames:
         return {}, []
-    given, notes = _adapt_posterior(frames)
+    one = posterior != "ensemble" or start.get("posterior", {}).get("members") == 1
+    given, notes = _adapt_split(frames) if one else _adapt_posterior(frames)
     if check_states(frames):
         given["conditioning"] = {"name": "charge_spin"}
         notes.append(
@@ -227,6 +239,18 @@ def _adapt(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str
             "apart."
         )
     return given, notes
+
+
+def _adapt_split(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Frames drawn at random where there are no groups to set aside for calibration."""
+    groups = {frame.group for frame in frames if not is_isolated(frame)}
+    found = f"# Found {len(frames)} frames in {len(groups)} groups"
+    if len(groups) >= FEWEST_GROUPS:
+        return {}, [f"{found}."]
+    return {"data": {"split": "random"}}, [
+        f"{found}: too few to set some aside, so frames drawn at random calibrate.",
+        "# Error bars then hold for structures like these only; state `group` in info if you can.",
+    ]
 
 
 def _adapt_posterior(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -10,18 +10,12 @@ import typer
 
 from surefoot.cli.options import (
     Compile,
-    EnergyKey,
-    EnergyUnit,
     Files,
-    ForcesKey,
-    LengthUnit,
+    LabelOptions,
     PotentialFile,
     Precision,
-    SpinUnit,
+    Seed,
     Splines,
-    StressKey,
-    StressOrder,
-    StressUnit,
 )
 
 if TYPE_CHECKING:
@@ -43,20 +37,15 @@ def run(
     precision: Precision = None,
     compile_first: Compile = False,
     splines: Splines = False,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Å",
-    stress_unit: StressUnit = "auto",
-    stress_order: StressOrder = "auto",
-    spin_unit: SpinUnit = "auto",
-    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+    seed: Seed = 0,
+    *,
+    labels: LabelOptions,
 ) -> None:
     import json
 
     from surefoot.cli.check import refuse_unsound
-    from surefoot.cli.options import quicken, read_keys, read_precision, read_units
+    from surefoot.cli.known import drop_isolated, warn_of_known
+    from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.convert import to_samples
     from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
@@ -69,18 +58,15 @@ def run(
         refuse_overwriting(output, [potential, *files])
     predictor = load_predictor(potential, dtype=read_precision(precision))
     predictor = quicken(predictor, splines=splines, compile_first=compile_first)
-    frames = read_frames(
-        files,
-        read_keys(energy_key, forces_key, stress_key),
-        read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit),
-    )
+    frames = drop_isolated(read_frames(files, labels.keys(), labels.units()))
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)
     refuse_unsound(frames)
     say(f"{len(frames)} frames; {describe_labels(frames)}")
-    labels = [label for f in frames for label in (f.energy, f.forces, f.stress)]
-    _require_labels(files, any(label is not None for label in labels))
+    found = [label for f in frames for label in (f.energy, f.forces, f.stress)]
+    _require_labels(files, any(label is not None for label in found))
     samples = to_samples(frames, predictor.cutoff)
+    warn_of_known("the potential", predictor, frames, samples)
     with progress_bar("evaluating", len(samples)) as bar:
         judged = predict_samples(predictor, samples, progress=bar.advance)
     quantities = compare(judged, samples)
@@ -226,7 +212,8 @@ def show_others(judged: Judged, samples: Sequence[Sample], seed: int) -> dict[st
     for binning in compare_histograms(judged, samples):
         figures["histograms"][binning.name] = found = describe_histogram(binning, seed)
         show_table(
-            f"Histograms of {binning.name} in {binning.unit}, {found['points']} labels",
+            f"Histograms of {binning.name} in {binning.unit}, {found['points']} labels, of which "
+            f"{found['outside']:.1%} outside of all bins",
             ["score", "value"],
             [[row, show(value)] for row, value in found.items() if isinstance(value, list)],
         )
@@ -251,16 +238,18 @@ def show_failures(
     judged: Judged, samples: Sequence[Sample], outside: np.ndarray, told: str, seed: int
 ) -> dict[str, Any] | None:
     """Which score finds the structures with large errors."""
-    from surefoot.cli.screen import show_table
+    from surefoot.cli.screen import say, show_table
     from surefoot.evaluate.figures import describe_failures, show
-    from surefoot.posteriors.judge import compare_structures
+    from surefoot.posteriors.judge import compare_structures, find_common_errors
 
-    structures = compare_structures(judged, samples)
-    if structures is None:
+    inner = [sample for sample, out in zip(samples, outside, strict=True) if not out]
+    outer = [sample for sample, out in zip(samples, outside, strict=True) if out]
+    errors = find_common_errors(inner, outer)
+    if errors is None:
+        say(f"no failures are looked for: with {told}, the two have no labels of one kind")
         return None
+    structures = compare_structures(judged, samples, errors)
     outside = outside[structures.counted]
-    if outside.all() or not outside.any():
-        return None
     found = describe_failures(structures, outside, seed)
     show_table(
         f"Failures, with {told}: {found['failed_inside']} of {found['inside']} in it and "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -45,16 +48,75 @@ Splines = Annotated[
     bool,
     typer.Option("--splines", help="Look radial networks up in splines: faster, off by 1e-6 eV."),
 ]
+Seed = Annotated[int, typer.Option(help="Of the bootstrap intervals.")]
 Precision = Annotated[
     str | None, typer.Option(help="float32 or float64; as trained where not set.")
 ]
 
 
-def read_keys(energy: str | None, forces: str | None, stress: str | None) -> Keys:
-    """The keys that options name."""
-    from surefoot.data.read import Keys
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Where labels stand in files and in which units: options of every verb that reads labels."""
 
-    return Keys(energy=energy, forces=forces, stress=stress)
+    energy_key: EnergyKey = None
+    forces_key: ForcesKey = None
+    stress_key: StressKey = None
+    energy_unit: EnergyUnit = "eV"
+    length_unit: LengthUnit = "Å"
+    stress_unit: StressUnit = "auto"
+    stress_order: StressOrder = "auto"
+    spin_unit: SpinUnit = "auto"
+
+    def keys(self) -> Keys:
+        """The keys that are named."""
+        from surefoot.data.read import Keys
+
+        return Keys(energy=self.energy_key, forces=self.forces_key, stress=self.stress_key)
+
+    def units(self) -> FileUnits:
+        """The units that are named.
+
+        Raises:
+            UserError: if one is not known.
+        """
+        return read_units(
+            self.energy_unit, self.length_unit, self.stress_unit, self.stress_order, self.spin_unit
+        )
+
+
+def flatten(run: Callable[..., None]) -> Callable[..., None]:
+    """The verb as typer takes it: a dataclass among its parameters becomes options of their own."""
+    hints = get_type_hints(run, include_extras=True)
+    groups = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(run).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        inner = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                option.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=option.default,
+                annotation=inner[option.name],
+            )
+            for option in fields(groups[name])
+        ]
+
+    def call(**given: Any) -> None:
+        for name, group in groups.items():
+            own = {option.name: given.pop(option.name) for option in fields(group)}
+            given[name] = group(**own)
+        run(**given)
+
+    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
 
 
 def read_units(energy: str, length: str, stress: str, order: str, spin: str) -> FileUnits:

@@ -9,17 +9,10 @@ import typer
 
 from surefoot.cli.options import (
     Compile,
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    LengthUnit,
+    LabelOptions,
     PotentialFile,
     Precision,
-    SpinUnit,
     Splines,
-    StressKey,
-    StressOrder,
-    StressUnit,
 )
 
 if TYPE_CHECKING:
@@ -38,20 +31,14 @@ def run(
     precision: Precision = None,
     compile_first: Compile = False,
     splines: Splines = False,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Å",
-    stress_unit: StressUnit = "auto",
-    stress_order: StressOrder = "auto",
-    spin_unit: SpinUnit = "auto",
+    *,
+    labels: LabelOptions,
 ) -> None:
     from dataclasses import replace
 
     from surefoot.calculator import predict_atoms
     from surefoot.cli.check import refuse_unsound
-    from surefoot.cli.options import quicken, read_keys, read_precision, read_units
+    from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.read import check_output, read_frames
     from surefoot.posteriors.predictor import load_predictor
@@ -60,11 +47,7 @@ def run(
     check_output(output, [file])
     predictor = load_predictor(potential, dtype=read_precision(precision))
     predictor = quicken(predictor, splines=splines, compile_first=compile_first)
-    frames = read_frames(
-        [file],
-        read_keys(energy_key, forces_key, stress_key),
-        read_units(energy_unit, length_unit, stress_unit, stress_order, spin_unit),
-    )
+    frames = read_frames([file], labels.keys(), labels.units())
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)
     # Labels only travel along; the structures must be sound.
@@ -78,6 +61,11 @@ def run(
     images = [side_by_side(frame, result) for frame, result in zip(frames, results, strict=True)]
     write_images(output, images)
     say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.describe()}")
+    held = [
+        name for name in ("energy", "forces") if any(f"{name}_interval_95" in r for r in results)
+    ]
+    if held:
+        say(f"conformal intervals that hold 95 %: {', '.join(held)}, as *_interval_95")
     far = [number for number, result in enumerate(results) if result.get("ood", 0.0) > 1.0]
     if far:
         worst = max(far, key=lambda number: results[number]["ood"])

@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 STATUS_REFUSED = 1  # the input is wrong
 STATUS_INTERRUPTED = 130  # Ctrl-C or SIGTERM; what was done is kept
@@ -47,11 +48,13 @@ def complain(line: str) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; the first column is left, numbers are right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    # As text: a string would be read as markup, and `[old]` in the name of a file would be lost.
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        side = "left" if number == 0 else "right"
+        table.add_column(Text(column), justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     out.print(table)
 
 
@@ -68,6 +71,18 @@ def require_writable(output: Path) -> None:
         raise UserError(f"{output}: {folder} is a file, not a folder; choose another place.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{output}: the folder {folder} may not be written; choose another place.")
+
+
+def require_named_once(potentials: Sequence[str | Path]) -> None:
+    """Refuse a file that is named twice, also by two paths that lead to it.
+
+    Raises:
+        UserError: with the second name.
+    """
+    places = [Path(name).resolve() for name in potentials]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UserError(f"{potentials[number]}: this potential is named twice; name each once.")
 
 
 class Bar:

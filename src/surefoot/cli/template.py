@@ -19,6 +19,9 @@ def run(
     head: Annotated[
         str, typer.Option(help="The head, and with it the loss: scalar gives no error bar itself.")
     ] = "scalar",
+    posterior: Annotated[
+        str, typer.Option(help="Where sets of weights come from, whose keys are written.")
+    ] = "ensemble",
     schema: Annotated[
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
     ] = False,
@@ -35,9 +38,9 @@ def run(
         text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     elif train:
         ignored = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
-        text = write_template(train, read_frames(train, ignored), model, head)
+        text = write_template(train, read_frames(train, ignored), model, head, posterior)
     else:
-        text = write_template(["train.xyz"], model=model, head=head)
+        text = write_template(["train.xyz"], model=model, head=head, posterior=posterior)
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from surefoot.train.state import State
 
 CHECKPOINT = "last.safetensors"
+BEST = "best.safetensors"
 CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
 
 
@@ -48,7 +49,8 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     import torch
 
     from surefoot.cli.screen import STATUS_INTERRUPTED, complain, interruption, say
-    from surefoot.posteriors.training import fingerprint, finish
+    from surefoot.posteriors.restart import fingerprint
+    from surefoot.posteriors.training import finish
     from surefoot.train.distributed import any_of, require_same, together, wait_for_all
     from surefoot.train.fit import fit
 
@@ -58,15 +60,21 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     threads = plan.parts.train.threads or 1
     keeper = Keeper(plan, state, checkpoint, team)
     with interruption() as asked:
-        with epoch_bar(plan.parts.train.epochs, state) as show:
-            finished = fit(
-                plan.task,
-                state,
-                observers=[keeper.close_epoch, show],
-                stop=lambda: any_of(team, keeper.look() or bool(asked)),
-                workers=threads,
-                team=team,
-            )
+        try:
+            with epoch_bar(plan.parts.train.epochs, state) as show:
+                finished = fit(
+                    plan.task,
+                    state,
+                    observers=[keeper.close_epoch, show],
+                    stop=lambda: any_of(team, keeper.look() or bool(asked)),
+                    workers=threads,
+                    team=team,
+                )
+        except FloatingPointError:
+            keeper.save()
+            if state.history:
+                complain(f"{output / BEST} holds the best weights before that.")
+            raise
         if not finished:
             # Here still, since another process may have been interrupted before this one.
             keeper.save_checkpoint()
@@ -83,7 +91,7 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     predictor, factors = finish(plan, state)
     predictor.save(output / "potential.safetensors")
     log = f" and {output / 'log.csv'}" if state.history else ""
-    show_calibration(predictor.calibration, factors, len({s.group for s in plan.task.samples}))
+    show_calibration(predictor.calibration, factors)
     say(describe_gate(predictor))
     say(f"wrote {output / 'potential.safetensors'}{log}")
 
@@ -209,13 +217,16 @@ def _plan(settings: Config, splits: Splits) -> Plan:
         for z, energy in zip(statistics.elements, statistics.energies, strict=True)
     )
     say(f"reference energies in eV from {statistics.source}: {energies}")
-    members, frames = plan.unseen.shape
-    seen = float((~plan.unseen).sum(1).mean())
+    learn = (plan.task.roles.learn > 0).reshape(-1, len(plan.task.samples))
+    members, frames = learn.shape
+    seen = float(learn.sum(1).double().mean())
     say(
         f"{members} members of {_parameter_count(plan)} parameters; each learns from "
         f"{seen:.0f} of {frames} frames; scale {statistics.scale:.3f}, "
         f"{plan.task.potential.baseline.neighbors:.1f} neighbours per atom"
     )
+    for note in plan.notes:
+        say(note)
     if plan.task.potential.states is not None:
         say(f"told apart: {plan.task.potential.states.describe()}")
     head = plan.task.potential.head
@@ -233,7 +244,8 @@ def _parameter_count(plan: Plan) -> int:
 
 def _begin(plan: Plan, checkpoint: Path, resume: bool, processes: int) -> State:
     from surefoot.cli.screen import say
-    from surefoot.posteriors.training import load_checkpoint, start
+    from surefoot.posteriors.restart import load_checkpoint
+    from surefoot.posteriors.training import start
 
     if not resume:
         return start(plan)
@@ -254,7 +266,7 @@ class Keeper:
 
     def save_checkpoint(self) -> None:
         """Only what a restart needs."""
-        from surefoot.posteriors.training import save_checkpoint
+        from surefoot.posteriors.restart import save_checkpoint
 
         if self._team.leads:
             save_checkpoint(self._checkpoint, self._plan, self._state, self._team.count)
@@ -268,7 +280,7 @@ class Keeper:
         folder = self._checkpoint.parent
         self.save_checkpoint()
         if self._state.history:
-            to_predictor(self._plan, self._state).save(folder / "best.safetensors")
+            to_predictor(self._plan, self._state).save(folder / BEST)
             write_log(folder / "log.csv", self._state.history)
         self._saved = time.monotonic()
 
@@ -304,7 +316,7 @@ def epoch_bar(epochs: int, state: State) -> Iterator[Any]:
         yield show
 
 
-def show_calibration(calibration: Calibration, factors: dict[str, Factor], groups: int) -> None:
+def show_calibration(calibration: Calibration, factors: dict[str, Factor]) -> None:
     """The factors on the error bars and what they rest on."""
     from surefoot.cli.screen import say, show_table
 
@@ -316,7 +328,7 @@ def show_calibration(calibration: Calibration, factors: dict[str, Factor], group
         for name, factor in factors.items()
     ]
     show_table(
-        f"Calibration from {calibration.source} ({groups} groups)",
+        f"Calibration from {calibration.source}",
         ["quantity", "factor on σ", "shared error / spread", "points"],
         rows,
     )
@@ -328,8 +340,8 @@ def describe_gate(predictor: Predictor) -> str:
 
     if predictor.gate is None:
         return (
-            f"ood: none, since fewer than {FEWEST} frames are set aside; `surefoot calibrate` adds "
-            "it with frames that nobody has learnt from"
+            f"ood: none, since fewer than {FEWEST} frames are set aside, or none was learnt from; "
+            "`surefoot calibrate --train FILE --held-out FILE` adds it"
         )
     return f"ood from {predictor.gate.source}"
 

@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms
 
 from surefoot.data.read import Frame
 from surefoot.graph import UNSTATED, Graph, Targets, build_graph
-from surefoot.neighbors import find_neighbors
+from surefoot.neighbors import CoincidentAtoms, find_neighbors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ def to_graph(
         cutoff: Å.
         charge: in e; None stands for not stated.
         spin: multiplicity 2S+1; None stands for not stated.
+    Raises:
+        CoincidentAtoms: if two atoms are at one place.
     """
     cell = np.array(atoms.cell, np.float64)
     edge_index, edge_shift = find_neighbors(atoms.positions, cell, atoms.pbc, cutoff)
@@ -90,11 +92,15 @@ def number_groups(frames: Sequence[Frame]) -> dict[str, int]:
 def to_samples(
     frames: Sequence[Frame], cutoff: float, groups: Mapping[str, int] | None = None
 ) -> list[Sample]:
-    """Frames as graphs with neighbours within the cutoff, and targets."""
+    """Frames as graphs with neighbours within the cutoff, and targets.
+
+    Raises:
+        CoincidentAtoms: if two atoms of a frame are at one place, naming them and the frame.
+    """
     numbers = number_groups(frames) if groups is None else groups
     return [
         Sample(
-            graph=to_graph(frame.atoms, cutoff, frame.charge, frame.spin),
+            graph=_place_graph(frame, cutoff),
             targets=to_targets(frame, numbers[frame.group]),
             place=frame.place,
             config_type=frame.config_type,
@@ -102,3 +108,11 @@ def to_samples(
         )
         for frame in frames
     ]
+
+
+def _place_graph(frame: Frame, cutoff: float) -> Graph:
+    """The graph of a frame, which an error names."""
+    try:
+        return to_graph(frame.atoms, cutoff, frame.charge, frame.spin)
+    except CoincidentAtoms as error:
+        raise CoincidentAtoms(f"{frame.place}: {error}") from error

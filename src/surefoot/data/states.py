@@ -13,21 +13,17 @@ def check_states(frames: Sequence[Frame]) -> list[Finding]:
     """Find compositions that are labelled in two states of charge and spin.
 
     A model without charge and spin conditioning gives both states one energy surface; with it this
-    is no trouble. A state that is not stated differs from none.
+    is no trouble. A charge that nobody states is 0 and a spin the lowest that is possible, so a
+    composition stated otherwise here and not at all there is in two states.
     """
-    charges: dict[str, dict[int, Frame]] = defaultdict(dict)
-    spins: dict[str, dict[int, Frame]] = defaultdict(dict)
     groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
-        formula = frame.atoms.get_chemical_formula()
-        groups[formula].append(frame)
-        if frame.charge is not None:
-            charges[formula].setdefault(frame.charge, frame)
-        if frame.spin is not None:
-            spins[formula].setdefault(frame.spin, frame)
+        groups[frame.atoms.get_chemical_formula()].append(frame)
     suspects = []
     for formula, group in groups.items():
-        held = charges[formula] if len(charges[formula]) > 1 else spins[formula]
+        held: dict[tuple[int, int], Frame] = {}
+        for frame in group:
+            held.setdefault(_state(frame), frame)
         if len(held) < 2:
             continue
         first, second = list(held.values())[:2]
@@ -47,9 +43,21 @@ def check_charge_and_spin(frames: Sequence[Frame]) -> list[Finding]:
     return _check_possible(frames) + _check_stated(frames) + _check_unstated(frames)
 
 
+def _state(frame: Frame) -> tuple[int, int]:
+    """Charge and multiplicity, those that are not stated as the usual ones."""
+    charge = frame.charge or 0
+    if frame.spin is not None:
+        return charge, frame.spin
+    odd = int(frame.atoms.numbers.sum() - charge) % 2
+    return charge, 1 if frame.atoms.pbc.any() else 1 + odd  # the count of a cell has no parity
+
+
 def _name_state(frame: Frame) -> str:
-    charge = "charge not stated" if frame.charge is None else f"charge {frame.charge}"
-    spin = "spin not stated" if frame.spin is None else f"spin {frame.spin}"
+    number, multiplicity = _state(frame)
+    charge = "charge not stated (so 0)" if frame.charge is None else f"charge {number}"
+    spin = f"spin {multiplicity}"
+    if frame.spin is None:
+        spin = f"spin not stated (so {multiplicity})"
     return f"{charge} and {spin}"
 
 

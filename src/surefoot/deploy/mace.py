@@ -8,6 +8,7 @@ here is refused; `mace_weights` maps the weights. The shift joins the reference 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,27 @@ from surefoot.blocks.dense import under
 from surefoot.blocks.distances import AGNESI, COVALENT_RADII, SOFT, Transform
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.repulsion import SCREENING, Repulsion
+from surefoot.deploy.mace_checks import (
+    BLOCKS,
+    RADIAL,
+    check_basis,
+    class_of,
+    effective_tensors,
+    layer_count,
+    refusal,
+    refuse_options,
+    require_option,
+)
 from surefoot.deploy.mace_weights import GATES, Gate, Order, Source, model_weights, readouts
-from surefoot.deploy.records import Global, Record, UnreadableFile, find, read_records, tensors
+from surefoot.deploy.records import (
+    Global,
+    Record,
+    UnreadableFile,
+    find,
+    read_records,
+    shorten,
+    show,
+)
 from surefoot.models.mace import Mace
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.posterior import Single
@@ -29,17 +49,10 @@ from surefoot.posteriors.predictor import Predictor, build_predictor
 from surefoot.potential import Potential
 
 MODELS = ("mace.modules.models.ScaleShiftMACE", "mace.modules.models.MACE")
-BLOCKS = {
-    "RealAgnosticInteractionBlock": ("plain", "neighbors"),
-    "RealAgnosticResidualInteractionBlock": ("residual", "neighbors"),
-    "RealAgnosticDensityInteractionBlock": ("plain", "density"),
-    "RealAgnosticDensityResidualInteractionBlock": ("residual", "density"),
-}
-READOUTS = ("LinearReadoutBlock", "NonLinearReadoutBlock")
 TRANSFORMS: dict[str, Transform] = {"AgnesiTransform": "agnesi", "SoftTransform": "soft"}
-RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian"}
 EMBEDDING = "node_embedding.linear.weight"
 ELEMENTS = 118
+MOST_IRREPS = 100  # kinds in one layer
 SILU = "torch.nn.functional.silu"
 ROUNDED = {torch.float32: 1e-5, torch.float64: 1e-9}
 """What rounding of the coupling tensors may leave of them outside our basis."""
@@ -62,10 +75,11 @@ def read_mace(path: Path, head: str | None = None) -> Predictor:
     try:
         return build_mace(record, head, path.name)
     except UnreadableFile as error:
-        raise UnreadableFile(f"{path}: {error}") from error
+        raise UnreadableFile(f"{path}: {shorten(str(error))}") from error
     except WRONG as error:
         raise UnreadableFile(
-            f"{path}: its settings are not those of a model of mace-torch 0.3 ({error})."
+            f"{path}: its settings are not those of a model of mace-torch 0.3 "
+            f"({shorten(str(error))})."
         ) from error
 
 
@@ -85,8 +99,8 @@ def build_mace(record: Record | dict[Any, Any], head: str | None, origin: str) -
             f"holds {found}, not a model of mace-torch (ScaleShiftMACE or MACE); save the model "
             "itself with torch.save(model, path)."
         )
-    _refuse_options(record)
-    found = tensors(record)
+    refuse_options(record)
+    found = effective_tensors(record)
     source = _open(record, found, head)
     model = _settings(record, source)
     _check_layers(record, source, model)
@@ -96,7 +110,7 @@ def build_mace(record: Record | dict[Any, Any], head: str | None, origin: str) -
     baseline = _baseline(record, source, model)
     extra = source.unread()
     if extra:
-        raise _refusal(f"the weights {extra[0]} belong to nothing that is built here")
+        raise refusal(f"the weights {extra[0]} belong to nothing that is built here")
     precision = found[EMBEDDING].dtype
     return build_predictor(
         Potential(model=model, head=scalar, baseline=baseline),
@@ -106,45 +120,11 @@ def build_mace(record: Record | dict[Any, Any], head: str | None, origin: str) -
     )
 
 
-def _refusal(what: str) -> UnreadableFile:
-    """The error for something that is not built here."""
-    return UnreadableFile(f"{what}; such a model can not be converted.")
-
-
-def _class(record: Record, path: str) -> str:
-    """Name of a module's class, without its package."""
-    return find(record, path).name.rsplit(".", 1)[-1]
-
-
 def _heads(record: Record) -> list[str]:
-    return [str(name) for name in find(record, "heads", None) or ["Default"]]
-
-
-def _interactions(record: Record) -> int:
-    return len(find(record, "interactions._modules"))
-
-
-def _refuse_options(record: Record) -> None:
-    """Refuse options of mace-torch that change what it computes and are not built here."""
-    for option, usual, what in (
-        ("use_agnostic_product", False, "the products know no elements"),
-        ("use_last_readout_only", False, "only the last layer is read out"),
-        ("use_so3", False, "all parities are called even"),
-        ("edge_irreps", None, "the messages have irreps of their own"),
-        ("joint_embedding", None, "charge or spin are embedded"),
-    ):
-        value = find(record, option, usual)
-        if value != usual:
-            shown = f" = {value}" if isinstance(value, bool) else ""
-            raise _refusal(f"the model has the option {option}{shown} ({what})")
-    basis = _class(record, "radial_embedding.bessel_fn")
-    if basis not in RADIAL:
-        raise _refusal(f"the radial basis {basis} (option radial_type) is not built here")
-    for index in range(_interactions(record)):
-        for part, known in ((f"interactions.{index}", BLOCKS), (f"readouts.{index}", READOUTS)):
-            kind = _class(record, part)
-            if kind not in known:
-                raise _refusal(f"the block {kind} ({part}) is not built here")
+    names = find(record, "heads", None) or ["Default"]
+    if not all(isinstance(name, str) for name in names):
+        raise UnreadableFile(f"its heads are {show(names)}, not a list of names; damaged.")
+    return list(names)
 
 
 def _open(record: Record, found: dict[str, Tensor], head: str | None) -> Source:
@@ -159,13 +139,13 @@ def _open(record: Record, found: dict[str, Tensor], head: str | None) -> Source:
             raise UnreadableFile(f"the weights {name} are missing; it is not a complete model.")
     precision, numbers = found[EMBEDDING].dtype, found["atomic_numbers"]
     if precision not in ROUNDED:
-        raise _refusal(f"the weights are stored as {precision}")
+        raise refusal(f"the weights are stored as {precision}")
     if bool(((numbers < 1) | (numbers > ELEMENTS)).any()):
         raise UnreadableFile(f"its elements {numbers.tolist()} are no atomic numbers; damaged.")
     gate, scale = _gate(record)
     return Source(
         tensors={name: t.double() if t.is_floating_point() else t for name, t in found.items()},
-        orders=tuple(_order(record, index) for index in range(_interactions(record))),
+        orders=tuple(_order(record, index) for index in range(layer_count(record))),
         species=torch.argsort(numbers),
         head=0 if head is None else heads.index(head),
         heads=len(heads),
@@ -196,6 +176,8 @@ def _multiplicities(value: Any) -> Multiplicities:
     if isinstance(value, str):
         return tuple(parse_irreps(value))
     listed = []
+    if len(_items(value)) > MOST_IRREPS:
+        raise UnreadableFile(f"it has irreps of {len(_items(value))} kinds; damaged.")
     for entry in _items(value):
         count, irrep = _items(entry)
         degree, parity = _items(irrep)
@@ -203,34 +185,35 @@ def _multiplicities(value: Any) -> Multiplicities:
     return tuple(listed)
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any) -> Sequence[Any]:
     """The entries of a record that was a tuple."""
-    return list(value.args[0]) if isinstance(value, Record) and value.args else []
+    entries = value.args[0] if isinstance(value, Record) and value.args else ()
+    return entries if isinstance(entries, list | tuple) else ()
 
 
 def _radial_scale(record: Record) -> float:
     """The constant of the normalised SiLU in the radial networks."""
     constants = set()
-    for index in range(_interactions(record)):
+    for index in range(layer_count(record)):
         network = f"interactions.{index}.conv_tp_weights"
         for layer in range(len(find(record, f"{network}.hs")) - 2):
             name, scale = _activation(record, f"{network}.layer{layer}.act")
             if name != "silu":
-                raise _refusal(f"the activation of {network} is {name}, not SiLU")
+                raise refusal(f"the activation of {network} is {name}, not SiLU")
             constants.add(scale)
     if len(constants) != 1:
-        raise _refusal("its radial networks have several normalisations, or no hidden layer")
+        raise refusal("its radial networks have several normalisations, or no hidden layer")
     return constants.pop()
 
 
 def _gate(record: Record) -> tuple[Gate, float]:
     """The activation of the last read-out, and its constant."""
-    last = f"readouts.{_interactions(record) - 1}.non_linearity"
+    last = f"readouts.{layer_count(record) - 1}.non_linearity"
     if find(record, last, None) is None:
         return "none", 1.0
     name, scale = _activation(record, f"{last}.acts.0")
     if name not in GATES:
-        raise _refusal(f"the activation {name} of the read-out (option gate)")
+        raise refusal(f"the activation {name} of the read-out (option gate)")
     return name, scale  # type: ignore[return-value]
 
 
@@ -243,7 +226,7 @@ def _activation(record: Record, path: str) -> tuple[str, float]:
     if isinstance(function, Global):
         name = "silu" if function.name == SILU else function.name
     elif isinstance(function, Record) and function.name == "builtins.getattr":
-        name = str(function.args[-1])  # how a built-in function such as torch.tanh is pickled
+        name = show(function.args[-1]).strip("'")  # how a built-in function such as torch.tanh is pickled
     return name, float(find(record, f"{path}.cst"))
 
 
@@ -251,13 +234,13 @@ def _settings(record: Record, source: Source) -> Mace:
     """What the model is, in our settings."""
     count = len(source.orders)
     first = find(record, "interactions.0")
-    kinds = [BLOCKS[_class(record, f"interactions.{index}")] for index in range(count)]
+    kinds = [BLOCKS[class_of(record, f"interactions.{index}")] for index in range(count)]
     if any(kind != ("residual", kinds[0][1]) for kind in kinds[1:]):
-        raise _refusal("its layers are normalised differently, or a later one is not residual")
+        raise refusal("its layers are normalised differently, or a later one is not residual")
     last = find(record, f"interactions.{count - 1}")
     hidden = _multiplicities(find(last, "node_feats_irreps" if count > 1 else "hidden_irreps"))
     product = "products.0.symmetric_contractions.contractions.0.correlation"
-    basis = RADIAL[_class(record, "radial_embedding.bessel_fn")]
+    basis = RADIAL[class_of(record, "radial_embedding.bessel_fn")]
     try:
         model = Mace.model_validate(
             {
@@ -281,10 +264,10 @@ def _settings(record: Record, source: Source) -> Mace:
     except ValidationError as error:
         wrong = error.errors()[0]
         name = ".".join(map(str, wrong["loc"]))
-        raise _refusal(
-            f"its {name} = {wrong['input']} is not built here ({wrong['msg']})"
+        raise refusal(
+            f"its {name} = {show(wrong['input'])} is not built here ({wrong['msg']})"
         ) from error
-    _check_basis(source, model)
+    check_basis(record, source, model)
     return model
 
 
@@ -293,9 +276,9 @@ def _transform(record: Record, source: Source) -> Transform:
     name = "radial_embedding.distance_transform"
     if find(record, name, None) is None:
         return "none"
-    kind = _class(record, name)
+    kind = class_of(record, name)
     if kind not in TRANSFORMS:
-        raise _refusal(f"the transform of distances {kind} (option distance_transform)")
+        raise refusal(f"the transform of distances {kind} (option distance_transform)")
     expected = dict(AGNESI) if kind == "AgnesiTransform" else {"alpha": SOFT}
     found = {part: float(source.take(f"{name}.{part}")) for part in expected}
     same = all(math.isclose(found[part], expected[part], rel_tol=1e-6) for part in expected)
@@ -303,20 +286,8 @@ def _transform(record: Record, source: Source) -> Transform:
     radii = source.take(f"{name}.covalent_radii", -1)[numbers]
     usual = torch.tensor(COVALENT_RADII, dtype=torch.float64)[numbers - 1]
     if not same or not torch.allclose(radii, usual, rtol=1e-6):
-        raise _refusal(f"the constants of its {kind} have been trained")
+        raise refusal(f"the constants of its {kind} have been trained")
     return TRANSFORMS[kind]
-
-
-def _check_basis(source: Source, model: Mace) -> None:
-    """The file holds its radial functions as tensors, which may have been trained."""
-    count, cutoff = model.basis_size, model.cutoff
-    expected = {
-        "bessel": torch.arange(1, count + 1).double() * (math.pi / cutoff),
-        "gaussian": torch.linspace(0.0, cutoff, count, dtype=torch.float64),
-    }[model.basis]
-    found = source.take(f"radial_embedding.bessel_fn.{model.basis}_weights", count)
-    if not torch.allclose(found, expected, rtol=1e-6, atol=0.0):
-        raise _refusal("the functions of its radial basis have been trained")
 
 
 def _check_layers(record: Record, source: Source, model: Mace) -> None:
@@ -325,16 +296,19 @@ def _check_layers(record: Record, source: Source, model: Mace) -> None:
         for part in ("inputs", "messages", "outputs"):
             ours, theirs = getattr(layer, part), getattr(order, part)
             if sorted(map(str, ours)) != sorted(map(str, theirs)):
-                raise _refusal(
+                raise refusal(
                     f"the {part} of layer {index} are {' + '.join(map(str, theirs))} where "
                     f"{' + '.join(map(str, ours))} are built"
                 )
+        option = f"products.{index}.use_sc"
+        value = find(record, option, layer.residual)
+        require_option(option, value, layer.residual, "the skip of another kind of layer")
         block = find(record, f"interactions.{index}")
         own = find(block, "edge_irreps", None)
         if own is not None and _multiplicities(own) != _multiplicities(
             find(block, "node_feats_irreps")
         ):
-            raise _refusal("the messages have irreps of their own (option edge_irreps)")
+            raise refusal("the messages have irreps of their own (option edge_irreps)")
 
 
 def _baseline(record: Record, source: Source, model: Mace) -> Baseline:
@@ -351,7 +325,7 @@ def _baseline(record: Record, source: Source, model: Mace) -> Baseline:
         for index in range(model.interactions)
     }
     if len(averages) > 1:
-        raise _refusal("its layers have different mean numbers of neighbours")
+        raise refusal("its layers have different mean numbers of neighbours")
     numbers = source.take("atomic_numbers", count)[source.species]
     return Baseline(
         elements=tuple(numbers.tolist()),
@@ -377,7 +351,7 @@ def _repulsion(record: Record, source: Source, numbers: Tensor, scale: float) ->
         return None
     expected = torch.tensor([weight for weight, _ in SCREENING], dtype=torch.float64)
     if not torch.allclose(source.take(f"{name}.c", len(SCREENING)), expected, rtol=1e-6):
-        raise _refusal("the screening of its repulsion has been trained")
+        raise refusal("the screening of its repulsion has been trained")
     return Repulsion(
         radii=tuple(source.take(f"{name}.covalent_radii", -1)[numbers].tolist()),
         power=int(source.take(f"{name}.p")),

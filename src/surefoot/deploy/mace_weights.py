@@ -9,6 +9,7 @@ and the number of elements move out of the norms into the weights.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -28,6 +29,9 @@ from surefoot.models.mace import Layer, Mace
 
 Gate = Literal["silu", "tanh", "none"]
 GATES = get_args(Gate)
+ORDERS = 10  # above that of any product
+PRODUCT = re.compile(r"(.+\.contractions\.\d+)\.(U_matrix_|weights_max|weights\.)(\d?)")
+"""Couplings and weights of one product: block, kind and order, or place below the highest."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Source:
     """A model of mace-torch: its weights, and what has to be known to read them.
 
     Attributes:
-        tensors: as in its state dict, float64 where real.
+        tensors: as in its state dict without constants of no effect, float64 where real.
         orders: of the irreps, one for each layer.
         species: our species → row of its tables.
         head: index of the head that is read.
@@ -96,19 +100,25 @@ class Source:
             ) from error
 
     def unread(self) -> list[str]:
-        """Weights that nothing has asked for; those of products that are always zero do not count.
-
-        Anything else that a state dict holds (masks, constants, compiled couplings) is no weight.
-        """
+        """What nothing has asked for; weights of products that are always zero do not count."""
         return [
             name
             for name, value in self.tensors.items()
-            if name not in self.read
-            and ("weight" in name or "bias" in name)
-            and ".contractions." not in name
-            and value.is_floating_point()
-            and value.numel() > 0
+            if name not in self.read and value.numel() > 0 and not self._is_zero(name)
         ]
+
+    def _is_zero(self, name: str) -> bool:
+        """Whether this belongs to a product of the file whose coupling tensor is zero."""
+        match = PRODUCT.fullmatch(name)
+        if match is None:
+            return False
+        block, kind, number = match[1], match[2], match[3]
+        coupling = name
+        if kind != "U_matrix_":
+            orders = [o for o in range(1, ORDERS) if f"{block}.U_matrix_{o}" in self.tensors]
+            below = 0 if kind == "weights_max" else 1 + int(number)
+            coupling = f"{block}.U_matrix_{max(orders, default=0) - below}"
+        return coupling in self.tensors and not self.tensors[coupling].any()
 
 
 def model_weights(source: Source, model: Mace) -> Weights:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,22 @@ from torch import Tensor
 from surefoot.deploy.archive import Archive, Malformed
 from surefoot.deploy.unpickle import Global, Machine, Record
 
-__all__ = ["Global", "Record", "UnreadableFile", "find", "read_records", "tensors"]
+__all__ = [
+    "Global",
+    "Record",
+    "UnreadableFile",
+    "find",
+    "modules",
+    "read_records",
+    "shorten",
+    "show",
+    "tensors",
+]
 
 DEPTH = 100  # of modules in modules
 NAMES = 20_000  # of modules and tensors in a model
+SHOWN = 60  # characters of a value in a message
+SENTENCE = 600  # characters of a message
 DAMAGED = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, struct.error)
 _MISSING = object()
 
@@ -60,8 +72,11 @@ def read_records(path: Path) -> Record | dict[Any, Any]:
 
 def _no_zip(path: Path, error: Exception) -> str:
     """Say what a file that zipfile refuses seems to be."""
-    with path.open("rb") as file:
-        start = file.read(9)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as refused:
+        return f"it cannot be read ({refused.strerror}); change its permissions, or copy it."
     if start[:2] == b"\x80\x02":
         return "a pickle in the format of torch before 1.6; save the model again with a newer one."
     if start[8:] == b"{":  # safetensors: the length of a header in JSON, and the header
@@ -71,11 +86,14 @@ def _no_zip(path: Path, error: Exception) -> str:
     return "not a file of torch.save; give a model saved by torch.save(model, path)."
 
 
-def tensors(record: Record) -> dict[str, Tensor]:
+def tensors(
+    record: Record, parts: Sequence[str] = ("_parameters", "_buffers")
+) -> dict[str, Tensor]:
     """The parameters and persistent buffers of a torch module, named as by its state_dict.
 
     Args:
         record: a module.
+        parts: which of the two are wanted.
 
     Returns:
         dotted name → tensor on the CPU, in the order of state_dict. Tensors of one storage in the
@@ -86,31 +104,65 @@ def tensors(record: Record) -> dict[str, Tensor]:
             nested without end.
     """
     collected: dict[str, Tensor] = {}
-    for count, (name, value) in enumerate(_named(record, "", 0)):
-        if count > NAMES:
-            raise UnreadableFile(f"{record.name} has more than {NAMES} modules and tensors.")
-        if value is None:
-            continue
-        if not isinstance(value, Tensor):
-            raise UnreadableFile(f"{name}: {value!r} is not a tensor of a kind that is read.")
-        collected[name] = value
+    for path, module in modules(record).items():
+        passing = module.state.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, set) else set()
+        for part in parts:
+            for name, value in _entries(module, part):
+                if value is None or (part == "_buffers" and name in passing):
+                    continue
+                place = f"{path}.{name}" if path else str(name)
+                if not isinstance(value, Tensor):
+                    text = f"{shorten(place)}: {show(value)} is not a tensor of a kind that is read."
+                    raise UnreadableFile(text)
+                collected[place] = value
+                if len(collected) > NAMES:
+                    raise UnreadableFile(f"{record.name} has more than {NAMES} tensors.")
     return collected
 
 
-def _named(record: Record, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Own parameters and buffers, then those of each child; a module itself counts as None."""
+def modules(record: Record) -> dict[str, Record]:
+    """A module and all modules in it by their dotted paths, its own empty; parents come first.
+
+    Raises:
+        UnreadableFile: if there are too many, or they are nested without end.
+    """
+    found: dict[str, Record] = {}
+    for path, module in _descend(record, "", 0):
+        found[path] = module
+        if len(found) > NAMES:
+            raise UnreadableFile(f"{record.name} has more than {NAMES} modules.")
+    return found
+
+
+def _descend(record: Record, path: str, depth: int) -> Iterator[tuple[str, Record]]:
     if depth > DEPTH:
-        raise UnreadableFile(f"modules are nested deeper than {DEPTH} levels at {prefix[:60]}….")
-    yield prefix, None
-    passing = record.state.get("_non_persistent_buffers_set")
-    passing = passing if isinstance(passing, set) else set()
-    for part in ("_parameters", "_buffers"):
-        for name, value in _entries(record, part):
-            if value is not None and not (part == "_buffers" and name in passing):
-                yield f"{prefix}{name}", value
+        raise UnreadableFile(f"modules are nested deeper than {DEPTH} levels at {path[:SHOWN]}….")
+    yield path, record
     for name, child in _entries(record, "_modules"):
         if isinstance(child, Record):
-            yield from _named(child, f"{prefix}{name}.", depth + 1)
+            yield from _descend(child, f"{path}.{name}" if path else str(name), depth + 1)
+
+
+def show(value: Any) -> str:
+    """A value from a file in a message: a short text, or what it is.
+
+    What is inside a container may be itself many times over, so that its text has no end.
+    """
+    if isinstance(value, bool | float) or value is None:
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if value.bit_length() < 64 else "an enormous integer"
+    if isinstance(value, str):
+        return repr(value if len(value) <= SHOWN else value[:SHOWN] + "…")
+    if isinstance(value, Record | Global):
+        return f"{type(value).__name__}({value.name[:SHOWN]})"
+    return f"a {type(value).__name__}"
+
+
+def shorten(text: str) -> str:
+    """A message that holds text from a file, cut where it is too long to read."""
+    return text if len(text) <= SENTENCE else text[:SENTENCE] + "…"
 
 
 def _entries(record: Record, part: str) -> list[tuple[Any, Any]]:

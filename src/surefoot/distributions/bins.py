@@ -21,6 +21,7 @@ from surefoot.settings import Settings
 Encoding = Literal["one_hot", "two_hot", "hl_gauss"]
 PADDING = 4.0  # target widths between the outermost label and the end of the support
 TOLERATED = 0.01  # share of labels that may lie outside bins without open ends
+ROUNDING = 1e-12  # by which even bins reach farther than they were asked to
 
 
 class Bins(Settings):
@@ -61,7 +62,7 @@ class Bins(Settings):
     def floor(self) -> float:
         """Entropy in nats of the target of one label: what a perfect prediction can not go below.
 
-        ½ ln(2πe (r² + 1/12)) with r = σ_t / w for HL-Gauss over even bins, valid from r = 0.5 on;
+        ½ ln(2πe (r² + 1/12)) with r = σ_t / w for HL-Gauss over even bins, within 0.01 where r ≥ ½;
         0 for one-hot, where a prediction may be certain. Two-hot targets have 0 to ln 2, depending
         on where in its bin a label lies; taken is 0.
         """
@@ -209,7 +210,8 @@ def even_bins(
         )
     if not (math.isfinite(reach) and reach > 0):
         raise ValueError(f"bins reach {reach} to both sides; a finite number above 0 is needed.")
-    half = reach / inner[encoding] * count
+    # A label that the reach was measured on is not to lie outside by a rounding.
+    half = reach * (1 + ROUNDING) / inner[encoding] * count
     # (2j − K) / K is antisymmetric to the bit, so equal masses decode to 0 exactly.
     edges = tuple(half * ((2 * j - count) / count) for j in range(count + 1))
     smoothing = ratio * 2 * half / count if encoding == "hl_gauss" else 0.0

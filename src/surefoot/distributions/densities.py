@@ -21,7 +21,6 @@ Rule = Literal[
     "huber",
     "norm",
     "nll",
-    "beta_nll",
     "mahalanobis",
     "log_determinant",
     "cross_entropy",
@@ -30,7 +29,6 @@ Rule = Literal[
 
 Spread = Literal["none", "noise", "residual"]
 HUBER_WIDTH = 0.01  # eV/atom or eV/Å: where the Huber score turns from square to line
-BETA = 0.5  # of the β-NLL: 0 is the likelihood, 1 moves the mean as squared errors do
 
 
 @runtime_checkable
@@ -147,8 +145,7 @@ class Normal:
         """A score of `score_mean`, or of the density.
 
         With r = mean − target, mahalanobis: r² / σ²; log_determinant: ln σ²;
-        nll: ½ (r² / σ² + ln σ² + ln 2π);
-        beta_nll: σ^(2β) · nll, with the first factor held fixed (`score_density`).
+        nll: ½ (r² / σ² + ln σ² + ln 2π).
         """
         return score_density(self, target, rule)
 
@@ -177,26 +174,32 @@ class Normal:
 class VectorNormal:
     """Normal vectors, each with a full 3×3 covariance.
 
-    The inverse of the covariance and the logarithm of its determinant are what the likelihood
-    needs; the covariance itself follows from them without a solution of equations,
+    What makes residuals independent numbers of variance one, and the logarithm of the determinant,
+    are what the likelihood needs. A sum of squares is never negative, however stretched Σ is and
+    whatever the precision; the inverse of Σ itself would have twice the digits to lose.
 
-        Σ = adj(Σ⁻¹) det Σ.
+        Σ⁻¹ = Wᵀ W        Σ = L Lᵀ,  L = W⁻¹ = adj(W) √det Σ
 
     Attributes:
         mean: (…, 3).
-        precision: (…, 3, 3) Σ⁻¹, symmetric and positive definite.
+        whitening: (…, 3, 3) W, of positive determinant.
         log_determinant: (…) ln det Σ.
     """
 
     mean: Float[Tensor, "*shape 3"]
-    precision: Float[Tensor, "*shape 3 3"]
+    whitening: Float[Tensor, "*shape 3 3"]
     log_determinant: Float[Tensor, "*shape"]
     spread: Spread = "noise"
 
     @property
     def variance(self) -> Tensor:
         """The covariance of each vector, (…, 3, 3)."""
-        return _adjugate(self.precision) * self.log_determinant.exp()[..., None, None]
+        return self._root @ self._root.mT
+
+    @property
+    def _root(self) -> Tensor:
+        """L."""
+        return _adjugate(self.whitening) * (0.5 * self.log_determinant).exp()[..., None, None]
 
     def log_prob(self, target: Tensor) -> Tensor:
         """Log density of each vector, (…)."""
@@ -204,22 +207,20 @@ class VectorNormal:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One draw per vector."""
-        root = torch.linalg.cholesky(self.variance)
-        return self.mean + (root @ _noise(self.mean, generator).unsqueeze(-1)).squeeze(-1)
+        return self.mean + (self._root @ _noise(self.mean, generator).unsqueeze(-1)).squeeze(-1)
 
     def score(self, target: Tensor, rule: Rule) -> Tensor:
         """A score of `score_mean`, or of the density, one per vector.
 
         With r = mean − target, mahalanobis: rᵀ Σ⁻¹ r; log_determinant: ln det Σ;
-        nll: ½ (rᵀ Σ⁻¹ r + ln det Σ + 3 ln 2π);
-        beta_nll: (det Σ)^(β/3) · nll, with the first factor held fixed (`score_density`).
+        nll: ½ (rᵀ Σ⁻¹ r + ln det Σ + 3 ln 2π).
         """
         return score_density(self, target, rule)
 
     def mahalanobis(self, target: Tensor) -> Tensor:
-        """rᵀ Σ⁻¹ r, (…)."""
+        """rᵀ Σ⁻¹ r = |W r|², (…)."""
         residual = self.mean - target
-        return (residual * (self.precision * residual.unsqueeze(-2)).sum(-1)).sum(-1)
+        return (self.whitening * residual.unsqueeze(-2)).sum(-1).square().sum(-1)
 
     @property
     def dimensions(self) -> int:
@@ -232,7 +233,7 @@ class VectorNormal:
         inverse = scale.reciprocal().expand_as(self.mean)
         return VectorNormal(
             self.mean * scale + shift,
-            self.precision * inverse.unsqueeze(-1) * inverse.unsqueeze(-2),
+            self.whitening * inverse.unsqueeze(-2),
             self.log_determinant - 2 * inverse.abs().log().sum(-1),
             self.spread,
         )
@@ -260,10 +261,6 @@ def score_density(normal: Normal | VectorNormal, target: Tensor, rule: Rule) -> 
     """The score of a normal value or vector of k dimensions.
 
     nll = ½ (Mahalanobis + ln det Σ + k ln 2π) = −ln density
-    beta_nll = (det Σ)^(β/k) nll with no gradient through the first factor, β = ½
-
-    Source: β-NLL of Seitzer et al. 2022 (arXiv:2203.09168), there for one dimension. Its value is
-    no proper score: it is for gradients only.
 
     Raises:
         ValueError: if the rule is one of histograms.
@@ -277,10 +274,7 @@ def score_density(normal: Normal | VectorNormal, target: Tensor, rule: Rule) -> 
     if rule == "cross_entropy":
         raise ValueError("the rule cross_entropy scores histograms; for a normal there is nll.")
     constant = normal.dimensions * math.log(2 * math.pi)
-    nll = 0.5 * (normal.mahalanobis(target) + normal.log_determinant + constant)
-    if rule == "nll":
-        return nll
-    return (BETA / normal.dimensions * normal.log_determinant).exp().detach() * nll
+    return 0.5 * (normal.mahalanobis(target) + normal.log_determinant + constant)
 
 
 def _huber(difference: Tensor) -> Tensor:
@@ -312,11 +306,11 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _adjugate(matrix: Float[Tensor, "*shape 3 3"]) -> Float[Tensor, "*shape 3 3"]:
-    """det(A) A⁻¹ of a symmetric matrix: its rows are cross products of the others."""
+    """det(A) A⁻¹: its columns are cross products of rows of A."""
     first, second, third = matrix.unbind(-2)
     rows = (
         torch.linalg.cross(second, third),
         torch.linalg.cross(third, first),
         torch.linalg.cross(first, second),
     )
-    return torch.stack(rows, dim=-2)
+    return torch.stack(rows, dim=-1)

@@ -256,12 +256,6 @@ class Binned:
     information: Float[Tensor, " rows"] | None = None
 
     @property
-    def edges(self) -> Float[Tensor, "rows edges"]:
-        """The finite edges of each row; before or after them there may be an open bin."""
-        own = self.bins.boundaries(self.probabilities)
-        return self.shift.unsqueeze(-1) + self.scale.unsqueeze(-1) * own
-
-    @property
     def mean(self) -> Float[Tensor, " rows"]:
         """The expectation."""
         return self.shift + self.scale * expectation(self.probabilities, self.bins)
@@ -283,11 +277,6 @@ class Binned:
         """s_H, in the unit of y."""
         return self.scale * entropic_deviation(self.probabilities, self.bins)
 
-    @property
-    def last(self) -> Float[Tensor, " rows"]:
-        """Mass of the last bin."""
-        return self.probabilities[:, -1]
-
     def cdf(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """P(Y ≤ y); at the labels it is the PIT."""
         return distribution_function(
@@ -307,11 +296,6 @@ class Binned:
         """Log density at labels, in the inverse unit of y."""
         places = (values - self.shift) / self.scale
         return log_density(self.probabilities.log(), self.bins, places) - self.scale.log()
-
-    def widened(self, factor: float, about: Tensor | float) -> Binned:
-        """How a factor on standard deviations acts: y becomes about + factor (y − about)."""
-        shift = about + factor * (self.shift - about)
-        return replace(self, shift=shift, scale=self.scale * factor)
 
 
 def mix_histograms(parts: Sequence[Distribution]) -> Binned | None:

@@ -140,17 +140,6 @@ def crps(
     return score
 
 
-def crps_of_points(
-    probabilities: Float[Tensor, "*rows bins"],
-    points: Float[Tensor, " bins"],
-    values: Float[Tensor, "*rows"],
-) -> Float[Tensor, "*rows"]:
-    """The same score for masses on ascending points: Σ p|c − y| − Σ P (1 − P) Δc, P cumulative."""
-    reached = probabilities.cumsum(-1)[..., :-1]
-    far = (probabilities * (points - values.unsqueeze(-1)).abs()).sum(-1)
-    return far - (reached * (1 - reached) * points.diff()).sum(-1)
-
-
 def entropy(probabilities: Float[Tensor, "*rows bins"]) -> Float[Tensor, "*rows"]:
     """H = −Σ p ln p in nats: of the total prediction. Not to be compared between supports or N."""
     return torch.special.entr(probabilities).sum(-1)
@@ -197,23 +186,6 @@ def mutual_information(
     if probabilities.shape[0] < 2:
         return None
     return (entropy(probabilities.mean(0)) - entropy(probabilities).mean(0)).clamp(min=0.0)
-
-
-def compose(
-    probabilities: Float[Tensor, "atoms bins"], bins: Bins
-) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"]]:
-    """The sum of independent variables, each with its mass at the centres of even, closed bins.
-
-    Exact, as one product of Fourier transforms; there are atoms · (K − 1) + 1 points.
-
-    Returns:
-        the points, ascending, and the mass on each.
-    """
-    atoms, count = probabilities.shape
-    size = atoms * (count - 1) + 1
-    masses = torch.fft.irfft(torch.fft.rfft(probabilities, n=size).prod(0), n=size).clamp(min=0.0)
-    steps = torch.arange(size, dtype=probabilities.dtype, device=probabilities.device)
-    return atoms * bins.centres(probabilities)[0] + steps * bins.width, masses / masses.sum()
 
 
 def cross_entropy(logits: Float[Tensor, "*rows bins"], bins: Bins, values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ global factors that make error bars true. Knows no model, no torch, no ase, no f
 numpy and scipy only.
 
     accuracy     MAE and RMSE, in total and by type
-    scoring      log-score and CRPS of Gaussian error bars, CRPS of ensembles and histograms
+    scoring      log-score and CRPS of Gaussian error bars, CRPS of ensembles
     calibration  coverage, calibration error, miscalibration area, rank correlation, sharpness
     reliability  ENCE beside its simulated reference
     pit          where labels fall in their predicted distributions

@@ -71,10 +71,10 @@ def describe_error_bars(quantity: Quantity, seed: int, draws: int = 500) -> Figu
         "points": int(usable.sum()),
         "groups": len(np.unique(groups)),
     }
+    mean, spread = ence_reference(after, np.random.default_rng(seed))  # no factor changes it
     for name, std in (("before", after / quantity.factor), ("after", after)):
         rows = to_rows(score(residuals, std, groups, np.random.default_rng(seed), draws))
         found[name] = {row: _estimate(value) for row, value in rows.items()}
-        mean, spread = ence_reference(std, np.random.default_rng(seed))
         found[name]["ence_reference"] = [mean, spread.low, spread.high]
     if quantity.draws is not None:
         crps = ensemble_crps(np.zeros(int(usable.sum())), quantity.draws[:, usable])
@@ -169,19 +169,11 @@ def describe_vectors(vectors: Vectors, seed: int, draws: int = 500) -> Figures:
 def describe_histogram(binning: Binning, seed: int, draws: int = 500) -> Figures:
     """Labels in predicted histograms, with the histograms' own quantiles."""
     generator = np.random.default_rng(seed)
-    finite = np.isfinite(binning.nll) & np.isfinite(binning.crps)
-    found = score_levels(
-        binning.pit[finite],
-        binning.crps[finite],
-        binning.nll[finite],
-        binning.groups[finite],
-        generator,
-        draws,
-    )
+    found = score_levels(binning.pit, binning.crps, binning.nll, binning.groups, generator, draws)
     return {
         "unit": binning.unit,
         "points": found.count,
-        "left_out": int((~finite).sum()),
+        "outside": found.outside,
         "crps": _estimate(found.crps),
         "nll": _estimate(found.nll),
         **{_name(level): _estimate(at) for level, at in found.coverage.items()},

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import chdtri, gammainc
+from scipy.special import chdtri
 
 from surefoot.evaluate.accuracy import check_residuals
 from surefoot.evaluate.intervals import check_level
@@ -64,16 +64,6 @@ def ellipsoid_bound(level: float, axes: int = 3) -> float:
     """
     check_level(level)
     return float(chdtri(axes, 1.0 - level))
-
-
-def ellipsoid_pit(
-    squares: Float[np.ndarray, " points"], axes: int = 3
-) -> Float[np.ndarray, " points"]:
-    """P(χ² ≤ z²): the level of the smallest ellipsoid that holds each residual.
-
-    Uniform where covariances are true, see `pit`.
-    """
-    return gammainc(0.5 * axes, 0.5 * squares)
 
 
 def cholesky(covariance: Float[np.ndarray, "points axes axes"]) -> np.ndarray:

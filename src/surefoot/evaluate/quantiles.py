@@ -5,9 +5,11 @@ Two maps, both fitted to residuals of points that no weights have learnt from, z
     conformal   the quantile of |z| that holds for a new point, whatever the distribution
     isotonic    a monotone map of the levels of the predicted distribution to those observed
 
-A conformal interval of level p covers at least p on average over calibration sets, if the new point
-is like the calibration points. It may be fitted for each kind of point apart (Mondrian), so that
-each kind is covered as often as it says.
+Points of one group (force components of a frame, frames of a trajectory) share their errors, so
+what is counted is groups: a conformal interval of level p covers at least p of the points of a new
+group, on average over calibration sets and new groups, if that group is like the calibration
+groups. It may be fitted for each kind of point apart (Mondrian), so that each kind is covered as
+often as it says.
 """
 
 from __future__ import annotations
@@ -25,22 +27,22 @@ from surefoot.evaluate.intervals import check_level
 from surefoot.evaluate.scoring import standardize
 
 SPACED, LARGEST = 250, 100
-"""Scores that are kept: of more, so many ranks, closer to each other towards the largest, and so
-many of the largest themselves."""
+"""Scores that are kept: of more, so many, closer to each other towards the largest, and so many of
+the largest themselves."""
 FEWEST = 19
-"""Calibration points of a kind that get quantiles of their own: enough for a level of 0.95."""
+"""Groups with points of a kind that gets quantiles of its own: enough for a level of 0.95."""
 KNOTS = 200
 """Knots of an isotonic map."""
 MOST_KINDS = 50
-"""Kinds with quantiles of their own, those with most points: the rest are too many for a file."""
+"""Kinds with quantiles of their own, those with most groups: the rest are too many for a file."""
 REST = ""
-"""The kind of all points together, for new kinds and those with too few points."""
+"""The kind of all points together, for new kinds and those with too few groups."""
 
 Bounds = tuple[float, float]
 
 
-class TooFewPoints(ValueError):
-    """Fewer calibration points than a level needs."""
+class TooFewGroups(ValueError):
+    """Fewer calibration groups than a level needs."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,37 @@ class Conformal:
 
     Attributes:
         scores: rising.
-        ranks: of these scores; empty where they are all scores.
-        count: number n of calibration points.
+        shares: of the points up to each score, as a mean over groups; rising to 1.
+        count: number n of calibration groups.
     """
 
     scores: tuple[float, ...]
-    ranks: tuple[int, ...]
+    shares: tuple[float, ...]
     count: int
 
     def bounds(self, level: float) -> Bounds:
         """Interval of a new point in standard deviations.
 
-        The half width is the score of rank ⌈(n + 1) level⌉, or the next one that was kept.
+        The half width is the smallest score that was kept with a share of (1 + 1/n) level or more.
+        With one point in each group it has the rank ⌈(n + 1) level⌉.
 
         Raises:
             ValueError: if the level is not a probability.
-            TooFewPoints: if there are fewer points than level / (1 − level).
+            TooFewGroups: if there are fewer groups than level / (1 − level).
         """
         check_level(level)
-        rank = _rank(level, self.count)
-        if rank > self.count:
-            raise TooFewPoints(
-                f"an interval of level {level:g} needs at least {needed_points(level)} calibration "
-                f"points, there are {self.count}; lower the level or calibrate on more frames."
+        if not self.reaches(level):
+            raise TooFewGroups(
+                f"an interval of level {level:g} needs at least {needed_groups(level)} groups of "
+                f"calibration frames, there are {self.count}; lower the level, calibrate on more, "
+                "or state `group` in the info of frames that are independent."
             )
-        width = self.scores[bisect_left(self.ranks, rank) if self.ranks else rank - 1]
+        width = self.scores[bisect_left(self.shares, _share(level, self.count))]
         return -width, width
+
+    def reaches(self, level: float) -> bool:
+        """Whether there are enough groups for a level."""
+        return _share(level, self.count) <= 1.0
 
 
 @dataclass(frozen=True)
@@ -88,10 +95,6 @@ class Isotonic:
 
     predicted: tuple[float, ...]
     observed: tuple[float, ...]
-
-    def transform(self, u: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
-        """PIT values as they would be after the map: uniform on the calibration points."""
-        return np.interp(u, self.predicted, self.observed)
 
     def bounds(self, level: float) -> Bounds:
         """Interval of a new point in standard deviations; it need not be symmetric.
@@ -122,7 +125,7 @@ class Grouped:
     ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
         """Lower and upper bounds of each point, in standard deviations.
 
-        A kind with too few points for the level takes the bounds of all points together.
+        A kind with too few groups for the level takes the bounds of all points together.
 
         Raises:
             ValueError: as the maps.
@@ -134,32 +137,41 @@ class Grouped:
 
     def _map(self, kind: str, level: float) -> Conformal:
         own = self.maps.get(kind, self.maps[REST])
-        return own if own.count >= needed_points(level) else self.maps[REST]
+        return own if own.reaches(level) else self.maps[REST]
 
 
 def fit_conformal(
-    residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"]
+    residuals: Float[np.ndarray, " points"],
+    std: Float[np.ndarray, " points"],
+    groups: Shaped[np.ndarray, " points"],
 ) -> Conformal:
-    """Split conformal prediction with the score |residual| / std.
+    """Split conformal prediction with the score |residual| / std, for groups of points.
+
+    Each group has the mass 1 / (n + 1), which its points share, and what is left lies at infinity.
 
     Args:
         residuals: label − prediction of points that no weights have learnt from, in any unit.
         std: standard deviations in the same unit, positive and finite.
+        groups: label of each point's group.
 
     Raises:
         ValueError: as `standardize`.
-    Source: Lei et al. 2018, J. Am. Stat. Assoc. 113, 1094, algorithm 2, with a normalised score.
+    Source: Lee, Barber, Willett 2023, arXiv:2306.06342; Lei et al. 2018, J. Am. Stat. Assoc. 113,
+        1094, algorithm 2, where each group is one point. Differs: the score is normalised.
     """
-    scores = np.sort(np.abs(standardize(residuals, std)))
-    count = len(scores)
-    levels = 1.0 - np.linspace(0.0, 1.0, SPACED) ** 2
-    spaced = np.maximum(np.round(levels * count), 1).astype(int)
-    ranks = np.union1d(spaced, np.arange(max(1, count - LARGEST + 1), count + 1))
-    ranks = ranks if count > SPACED + LARGEST else np.arange(1, count + 1)
+    distances = np.abs(standardize(residuals, std))
+    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(distances, kind="stable")
+    shares = np.cumsum(1.0 / (len(sizes) * sizes[codes[order]]))
+    chosen = np.arange(len(order))
+    if len(order) > SPACED + LARGEST:
+        levels = 1.0 - np.linspace(0.0, 1.0, SPACED) ** 2
+        spaced = np.minimum(np.searchsorted(shares, levels), len(order) - 1)
+        chosen = np.union1d(spaced, chosen[-LARGEST:])
     return Conformal(
-        scores=tuple(float(f"{score:.6g}") for score in scores[ranks - 1]),
-        ranks=tuple(map(int, ranks)) if len(ranks) < count else (),
-        count=count,
+        scores=tuple(float(f"{score:.6g}") for score in distances[order[chosen]]),
+        shares=(*(float(f"{share:.10g}") for share in shares[chosen[:-1]]), 1.0),
+        count=len(sizes),
     )
 
 
@@ -195,41 +207,44 @@ def fit_grouped(
     residuals: Float[np.ndarray, " points"],
     std: Float[np.ndarray, " points"],
     kinds: Shaped[np.ndarray, " points"],
+    groups: Shaped[np.ndarray, " points"],
 ) -> Grouped:
-    """Split conformal prediction for each kind with at least `FEWEST` points, and for all.
+    """Split conformal prediction for each kind in at least `FEWEST` groups, and for all.
 
     Args:
         residuals: label − prediction of points that no weights have learnt from, in any unit.
         std: standard deviations in the same unit, positive and finite.
         kinds: what divides the points: strings or numbers.
+        groups: label of each point's group.
 
     Raises:
         ValueError: as `standardize`.
     Source: Vovk et al. 2005, Mondrian conformal predictors.
     """
-    maps: dict[str, Conformal] = {REST: fit_conformal(residuals, std)}
-    names, codes, counts = np.unique(kinds, return_inverse=True, return_counts=True)
-    largest = np.argsort(-counts, kind="stable")[:MOST_KINDS]
+    maps: dict[str, Conformal] = {REST: fit_conformal(residuals, std, groups)}
+    names, codes = np.unique(kinds, return_inverse=True)
+    held = [len(np.unique(groups[codes == code])) for code in range(len(names))]
+    largest = np.argsort(-np.array(held), kind="stable")[:MOST_KINDS]
     for code in largest if len(names) > 1 else ():
-        if counts[code] >= FEWEST:
+        if held[code] >= FEWEST:
             chosen = codes == code
-            maps[str(names[code])] = fit_conformal(residuals[chosen], std[chosen])
+            maps[str(names[code])] = fit_conformal(residuals[chosen], std[chosen], groups[chosen])
     return Grouped(maps=maps)
 
 
-def needed_points(level: float) -> int:
-    """Calibration points that a conformal interval of a level needs: 19 for 0.95.
+def needed_groups(level: float) -> int:
+    """Calibration groups that a conformal interval of a level needs: 19 for 0.95.
 
     Raises:
         ValueError: if the level is not a probability.
     """
     check_level(level)
     count = max(1, math.floor(level / (1.0 - level)) - 1)
-    while _rank(level, count) > count:
+    while _share(level, count) > 1.0:
         count += 1
     return count
 
 
-def _rank(level: float, count: int) -> int:
-    # 20 · 0.95 is 19.000000000000004 in floating point, and rank 20 would be one too many.
-    return math.ceil((count + 1) * level - 1e-9)
+def _share(level: float, count: int) -> float:
+    # 20 · 0.95 is 19.000000000000004 in floating point, and 19 groups would be one too few.
+    return (count + 1) * level / count - 1e-9

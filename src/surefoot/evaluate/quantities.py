@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+NEGLIGIBLE = 1e-6
+"""Of the largest error bar or spread: below it draws agree up to rounding, in float32 too, as on
+force components that symmetry keeps at zero; such points are neither calibrated on nor judged."""
 Bounds = Callable[[float], tuple[np.ndarray, np.ndarray]]
 """Level → lower and upper bound of each point, in standard deviations."""
 
@@ -45,7 +48,7 @@ class Quantity:
         """Points with an error bar; symmetry makes all members agree on some force components."""
         if self.std is None:
             return np.zeros(len(self.residuals), bool)
-        return self.std > 1e-9 * max(float(np.max(self.std, initial=0.0)), 1e-30)
+        return self.std > NEGLIGIBLE * max(float(np.max(self.std, initial=0.0)), 1e-30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +92,8 @@ class Structures:
     """One error and several scores for each structure.
 
     Attributes:
-        errors: RMSE of its force components in meV/Å; where no forces are labelled, its energy
-            error in meV/atom.
+        errors: RMSE of its force components in meV/Å, or its energy error in meV/atom: of one kind
+            for all structures that are put in one order.
         scores: by name; larger where the error should be larger.
         groups: label of each structure's group.
         types: config_type of each structure.

@@ -23,7 +23,8 @@ def sparsification_curve(
     """RMSE of the points that are left when those of the highest score are taken away.
 
     Entry k is the RMSE of the k + 1 points of lowest score; the last one is that of all. With
-    |residual| as the score it is the curve of an oracle.
+    |residual| as the score it is the curve of an oracle. Points of equal score are taken away in no
+    order: each stands for the mean square of all of them.
 
     Args:
         residuals: label − prediction, in any unit.
@@ -33,8 +34,10 @@ def sparsification_curve(
         ValueError: if a residual or a score is not finite, or there is none.
     """
     _check_score(residuals, score)
-    squares = residuals.astype(np.float64)[np.argsort(score, kind="stable")] ** 2
-    return np.sqrt(np.cumsum(squares) / np.arange(1, len(squares) + 1))
+    _, codes = np.unique(score, return_inverse=True)
+    counts = np.bincount(codes)
+    means = np.bincount(codes, weights=residuals.astype(np.float64) ** 2) / counts
+    return _running_root(means, counts)
 
 
 def ause(residuals: Float[np.ndarray, " points"], score: Float[np.ndarray, " points"]) -> float:
@@ -43,7 +46,8 @@ def ause(residuals: Float[np.ndarray, " points"], score: Float[np.ndarray, " poi
     AUSE = (⟨curve⟩ − ⟨oracle⟩) / (RMSE − ⟨oracle⟩),  ⟨ ⟩ over all sizes of what is left
 
     0 is the best possible order, 1 that of chance, more than 1 is worse than chance. Even perfect
-    error bars are far from 0. NaN where all errors are equal, or all scores.
+    error bars are far from 0. NaN where all errors are equal, or all scores. The order of points of
+    equal score does not matter, see `sparsification_curve`.
 
     Args:
         residuals: label − prediction, in any unit.
@@ -68,24 +72,26 @@ def ause_by_counts(
     """
     _check_score(residuals, score)
     squares = residuals.astype(np.float64) ** 2
-    by_score = np.argsort(score, kind="stable")
+    levels, by_score = np.unique(score, return_inverse=True)
     by_error = np.argsort(squares, kind="stable")
-    ranks_nothing = bool(score[by_score[0]] == score[by_score[-1]])
 
     def area(counts: Counts) -> float:
-        curve, oracle = (_mean_root(squares[o], counts[o]) for o in (by_score, by_error))
+        held = np.bincount(by_score, weights=counts)
+        sums = np.bincount(by_score, weights=counts * squares)
+        curve = float(np.mean(_running_root(sums / np.maximum(held, 1), held.astype(np.int64))))
+        oracle = float(np.mean(_running_root(squares[by_error], counts[by_error])))
         scale = math.sqrt(counts @ squares / np.sum(counts)) - oracle
-        if ranks_nothing or scale <= 1e-12 * oracle:
+        if len(levels) == 1 or scale <= 1e-12 * oracle:
             return math.nan
         return float((curve - oracle) / scale)
 
     return area
 
 
-def _mean_root(squares: np.ndarray, counts: np.ndarray) -> float:
-    """Mean of the running root mean square, of values that stand several times."""
+def _running_root(squares: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The running root mean square of values that stand several times."""
     drawn = np.repeat(squares, counts)
-    return float(np.mean(np.sqrt(np.cumsum(drawn) / np.arange(1, len(drawn) + 1))))
+    return np.sqrt(np.cumsum(drawn) / np.arange(1, len(drawn) + 1))
 
 
 def auroc(score: Float[np.ndarray, " points"], failed: Bool[np.ndarray, " points"]) -> float:

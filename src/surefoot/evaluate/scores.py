@@ -18,7 +18,7 @@ from surefoot.evaluate.calibration import (
 )
 from surefoot.evaluate.intervals import Interval, block_bootstrap_counts, block_bootstrap_mean
 from surefoot.evaluate.pit import gaussian_pit, kolmogorov_smirnov_by_counts
-from surefoot.evaluate.quantiles import TooFewPoints
+from surefoot.evaluate.quantiles import TooFewGroups
 from surefoot.evaluate.ranking import ause_by_counts
 from surefoot.evaluate.reliability import ence_by_counts
 from surefoot.evaluate.scoring import gaussian_crps, gaussian_nll, standardize
@@ -159,13 +159,15 @@ class LevelScores:
 
     Attributes:
         count: number of points.
+        outside: share of points without any density, whose negative log-likelihood is infinite.
         crps: mean continuous ranked probability score.
-        nll: mean negative log-likelihood in nats.
+        nll: mean negative log-likelihood in nats of all others; NaN where there are none.
         coverage: share of labels inside the central interval, for each of LEVELS.
         pit_ks: largest gap of the levels from uniform.
     """
 
     count: int
+    outside: float
     crps: Estimate
     nll: Estimate
     coverage: dict[float, Estimate]
@@ -185,7 +187,8 @@ def score_levels(
     Args:
         pit: level of each label in its predicted distribution.
         crps: of each label, in any unit.
-        nll: of each label, in nats.
+        nll: of each label, in nats; infinite for labels outside of all predicted values, which
+            count in all other figures.
         groups: label of each point's group.
         generator: source of the draws.
         draws: number of bootstrap draws.
@@ -194,17 +197,22 @@ def score_levels(
         ValueError: if a level is not between 0 and 1, or there is none.
     """
     _, codes = np.unique(groups, return_inverse=True)
+    dense = np.isfinite(nll)
     gap = kolmogorov_smirnov_by_counts(pit)
 
-    def mean(values: Float[np.ndarray, " points"]) -> Estimate:
+    def mean(values: Float[np.ndarray, " points"], codes: np.ndarray = codes) -> Estimate:
         interval = block_bootstrap_mean(values, codes, generator, draws)
         return Estimate(float(np.mean(values)), interval)
 
+    nothing = Estimate(math.nan, Interval(math.nan, math.nan))
     distance = 2.0 * np.abs(pit - 0.5)
     return LevelScores(
         count=len(pit),
+        outside=float(np.mean(~dense)),
         crps=mean(crps),
-        nll=mean(nll),
+        nll=mean(nll[dense], np.unique(codes[dense], return_inverse=True)[1])
+        if dense.any()
+        else nothing,
         coverage={level: mean((distance <= level).astype(np.float64)) for level in LEVELS},
         pit_ks=Estimate(
             gap(np.ones(len(pit), dtype=np.int64)),
@@ -230,7 +238,7 @@ def coverage_of_bounds(
         draws: number of bootstrap draws.
 
     Raises:
-        ValueError: as the bounds; levels that need more calibration points than there were are
+        ValueError: as the bounds; levels that need more calibration groups than there were are
             NaN.
     """
     _, codes = np.unique(groups, return_inverse=True)
@@ -238,7 +246,7 @@ def coverage_of_bounds(
     for level in LEVELS:
         try:
             low, high = bounds(level)
-        except TooFewPoints:
+        except TooFewGroups:
             found[level] = Estimate(math.nan, Interval(math.nan, math.nan))
             continue
         inside = ((distances >= low) & (distances <= high)).astype(np.float64)

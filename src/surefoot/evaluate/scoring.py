@@ -2,7 +2,7 @@
 
 A Gaussian error bar is a normal distribution around the prediction with the given standard
 deviation, so its score needs only the residual (label − prediction) and that standard deviation.
-Ensembles and histograms are scored as they are.
+Ensembles are scored as they are.
 """
 
 from __future__ import annotations
@@ -104,57 +104,6 @@ def ensemble_crps(
     ranks = 2 * np.arange(count) - count + 1
     spread = ranks @ ordered / count**2
     return np.mean(np.abs(ordered - targets), axis=0) - spread
-
-
-def histogram_crps(
-    targets: Float[np.ndarray, " points"],
-    edges: Float[np.ndarray, "*rows edges"],
-    probabilities: Float[np.ndarray, "points bins"],
-) -> Float[np.ndarray, " points"]:
-    """CRPS of histograms whose mass is spread evenly inside each bin, in the unit of the labels.
-
-    With a distribution function that rises from a to b in a bin of width w, the bin adds
-    w (a² + a b + b²) / 3 where it lies below the label and the same of 1 − a, 1 − b above; the bin
-    that holds the label is cut there. A label outside all bins adds its distance to them.
-
-    Args:
-        targets: labels, in any unit.
-        edges: of the bins, rising, same unit; (points, edges), or (edges) that all points share.
-        probabilities: mass of each bin, adding up to 1.
-
-    Raises:
-        ValueError: if edges do not rise, masses are negative or do not add up to 1, or the numbers
-            do not fit.
-    """
-    check_residuals(targets)
-    edges, masses = _check_histogram(edges, probabilities)
-    upper = np.cumsum(masses, axis=1)
-    lower = upper - masses
-    left, right = edges[:, :-1], edges[:, 1:]
-    cut = np.clip(targets[:, None], left, right)
-    middle = lower + masses * (cut - left) / (right - left)
-    below = (cut - left) * _mean_square(lower, middle)
-    above = (right - cut) * _mean_square(1.0 - middle, 1.0 - upper)
-    outside = np.maximum(edges[:, 0] - targets, 0.0) + np.maximum(targets - edges[:, -1], 0.0)
-    return np.sum(below + above, axis=1) + outside
-
-
-def _mean_square(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Mean of the square of what runs evenly from start to end."""
-    return (start**2 + start * end + end**2) / 3.0
-
-
-def _check_histogram(edges: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    edges, masses = np.atleast_2d(edges).astype(np.float64), masses.astype(np.float64)
-    if edges.shape[1] != masses.shape[1] + 1:
-        raise ValueError(
-            f"{edges.shape[1]} edges and {masses.shape[1]} bins; there is one edge more than bins."
-        )
-    if not (np.diff(edges, axis=1) > 0).all():
-        raise ValueError("the edges of a histogram have to rise from bin to bin.")
-    if (masses < 0).any() or (np.abs(masses.sum(1) - 1.0) > 1e-4).any():
-        raise ValueError("the masses of a histogram are positive and add up to 1.")
-    return edges, masses
 
 
 def check_std(std: Float[np.ndarray, " points"]) -> None:

@@ -65,7 +65,7 @@ class Head(Protocol):
         Args:
             weights: of the head.
             features: what the energy was made of.
-            mean: (…, atoms, 3) eV/Å.
+            mean: (…, atoms, 3) eV/Å; zeros where `forces` are no gradient.
             scale: of the baseline, eV.
         """
         ...

@@ -8,8 +8,9 @@ Design A: one histogram of the energy per atom, from the mean of the invariants 
 Design B: one histogram per atom; means and variances add up.
 Forces: of the expectation by autograd, or (`forces: direct_lab | direct_frame`) histograms of
     their components, see `direct`.
-Differs: labels are centred and bins reach as far as the labels, padded by 4 σ_t; a label beyond
-    them is moved to the nearest edge and counted; the entropy is called total.
+Differs: labels are centred and bins reach as far as the labels, or to their 0.1 and 99.9 % where
+    there are over a thousand, padded by 4 σ_t; a label beyond them is moved to the nearest edge and
+    counted; the entropy is called total.
 What is wrong with it, and why it is no default: A is not size-consistent: two molecules far apart
     do not have the sum of their energies. The energy is bounded by the bins, so that forces die at
     a wall. B's atoms have energies that no label fixes, and are taken to err independently. The
@@ -48,7 +49,9 @@ from surefoot.heads.histogram import read_invariants
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
-LEVELS = (0.001, 0.999)  # quantiles of the labels between which the bins are laid, before padding
+LEVELS = (0.001, 0.999)
+"""Quantiles of the labels between which bins are laid, before padding: of up to a thousand labels
+the smallest and the largest."""
 LOCAL = 5.0  # Å: an atom's energy may differ from the mean by so much times the rms force
 
 
@@ -98,7 +101,7 @@ class Categorical(Settings):
     bins: int = Field(default=128, ge=2, description="of the energy, and of each force component")
     encoding: Encoding = Field(default="hl_gauss", description="how a label becomes a target")
     ratio: float = Field(
-        default=0.75, gt=0, le=4, description="σ_t of HL-Gauss targets in units of a bin's width"
+        default=0.75, ge=0.5, le=4, description="σ_t of HL-Gauss targets in units of a bin's width"
     )
     range: tuple[float, float] | None = Field(
         default=None,
@@ -148,14 +151,17 @@ class Categorical(Settings):
                 "choose `head: {energy: scalar}` for forces alone."
             )
         per_atom = energies.double() / sizes.double()
-        low, high = self.range or np.quantile(per_atom.numpy(), LEVELS).tolist()
+        low, high = self.range or (
+            float(np.quantile(per_atom.numpy(), level, method=side))
+            for level, side in zip(LEVELS, ("lower", "higher"), strict=True)
+        )
         if not high > low:
             raise ValueError(
                 f"bins from {low:g} to {high:g} eV per atom hold nothing: the training energies "
                 "are all the same, or `head: {range: [low, high]}` is not ascending."
             )
         centre = 0.5 * (low + high)
-        reach = 0.5 * (high - low) / scale
+        reach = max(high - centre, centre - low) / scale
         if self.design == "B" and self.range is None:
             reach += LOCAL
         values = even_bins(reach, self.bins, encoding=self.encoding, ratio=self.ratio)
@@ -168,7 +174,7 @@ class Categorical(Settings):
                     "any; choose `head: {forces: gradient}`."
                 )
             scaled = components.double() / scale
-            end = float(np.quantile(scaled.abs().numpy(), LEVELS[1]))
+            end = float(np.quantile(scaled.abs().numpy(), LEVELS[1], method="higher"))
             forces = even_bins(end, self.bins, encoding=self.encoding, ratio=self.ratio)
             lost = forces.require_cover(scaled, "force components")
         measured = LabelBins(
@@ -220,7 +226,7 @@ class Categorical(Settings):
         return Components(
             bins=measured.forces,
             logits=read_direct(part, values, features.geometry, frames),
-            frames=frames,
+            frames=None if frames is None else frames.axes,
             scale=scale,
         )
 

@@ -7,7 +7,9 @@ A head sees invariants, which know no direction, so directions are made here: su
 Their components are inputs of a network beside the invariants. In the laboratory's frame nothing
 makes the answer turn with the structure. In a frame of two such vectors and their cross product it
 does; the mirror image is evaluated too, so that it does so under reflection. Such a frame jumps
-where the two vectors are parallel, and neither answer is the slope of an energy.
+where the two vectors are parallel, and neither answer is the slope of an energy. Along axes that
+the surroundings do not give (all of them for the middle of a line, two for its end) the force is
+zero, and what is said of its error is the same for both signs and all such axes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights, branch, init_linear, init_network, linear, network, under
@@ -38,6 +40,19 @@ BESSELS = 8  # radial functions of which R is made
 POWER = 6  # of the cutoff f
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Axes of each atom.
+
+    Attributes:
+        axes: (…, 3, 3) orthonormal rows.
+        free: (…, 3) axes that the surroundings of the atom do not give: any would do.
+    """
+
+    axes: Float[Tensor, "*members atoms 3 3"]
+    free: Bool[Tensor, "*members atoms 3"]
+
+
 def init_direct(generator: torch.Generator, inputs: int, width: int, bins: int) -> Weights:
     """Fresh weights in float64; the last map is zero, so that fresh forces are."""
     out = init_linear(generator, width, 3 * bins)
@@ -54,7 +69,7 @@ def read_direct(
     weights: Weights,
     values: Float[Tensor, "*features atoms width"],
     geometry: Geometry,
-    frames: Float[Tensor, "*members atoms 3 3"] | None,
+    frames: Frames | None,
 ) -> Float[Tensor, "*members atoms 3 bins"]:
     """Logits of the three components of each force.
 
@@ -62,26 +77,33 @@ def read_direct(
         weights: of `init_direct`.
         values: (…, atoms, width) invariants; without members where their heads share a model.
         geometry: for the directions.
-        frames: (…, atoms, 3, 3) axes of each atom as rows; the laboratory's where not given.
+        frames: of each atom; the laboratory's where not given.
     """
     vectors = _vectors(weights, values, geometry)
     if frames is None:
         return _read(weights, values, vectors)
-    own = vectors @ frames.mT
+    own = vectors @ frames.axes.mT
     here, there = (_read(weights, values, seen) for seen in (own, own * own.new_tensor([1, 1, -1])))
     # The third axis is a cross product: in the mirror its component has the other sign.
     there = torch.cat([there[..., :2, :], there[..., 2:, :].flip(-1)], dim=-2)
-    return 0.5 * (here + there)
+    logits = 0.5 * (here + there)
+    free = frames.free.unsqueeze(-1)
+    even = (0.5 * (logits + logits.flip(-1))).masked_fill(~free, 0.0).sum(-2, keepdim=True)
+    return torch.where(free, even / free.sum(-2, keepdim=True).clamp(min=1), logits)
 
 
 def find_frames(
     weights: Weights, values: Float[Tensor, "*features atoms width"], geometry: Geometry
-) -> Float[Tensor, "*members atoms 3 3"]:
-    """Three orthonormal axes of each atom as rows; zeros for those that its surroundings lack."""
+) -> Frames:
+    """The axes of each atom from two of its vectors, completed by any where these are too few."""
     first, second = _vectors(weights, values, geometry)[..., :2, :].unbind(-2)
-    one = _direction(first)
-    two = _direction(second - (second * one).sum(-1, keepdim=True) * one)
-    return torch.stack([one, two, torch.linalg.cross(one, two)], dim=-2)
+    one, none = _direction(first, torch.eye(3).to(first)[0])
+    # Of the coordinate axes the one that is farthest from the first.
+    other = torch.eye(3).to(first)[one.detach().abs().argmin(-1)]
+    second = second.masked_fill(none, 0.0)
+    two, few = _direction(_across(second, one), _across(other, one))
+    axes = torch.stack([one, two, torch.linalg.cross(one, two)], dim=-2)
+    return Frames(axes=axes, free=torch.cat([none, few, few], dim=-1))
 
 
 def _vectors(
@@ -104,12 +126,18 @@ def _read(weights: Weights, values: Tensor, vectors: Tensor) -> Tensor:
     return linear(hidden, branch(weights, "out")).unflatten(-1, (3, -1))
 
 
-def _direction(vectors: Float[Tensor, "*rows 3"]) -> Float[Tensor, "*rows 3"]:
-    """Unit vectors; zero where there is no direction beyond rounding."""
-    squares = vectors.square().sum(-1, keepdim=True)
-    none = squares < torch.finfo(vectors.dtype).eps ** 1.5
-    inverse = squares.masked_fill(none, 1.0).rsqrt().masked_fill(none, 0.0)
-    return vectors * inverse
+def _across(vectors: Tensor, axes: Float[Tensor, "*rows 3"]) -> Float[Tensor, "*rows 3"]:
+    """Vectors without their part along unit vectors."""
+    return vectors - (vectors * axes).sum(-1, keepdim=True) * axes
+
+
+def _direction(
+    vectors: Float[Tensor, "*rows 3"], other: Tensor
+) -> tuple[Float[Tensor, "*rows 3"], Bool[Tensor, "*rows 1"]]:
+    """Unit vectors, of others where there is no direction beyond rounding, and where that is."""
+    none = vectors.square().sum(-1, keepdim=True) < torch.finfo(vectors.dtype).eps ** 1.5
+    vectors = torch.where(none, other, vectors)
+    return vectors * vectors.square().sum(-1, keepdim=True).rsqrt(), none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +149,7 @@ class Components:
     Attributes:
         bins: of each x.
         logits: (…, 3, bins).
-        frames: (…, 3, 3) axes as rows, orthonormal or zero; None for those of y.
+        frames: (…, 3, 3) orthonormal axes as rows; None for those of y.
         scale: above 0, unit of y per unit of the bins.
         shift: unit of y.
     """
@@ -140,7 +168,7 @@ class Components:
 
     @property
     def variance(self) -> Float[Tensor, "*rows 3 3"]:
-        """The covariance; without a part along axes that are zero."""
+        """The covariance."""
         masses = self.logits.softmax(-1)
         squares = second_moment(masses, self.bins) - expectation(masses, self.bins).square()
         squares = squares * self.scale**2

@@ -208,8 +208,11 @@ class ErrorHistograms(Scalar):
 
     @property
     def rules(self) -> Mapping[str, tuple[Rule, ...]]:
-        """Scores of the histograms; where one was not measured, those of the mean."""
-        of_bins: tuple[Rule, ...] = ("cross_entropy", "nll")
+        """Cross-entropy of the histograms; where one was not measured, scores of the mean.
+
+        A density in space would draw forces to where it has no bound, at no error at all.
+        """
+        of_bins: tuple[Rule, ...] = ("cross_entropy",)
         measured = self.measured or ErrorBins(power=1.0, size=0.0)
         found = {"energy": measured.system, "forces": measured.atom}
         plain = super().rules

@@ -6,8 +6,9 @@ Faithful: energy and forces are normal, the mean force is −dE/dr, and each ato
 Differs: the variance of an energy is the sum of those of its atoms, so that σ grows as √atoms,
     where the released code takes a mean; the covariance turns with the structure, since its
     logarithm is s I + Q with an invariant s and a tensor Q of degree 2, where the paper makes six
-    invariants the entries of a Cholesky factor, fixed in the laboratory (`covariance: cholesky`);
-    the floor of σ is 1e-5 of the rms force, where the released code has 32 meV/Å; variances come
+    invariants the entries of a Cholesky factor, fixed in the laboratory (`covariance: cholesky`,
+    with `epsilon: 1e-3` as released); σ may fall to 1e-5 of the rms force, where the released ε
+    leaves it above 32 meV/Å; variances come
     from networks of their own, so that the energy is the scalar head's to the bit and they can be
     fitted afterwards.
 Cost: atoms × widths × width for the variances, edges × width × radial functions for Q.
@@ -22,7 +23,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
@@ -80,9 +81,25 @@ class MeanVariance(Scalar):
         default=1e-5,
         gt=0,
         lt=1,
-        description="smallest σ of an atom, in units of the rms force; of energies in eV for eV/Å",
+        description="smallest σ of an atom, in units of the rms force, of energies in eV for eV/Å; "
+        "equivariant: of the geometric mean of its three, the smallest is at least 0.13 of that; "
+        "cholesky: of the diagonal of the factor",
     )
-    ceiling: float = Field(default=1e3, gt=1, description="largest σ of an atom, in these units")
+    ceiling: float = Field(default=1e3, gt=1, description="largest σ of an atom, likewise")
+    epsilon: float = Field(
+        default=0.0,
+        ge=0,
+        description="cholesky: variance of each force component beside the factor's, (eV/Å)²",
+    )
+
+    @model_validator(mode="after")
+    def _adds_to_a_factor(self) -> MeanVariance:
+        if self.epsilon and self.covariance != "cholesky":
+            raise ValueError(
+                f"epsilon belongs to covariance: cholesky, and this one is {self.covariance}; "
+                "leave it out, or raise floor"
+            )
+        return self
 
     def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
         """Fresh weights in float64: the scalar head's, then those that judge.
@@ -124,22 +141,22 @@ class MeanVariance(Scalar):
         invariants = sum(layers[1:], layers[0])
         if self.covariance == "equivariant":
             sizes, tensor = self._clamp(invariants), self._tensor(part, seen)
-            precision = (-sizes).exp().unsqueeze(-1) * exponential(-tensor)
+            whitening = (-0.5 * sizes).exp().unsqueeze(-1) * exponential(-0.5 * tensor)
             log_determinant = 3 * sizes.squeeze(-1)
         elif self.covariance == "cholesky":
-            precision, log_determinant = self._cholesky(invariants)
+            whitening, log_determinant = self._cholesky(invariants, self.epsilon / scale**2)
         else:
             sizes = self._clamp(invariants).expand(*invariants.shape[:-1], 3)
-            precision, log_determinant = torch.diag_embed((-sizes).exp()), sizes.sum(-1)
-        precision = precision / scale**2
+            whitening, log_determinant = torch.diag_embed((-0.5 * sizes).exp()), sizes.sum(-1)
+        whitening = whitening / scale
         log_determinant = log_determinant + 6 * math.log(scale)
         mean = mean.expand(*log_determinant.shape, 3)  # many judges of one model
-        return VectorNormal(mean, precision.to(mean.dtype), log_determinant.to(mean.dtype))
+        return VectorNormal(mean, whitening.to(mean.dtype), log_determinant.to(mean.dtype))
 
     @property
     def rules(self) -> Mapping[str, tuple[Rule, ...]]:
         """Likelihoods, for what is judged."""
-        density: tuple[Rule, ...] = ("nll", "beta_nll")
+        density: tuple[Rule, ...] = ("nll",)
         forces = super().rules["forces"] if self.covariance == "none" else density
         return {"energy": density, "forces": forces}
 
@@ -194,18 +211,21 @@ class MeanVariance(Scalar):
         components = segment_sum(by_edge.double(), graph.receivers) / math.sqrt(geometry.neighbors)
         return to_matrix(bound_norm(components, ANISOTROPY))
 
-    def _cholesky(self, entries: Float[Tensor, "*members atoms 6"]) -> tuple[Tensor, Tensor]:
-        """Σ = L Lᵀ with a lower triangle L, whose diagonal is positive: the paper's form.
+    def _cholesky(
+        self, entries: Float[Tensor, "*members atoms 6"], epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        """L⁻¹ and ln det Σ of Σ = L Lᵀ + ε I with a lower triangle L: the paper's form.
 
         Entries are the logarithms of the squared diagonal, then L_yx, L_zx and L_zy.
         """
-        log_squares = self._clamp(entries[..., :3])
-        x, y, z = (-0.5 * log_squares).exp().unbind(-1)  # inverse diagonal
+        x, y, z = (0.5 * self._clamp(entries[..., :3])).exp().unbind(-1)
         yx, zx, zy = entries[..., 3:].unbind(-1)
-        zero = torch.zeros_like(x)
-        rows = (x, zero, zero, -yx * x * y, y, zero, (yx * zy * y - zx) * x * z, -zy * y * z, z)
-        inverse = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
-        return inverse.mT @ inverse, log_squares.sum(-1)
+        zero, unit = torch.zeros_like(x), torch.eye(3, dtype=x.dtype, device=x.device)
+        factor = torch.stack((x, zero, zero, yx, y, zero, zx, zy, z), -1).unflatten(-1, (3, 3))
+        if epsilon:
+            factor = torch.linalg.cholesky(factor @ factor.mT + epsilon * unit)
+        inverse = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
+        return inverse, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def _radial(geometry: Geometry) -> tuple[Tensor, Tensor]:

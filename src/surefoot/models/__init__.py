@@ -24,9 +24,11 @@ class Model(Protocol):
 
     Attributes:
         native: whether it uses kernels in C where there are some.
+        recomputes: whether it can make radial weights anew for some pairs at a time.
     """
 
     native: ClassVar[bool]
+    recomputes: ClassVar[bool]
 
     @property
     def name(self) -> str:

@@ -55,6 +55,7 @@ class Allegro(Settings):
     """Settings of Allegro, and the model itself: a pure function of weights and geometry."""
 
     native: ClassVar[bool] = True  # kernels in C
+    recomputes: ClassVar[bool] = False  # weights by blocks of pairs
     name: Literal["allegro"] = "allegro"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; an atom's energy depends on nothing farther away"

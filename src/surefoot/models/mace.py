@@ -94,6 +94,7 @@ class Mace(Settings):
     """Settings of MACE, and the model itself: a pure function of weights and geometry."""
 
     native: ClassVar[bool] = True  # kernels in C
+    recomputes: ClassVar[bool] = True  # weights by blocks of pairs
     name: Literal["mace"] = "mace"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

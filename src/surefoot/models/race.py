@@ -102,6 +102,7 @@ class Race(Settings):
     """Settings of RACE, and the model itself: a pure function of weights and geometry."""
 
     native: ClassVar[bool] = True  # kernels in C
+    recomputes: ClassVar[bool] = True  # weights by blocks of pairs
     name: Literal["race"] = "race"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

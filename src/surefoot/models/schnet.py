@@ -41,6 +41,7 @@ class Schnet(Settings):
     """Settings of SchNet, and the model itself: a pure function of weights and geometry."""
 
     native: ClassVar[bool] = False  # kernels in C
+    recomputes: ClassVar[bool] = False  # weights by blocks of pairs
     name: Literal["schnet"] = "schnet"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

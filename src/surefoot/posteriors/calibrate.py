@@ -2,21 +2,24 @@
 
 Where the error bar is the spread of draws alone, one factor per quantity from a Student t
 likelihood, since few draws may be unseen by a frame (`evaluate/recalibrate.py`). Where there is a
-variance of another origin, the factor with the best Gaussian log-score. Where all draws are unseen
-by all calibration frames, as with frames set aside, the widths of intervals too.
+variance of another origin, the factor with the best Gaussian log-score; from few unseen members it
+is worked out for all of them (`evaluate/mixture.py`). Where all draws are unseen by all calibration
+frames, as with frames set aside, and these are of enough groups, the widths of intervals too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from surefoot.data.convert import Sample
-from surefoot.evaluate.quantiles import FEWEST as KIND_POINTS
+from surefoot.evaluate.mixture import mixture_factor
+from surefoot.evaluate.quantiles import FEWEST as FEWEST_GROUPS
 from surefoot.evaluate.quantiles import fit_grouped, fit_isotonic
 from surefoot.evaluate.recalibrate import Factor, fit_factor, gaussian_factor
 from surefoot.graph import Graph, collate, collate_targets
@@ -29,28 +32,20 @@ from surefoot.posteriors.calibration import (
     sizes,
 )
 from surefoot.posteriors.judge import Judged, predict_samples
+from surefoot.posteriors.points import (
+    Points,
+    differences,
+    draws_of,
+    pair_frames,
+    points_of,
+    spreads,
+)
 from surefoot.posteriors.posterior import ClosedForm
 from surefoot.posteriors.predictor import Predictor, join_predictions
 from surefoot.potential import take_members
-from surefoot.prediction import Moments
 
-NEGLIGIBLE = 1e-6  # of the largest spread: below it members agree up to rounding
-TRIANGLE = np.triu_indices(3)  # a stress is symmetric
 FEWEST = 10
-"""Labelled points, such as energies of frames, that a variance needs to be calibrated."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """One quantity at the calibration points, with error bars as they come.
-
-    Attributes:
-        residuals: label − mean of the draws that have not seen the point.
-        std: of these draws; not calibrated.
-    """
-
-    residuals: Float[np.ndarray, " points"]
-    std: Float[np.ndarray, " points"]
+"""Labelled frames that a variance needs to be calibrated, however many atoms they have."""
 
 
 def calibrate(
@@ -69,24 +64,51 @@ def calibrate(
     Raises:
         ValueError: if a label is not a number, or there are neither one row nor one for each draw.
     """
+    apart, units = len(unseen) > 1, _find_units(samples, unseen)
     unseen = _for_each_draw(predictor, unseen)
-    spread_only = predictor.draws > 1 and not _has_variance(predictor, samples)
-    needed = 2 if spread_only else 1
-    usable = unseen.sum(0) >= needed
+    usable = unseen.sum(0) >= min(2, predictor.draws)
     if not usable.any():
-        reason = "no frame is unseen by two members" if len(unseen) > 1 else "no frame set aside"
+        reason = "no frame is unseen by two members" if apart else "no frame set aside"
         return Calibration(source=f"not calibrated: {reason}"), {}
     samples = [sample for sample, use in zip(samples, usable, strict=True) if use]
-    unseen = unseen[:, usable]
+    unseen, units = unseen[:, usable], units[usable]
     _require_numbers(samples)
-    factors, levels = (_by_spread if spread_only else _by_variance)(predictor, samples, unseen)
+    spread_only = predictor.draws > 1 and not _has_variance(predictor, samples)
+    by = _by_spread if spread_only else _by_variance
+    factors, levels = by(predictor, samples, unseen, units)
     if not factors:
         return Calibration(source=f"not calibrated: {_say_missing(predictor, samples)}"), {}
-    alone = len(unseen) == 1 or bool(unseen.all())
+    alone = bool(unseen.all())
     words = " set aside" if alone else ", each judged by members that had not seen it"
-    values = {name: factor.value for name, factor in factors.items()}
-    source = f"{len(samples)} frames{words}"
-    return Calibration(source=source, levels=levels, **values), factors
+    shared = {name: factor.shared_error for name, factor in factors.items()}
+    return Calibration(
+        source=f"{len(samples)} frames{_say_groups(units)}{words}",
+        levels=levels,
+        draws=predictor.draws,
+        shared_error={name: error for name, error in shared.items() if error is not None},
+        **{name: factor.value for name, factor in factors.items()},
+    ), factors
+
+
+def _find_units(
+    samples: Sequence[Sample], unseen: Bool[np.ndarray, "members samples"]
+) -> Shaped[np.ndarray, " samples"]:
+    """What errors are independent between: groups.
+
+    A frame whose group was learnt from was set aside by itself, and stands for frames like it.
+    """
+    pairs = list(zip(samples, np.asarray(unseen.all(0)), strict=True))
+    learnt = {sample.group for sample, new in pairs if not new}
+    names = [
+        f"frame {number}" if new and sample.group in learnt else f"group {sample.group}"
+        for number, (sample, new) in enumerate(pairs)
+    ]
+    return np.array(names, dtype=str)
+
+
+def _say_groups(units: Shaped[np.ndarray, " samples"]) -> str:
+    count = len(np.unique(units))
+    return "" if count == len(units) else f" in {count} groups"
 
 
 def _for_each_draw(predictor: Predictor, unseen: np.ndarray) -> Bool[np.ndarray, "draws samples"]:
@@ -128,7 +150,7 @@ def _require_numbers(samples: Sequence[Sample]) -> None:
 def _say_missing(predictor: Predictor, samples: Sequence[Sample]) -> str:
     if _has_variance(predictor, samples):
         return (
-            f"a variance needs at least {FEWEST} labels of frames set aside, there are too few in "
+            f"a variance needs at least {FEWEST} labelled frames set aside, there are "
             f"{len(samples)} frames"
         )
     if predictor.draws > 1:
@@ -139,39 +161,46 @@ def _say_missing(predictor: Predictor, samples: Sequence[Sample]) -> str:
 Found = tuple[dict[str, Factor], dict[str, Levels]]
 
 
-def _by_spread(predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray) -> Found:
+def _by_spread(
+    predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray, units: np.ndarray
+) -> Found:
     """Student t factors of the spread of the draws."""
     judged = predict_samples(predictor, samples, members=True)
     factors: dict[str, Factor] = {}
-    quantities = _quantities(judged, unseen)
+    quantities = draws_of(judged, unseen)
     if isinstance(predictor.posterior, ClosedForm):
         quantities.pop("energy", None)
         factors |= _by_closed_form(judged, pair_frames(samples))
     if "energy" in quantities:
-        quantities["difference"] = _differences(judged, unseen, pair_frames(samples))
+        quantities["difference"] = differences(judged, unseen, pair_frames(samples))
     for name, (target, draws, seen_by) in quantities.items():
-        chosen = (seen_by.sum(0) >= 2) & _spreads(draws, seen_by)
+        chosen = (seen_by.sum(0) >= 2) & spreads(draws, seen_by)
         if chosen.any():
             factors[name] = fit_factor(target[chosen], draws[:, chosen], seen_by[:, chosen])
-    return factors, _fit_levels(judged, samples, factors) if unseen.all() else {}
+    return factors, _fit_levels(judged, samples, units, factors) if unseen.all() else {}
 
 
-def _by_variance(predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray) -> Found:
-    """Factors with the best Gaussian log-score."""
-    judged = _predict_unseen(predictor, samples, unseen)
+def _by_variance(
+    predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray, units: np.ndarray
+) -> Found:
+    """Factors with the best Gaussian log-score of all draws."""
+    if not unseen.all():
+        judged, count = _predict_unseen(predictor, samples, unseen)
+        return _fit_mixtures(points_of(judged), count, predictor.draws), {}
+    judged = predict_samples(predictor, samples)
     factors = _fit_gaussian(points_of(judged))
     if isinstance(predictor.posterior, ClosedForm):
         found = _by_closed_form(judged, pair_frames(samples))
         factors |= {name: factor for name, factor in found.items() if name == "difference"}
-    elif judged.prediction.energy_draws is not None and len(unseen) > 1 and unseen.all():
-        target, draws, _ = _differences(judged, unseen, pair_frames(samples))
+    elif judged.prediction.energy_draws is not None and len(unseen) > 1:
+        target, draws, _ = differences(judged, unseen, pair_frames(samples))
         everywhere = np.ones(draws.shape, bool)
-        chosen = _spreads(draws, everywhere)
+        chosen = spreads(draws, everywhere)
         if chosen.any():
             factors["difference"] = fit_factor(
                 target[chosen], draws[:, chosen], everywhere[:, chosen]
             )
-    return factors, _fit_levels(judged, samples, factors) if unseen.all() else {}
+    return factors, _fit_levels(judged, samples, units, factors)
 
 
 def _by_closed_form(judged: Judged, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Factor]:
@@ -181,27 +210,40 @@ def _by_closed_form(judged: Judged, pairs: Int[np.ndarray, "pairs 2"]) -> dict[s
     if z is not None and len(pairs):
         first, second = pairs.T
         residuals = judged.targets.energy.numpy() - judged.prediction.energy.mean.numpy()
-        found["difference"] = Points(
-            residuals[second] - residuals[first],
-            np.linalg.norm(z.numpy()[second] - z.numpy()[first], axis=1),
-        )
+        std = np.linalg.norm(z.numpy()[second] - z.numpy()[first], axis=1)
+        found["difference"] = Points(residuals[second] - residuals[first], std, std**2, second)
     return _fit_gaussian(found)
 
 
 def _fit_gaussian(quantities: Mapping[str, Points]) -> dict[str, Factor]:
     factors = {}
     for name, points in quantities.items():
-        chosen = points.std > NEGLIGIBLE * points.std.max(initial=1e-30)
-        if chosen.sum() >= FEWEST:
-            value = gaussian_factor(points.residuals[chosen], points.std[chosen])
-            factors[name] = Factor(value=value, shared_error=None, points=int(chosen.sum()))
+        some = points.select(points.stated)
+        if len(np.unique(some.frame)) >= FEWEST:
+            value = gaussian_factor(some.residuals, some.std)
+            factors[name] = Factor(value=value, shared_error=None, points=len(some.std))
     return factors
 
 
-def _predict_unseen(predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray) -> Judged:
-    """Each frame predicted by the draws that have not seen it."""
-    if unseen.all():
-        return predict_samples(predictor, samples)
+def _fit_mixtures(
+    quantities: Mapping[str, Points], count: Int[np.ndarray, " frames"], draws: int
+) -> dict[str, Factor]:
+    """Factors for all draws, where `count` of them have not seen a frame."""
+    factors = {}
+    for name, points in quantities.items():
+        some = points.select(points.stated)
+        if len(np.unique(some.frame)) < FEWEST:
+            continue
+        noise = some.std**2 - some.spread
+        value = mixture_factor(some.residuals, noise, some.spread, count[some.frame], draws)
+        factors[name] = Factor(value=value, shared_error=None, points=len(some.std))
+    return factors
+
+
+def _predict_unseen(
+    predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray
+) -> tuple[Judged, Int[np.ndarray, " frames"]]:
+    """Each frame predicted by the draws that have not seen it, in some order; how many they are."""
     patterns, pattern_of = np.unique(unseen, axis=1, return_inverse=True)
     order, parts = [], []
     for number, pattern in enumerate(patterns.T):
@@ -213,153 +255,60 @@ def _predict_unseen(predictor: Predictor, samples: Sequence[Sample], unseen: np.
         alone = replace(part.prediction, energy_draws=None, energy_factor=None)
         parts.append(replace(part, prediction=alone))
         order += chosen
-    return Judged(
+    judged = Judged(
         prediction=join_predictions([part.prediction for part in parts]),
         targets=collate_targets([samples[index].targets for index in order]),
         sizes=np.concatenate([part.sizes for part in parts]),
         calibration=predictor.calibration,
     )
-
-
-def points_of(judged: Judged) -> dict[str, Points]:
-    """Residuals and error bars of each labelled quantity that has error bars."""
-    prediction, targets = judged.prediction, judged.targets
-    found = {}
-    labelled = targets.has_energy.numpy()
-    if labelled.any() and prediction.energy.total is not None:
-        mean, std = _mean_and_std(prediction.energy)
-        found["energy"] = Points((targets.energy.numpy() - mean)[labelled], std[labelled])
-    atoms = judged.counted_atoms
-    if prediction.forces is not None and prediction.forces.total is not None and atoms.any():
-        mean = prediction.forces.mean.numpy()
-        std = prediction.forces.total.diagonal(dim1=-2, dim2=-1).sqrt().numpy()
-        residuals = (targets.forces.numpy() - mean)[atoms]
-        found["forces"] = Points(residuals.reshape(-1), std[atoms].reshape(-1))
-    if prediction.stress is not None and prediction.stress.total is not None:
-        mean, std = (part[..., *TRIANGLE] for part in _mean_and_std(prediction.stress))
-        chosen = targets.has_stress.numpy() & np.isfinite(mean).all(-1)
-        residuals = (targets.stress.numpy()[..., *TRIANGLE] - mean)[chosen]
-        if chosen.any():
-            found["stress"] = Points(residuals.reshape(-1), std[chosen].reshape(-1))
-    return found
-
-
-def _mean_and_std(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    total = moments.total
-    if total is None:
-        raise ValueError("there is no error bar.")
-    return moments.mean.double().numpy(), total.sqrt().numpy()
+    return judged, unseen.sum(0)[order]
 
 
 def _fit_levels(
-    judged: Judged, samples: Sequence[Sample], factors: dict[str, Factor]
+    judged: Judged,
+    samples: Sequence[Sample],
+    units: Shaped[np.ndarray, " samples"],
+    factors: dict[str, Factor],
 ) -> dict[str, Levels]:
-    """Widths of intervals of energies and forces, from error bars with their factor."""
+    """Widths of intervals of energies and forces, from error bars with their factor.
+
+    Only of as many groups as an interval of 95 % needs; that of a normal says more than none.
+    """
     points = points_of(judged)
     atoms = judged.counted_atoms
     labelled = judged.targets.has_energy.numpy()
     graphs = [sample.graph for sample in samples]
     by_atom = np.concatenate([elements(graph) for graph in graphs])[atoms]
-    by_frame = name_structures(graphs, labelled)
+    by_frame = name_structures(graphs, units, labelled)
     kinds = {"energy": by_frame[labelled], "forces": np.repeat(by_atom, 3)}
     levels = {}
     for name in kinds.keys() & points.keys() & factors.keys():
-        std = factors[name].value * points[name].std
-        chosen = std > NEGLIGIBLE * std.max(initial=1e-30)
-        if chosen.sum() < FEWEST:
+        chosen = points[name].stated
+        some = points[name].select(chosen)
+        groups = units[some.frame]
+        if len(np.unique(groups)) < FEWEST_GROUPS:
             continue
-        residuals, std = points[name].residuals[chosen], std[chosen]
+        std = factors[name].value * some.std
         levels[name] = Levels(
-            isotonic=fit_isotonic(residuals, std),
-            conformal=fit_grouped(residuals, std, kinds[name][chosen]),
+            isotonic=fit_isotonic(some.residuals, std),
+            conformal=fit_grouped(some.residuals, std, kinds[name][chosen], groups),
         )
     return levels
 
 
 def name_structures(
-    graphs: Sequence[Graph], labelled: Bool[np.ndarray, " graphs"]
+    graphs: Sequence[Graph],
+    units: Shaped[np.ndarray, " graphs"],
+    labelled: Bool[np.ndarray, " graphs"],
 ) -> Shaped[np.ndarray, " graphs"]:
-    """The composition where enough labelled frames have it, else the class of its size."""
+    """The composition that enough groups of labelled frames have, else the class of its size."""
     fine = np.concatenate([compositions(graph) for graph in graphs])
     coarse = np.concatenate([sizes(graph) for graph in graphs])
-    names, counts = np.unique(fine[labelled], return_counts=True)
-    return choose_kinds(fine, coarse, set(names[counts >= KIND_POINTS]))
+    held = sorted(set(zip(fine[labelled].tolist(), units[labelled].tolist(), strict=True)))
+    counts = Counter(name for name, _ in held)
+    known = {name for name, count in counts.items() if count >= FEWEST_GROUPS}
+    return choose_kinds(fine, coarse, known)
 
 
 def _rows(pattern: np.ndarray) -> torch.Tensor:
     return torch.tensor(np.flatnonzero(pattern))
-
-
-def _quantities(
-    judged: Judged, unseen: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Label, draws (members, points) and unseen (members, points) of each labelled quantity."""
-    prediction, targets = judged.prediction, judged.targets
-    quantities = {}
-    labelled = targets.has_energy.numpy()
-    if labelled.any() and prediction.energy_draws is not None:
-        draws = prediction.energy_draws.numpy()
-        quantities["energy"] = (
-            targets.energy.numpy()[labelled],
-            draws[:, labelled],
-            unseen[:, labelled],
-        )
-    atoms = judged.counted_atoms
-    if atoms.any() and prediction.forces_draws is not None:
-        draws = prediction.forces_draws.double().numpy()[:, atoms]
-        by_atom = unseen[:, judged.graph_of_atom[atoms]]
-        quantities["forces"] = (
-            targets.forces.numpy()[atoms].reshape(-1),
-            draws.reshape(draws.shape[0], -1),
-            np.repeat(by_atom, 3, axis=1),
-        )
-    if prediction.stress_draws is not None and targets.has_stress.any():
-        draws = prediction.stress_draws.double().numpy()[..., *TRIANGLE]
-        chosen = targets.has_stress.numpy() & np.isfinite(draws).all((0, 2))
-        quantities["stress"] = (
-            targets.stress.numpy()[..., *TRIANGLE][chosen].reshape(-1),
-            draws[:, chosen].reshape(draws.shape[0], -1),
-            np.repeat(unseen[:, chosen], len(TRIANGLE[0]), axis=1),
-        )
-    return quantities
-
-
-def pair_frames(samples: Sequence[Sample]) -> Int[np.ndarray, "pairs 2"]:
-    """Each labelled frame with the one before it of the same group, composition and state."""
-    before: dict[tuple[str, bytes, int, int], int] = {}
-    pairs = []
-    for number, sample in enumerate(samples):
-        if not bool(sample.targets.has_energy.all()):
-            continue
-        graph = sample.graph
-        composition = graph.numbers.sort().values.numpy().tobytes()
-        key = (sample.group, composition, int(graph.charge), int(graph.spin))
-        if key in before:
-            pairs.append((before[key], number))
-        before[key] = number
-    return np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def _differences(
-    judged: Judged, unseen: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Label, draws and unseen of energy differences; unseen only if neither frame was seen."""
-    first, second = pairs.T
-    energies = judged.targets.energy.numpy()
-    draws = judged.prediction.energy_draws
-    if draws is None:
-        raise ValueError("energies of the members are needed to calibrate differences.")
-    members = draws.numpy()
-    return (
-        energies[second] - energies[first],
-        members[:, second] - members[:, first],
-        unseen[:, first] & unseen[:, second],
-    )
-
-
-def _spreads(draws: Float[np.ndarray, "members points"], unseen: np.ndarray) -> np.ndarray:
-    """Points on which the unseen members differ; symmetry makes some force components equal."""
-    low = np.min(np.where(unseen, draws, np.inf), axis=0)
-    high = np.max(np.where(unseen, draws, -np.inf), axis=0)
-    spread = np.where(unseen.any(0), high - low, 0.0)
-    return spread > NEGLIGIBLE * spread.max(initial=1e-30)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from surefoot.evaluate.quantiles import Conformal, Grouped, Isotonic
+from surefoot.evaluate.recalibrate import ensemble_factor
 from surefoot.graph import Graph
 from surefoot.prediction import Bounds
 
@@ -38,6 +39,8 @@ class Levels:
 class Calibration:
     """Factors on every standard deviation, one per quantity, and where they come from.
 
+    All of it holds for one number of draws: the spread of few says less than that of many.
+
     Attributes:
         energy, forces, stress: what the spread of the draws is multiplied by; None where nothing
             was there to calibrate on, and the spread is then left as it is.
@@ -46,6 +49,10 @@ class Calibration:
         source: in words, for reports.
         levels: what `Prediction.interval` uses, by quantity: energy and forces; where there is
             none, intervals are those of a normal.
+        draws: number of draws it holds for; None where nothing is calibrated, and in older files.
+        shared_error: by quantity c, the variance of what the draws' errors have in common over that
+            of their deviations, where the error bar is their spread: what gives the factor for
+            another number of draws.
     """
 
     energy: float | None = None
@@ -54,6 +61,31 @@ class Calibration:
     difference: float | None = None
     source: str = "not calibrated"
     levels: Mapping[str, Levels] = field(default_factory=dict)
+    draws: int | None = None
+    shared_error: Mapping[str, float] = field(default_factory=dict)
+
+    def for_draws(self, draws: int, *, kept: Container[str] = ()) -> Calibration:
+        """What holds for another number of draws: factors that follow from c, and no levels.
+
+        Args:
+            draws: how many there are.
+            kept: quantities whose error bars do not come from the draws.
+        """
+        factors: dict[str, float | None] = {}
+        for name in QUANTITIES:
+            value = getattr(self, name)
+            if value is None or name in kept:
+                factors[name] = value
+            elif name in self.shared_error and draws > 1:
+                factors[name] = ensemble_factor(self.shared_error[name], draws)
+            else:
+                factors[name] = None
+        source = self.source
+        calibrated = any(getattr(self, name) is not None for name in QUANTITIES)
+        if calibrated and all(factor is None for factor in factors.values()):
+            source = f"not calibrated for {draws} draws: the factors of the file are for others"
+        levels = {name: held for name, held in self.levels.items() if name in kept}
+        return replace(self, source=source, levels=levels, draws=draws, **factors)
 
     def describe(self) -> str:
         """What is calibrated on what, in words."""
@@ -89,17 +121,21 @@ def read_calibration(header: Mapping[str, Any]) -> Calibration:
         name: Levels(
             isotonic=Isotonic(**{key: tuple(value) for key, value in held["isotonic"].items()}),
             conformal=Grouped(
-                maps={
-                    kind: Conformal(
-                        scores=tuple(own["scores"]), ranks=tuple(own["ranks"]), count=own["count"]
-                    )
-                    for kind, own in held["conformal"]["maps"].items()
-                }
+                maps={kind: _read_conformal(own) for kind, own in held["conformal"]["maps"].items()}
             ),
         )
         for name, held in header["levels"].items()
     }
     return Calibration(**{**header, "levels": levels})
+
+
+def _read_conformal(held: Mapping[str, Any]) -> Conformal:
+    """The quantiles of one kind; in older files each point counted as a group."""
+    count, scores = held["count"], tuple(held["scores"])
+    if "ranks" in held:
+        ranks = held["ranks"] or range(1, count + 1)
+        return Conformal(scores=scores, shares=tuple(r / count for r in ranks), count=count)
+    return Conformal(scores=scores, shares=tuple(held["shares"]), count=count)
 
 
 def _bind(conformal: Grouped, kinds: np.ndarray) -> Bounds:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
 from surefoot.blocks.dense import Weights, stack
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.learnt import side_by_side
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import Predictor, build_predictor
 
@@ -45,13 +47,20 @@ def combine(members: Mapping[str, Predictor]) -> Predictor:
     _require_distinct(trees)
     files = {file: sha for m in members.values() for file, sha in _files(m).items()}
     provenance = {**first.provenance, "files": files, "members": list(members)}
-    return build_predictor(
+    seconds = [member.provenance.get("seconds") for member in members.values()]
+    known = [one for one in seconds if one is not None]
+    provenance["seconds"] = sum(known) if len(known) == len(members) else None
+    pool = build_predictor(
         first.potential, Ensemble(stack(list(trees.values()))), Calibration(), provenance
     )
+    learnt = [member.learnt for member in members.values() if member.learnt is not None]
+    return replace(pool, learnt=side_by_side(learnt) if len(learnt) == len(members) else None)
 
 
 def _files(member: Predictor) -> Mapping[str, str]:
-    return member.provenance.get("files", {})
+    """Of two files of one name both, with their content."""
+    files = member.provenance.get("files", {})
+    return {f"{name} {content[:8]}": content for name, content in files.items()}
 
 
 def _require_distinct(trees: Mapping[str, Weights]) -> None:

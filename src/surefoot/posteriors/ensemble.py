@@ -43,12 +43,12 @@ class EnsembleSettings(Settings):
 
     @model_validator(mode="after")
     def _calibratable(self) -> EnsembleSettings:
-        if self.members > 1 and (self.left_out == 1 or self.left_out >= self.members):
+        if self.members > 1 and self.left_out == 1:
             raise ValueError(
-                f"left_out is {self.left_out} with {self.members} members; a fold needs at least "
-                "two members that have not seen it, and each member must see some: 0, or 2 up to "
-                "members − 1"
+                f"left_out is 1 with {self.members} members; a fold needs at least two members "
+                "that have not seen it: 0, or 2 up to members − 1"
             )
+        require_some_seen(self)
         return self
 
     def fitting(
@@ -66,6 +66,19 @@ class EnsembleSettings(Settings):
         return Single(weights) if self.members == 1 else Ensemble(weights)
 
 
+def require_some_seen(settings: Method) -> None:
+    """Refuse members that would learn from nothing.
+
+    Raises:
+        ValueError: if all folds are left out.
+    """
+    if settings.members > 1 and settings.left_out >= settings.members:
+        raise ValueError(
+            f"left_out is {settings.left_out} with {settings.members} members, so each would learn "
+            "from nothing; it is at most members − 1"
+        )
+
+
 @dataclass(frozen=True)
 class Stack:
     """Members along the first axis of every tensor that they do not share."""
@@ -79,7 +92,7 @@ class Stack:
         return cls(tree)
 
     def draws(self, generator: torch.Generator, count: int | None) -> Weights:
-        """The members, or `count` of them chosen without replacement.
+        """The members, or `count` of them: the first, which the gate knows, and others by chance.
 
         Raises:
             ValueError: if there are fewer members.
@@ -91,8 +104,8 @@ class Stack:
             raise ValueError(
                 f"{count} draws of an ensemble of {members}; allowed are 1 to {members}."
             )
-        chosen = torch.randperm(members, generator=generator)[:count]
-        return take_members(self.weights, chosen)
+        others = 1 + torch.randperm(members - 1, generator=generator)[: count - 1]
+        return take_members(self.weights, torch.cat([torch.zeros(1, dtype=torch.long), others]))
 
     def tree(self) -> Weights:
         """The stacked members."""

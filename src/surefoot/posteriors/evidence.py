@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 RANGE = (-40.0, 40.0)  # of the logarithms that are sought
+LEVEL = 1e-3  # slope per label below which the marginal likelihood is at its top
 FEWEST = 1e-24  # squared residual per label below which labels are fitted to rounding
 
 
@@ -107,7 +108,8 @@ def find_scales(
         noise: s² of each quantity, or None.
         prior: δ, or None.
     Raises:
-        ValueError: if there is no label, or residuals are zero, so that no noise can be found.
+        ValueError: if there is no label, residuals are zero, so that no noise can be found, or the
+            evidence has no top.
     """
     if not rows:
         raise ValueError("there is no label to fit a Laplace approximation to.")
@@ -136,7 +138,15 @@ def find_scales(
 
     logs = np.array(begin)
     if begin:
-        logs = minimize(loss, logs, jac=True, method="L-BFGS-B", bounds=[RANGE] * len(begin)).x
+        found = minimize(loss, logs, jac=True, method="L-BFGS-B", bounds=[RANGE] * len(begin))
+        logs = found.x
+        # Near its top the evidence is level to rounding, and the search may stop without a verdict.
+        slope = np.abs(loss(logs)[1])
+        if not found.success and slope.max() > LEVEL * sum(part.count for part in rows.values()):
+            raise ValueError(
+                f"the marginal likelihood has no top that can be found ({found.message}); set "
+                "`posterior: {energy_noise: …, forces_noise: …, prior: …}`."
+            )
     noises, precision = scales(torch.tensor(logs, dtype=torch.float64))
     return Scales(
         noise={name: float(noises[name]) for name in rows},

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights, branch, under
-from surefoot.blocks.gate import atom_features, gate, latent_squares
+from surefoot.blocks.gate import atom_features, latent_squares
 from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.graph import Features, Graph
@@ -270,15 +270,6 @@ def _edges(
     # The frame itself and no mean of two: then the share inside is what `EDGE` says, or more.
     structures = np.quantile(mean.sqrt().numpy(), EDGE, method="higher")
     return max(float(structures), 1e-30), max(MARGIN * float(latent.max().sqrt()), 1e-30)
-
-
-def gate_of(predictor: Gated, fitted: Gate, graph: Graph) -> tuple[Tensor, Tensor]:
-    """Distance of each structure (graphs) and of each atom (atoms), without forces."""
-    with torch.no_grad():
-        output = predictor.potential(first_draw(predictor.weights), graph, forces=False)
-    if output.features is None:
-        raise ValueError("the potential keeps no features.")
-    return gate(fitted.tree, output.features)
 
 
 def gate_slope(predictor: Gated, fitted: Gate, graph: Graph) -> Float[Tensor, "atoms 3"]:

@@ -39,14 +39,23 @@ class Gaussian:
 
     @classmethod
     def read(cls, tree: Weights) -> Gaussian:
-        """From the tree of its file."""
-        return cls(
+        """From the tree of its file.
+
+        Raises:
+            KeyError, ValueError: if something is missing or has another shape than its mean.
+        """
+        found = cls(
             mean=branch(tree, "mean"),
             variance=branch(tree, "variance"),
             natural=int(tree["draws"]),
             fixed=branch(tree, "fixed"),
             directions=branch(tree, "directions"),
         )
+        rank = next((len(value) for value in found.directions.values()), 0)
+        _require_like("variance", found.variance, found.mean, ())
+        if rank:
+            _require_like("directions", found.directions, found.mean, (rank,))
+        return found
 
     def tree(self) -> Weights:
         """All of it."""
@@ -61,11 +70,20 @@ class Gaussian:
     def draws(self, generator: torch.Generator, count: int | None) -> Weights:
         """Independent draws; any number is possible.
 
+        They are made `natural` at a time, so that the first ones are the same for any number.
+
         Raises:
             ValueError: if none is asked for.
         """
         number = require_count(count, self.natural)
+        portions = [self._draw(generator) for _ in range(-(-number // self.natural))]
+        drawn = {n: torch.cat([portion[n] for portion in portions])[:number] for n in portions[0]}
+        return complete(self.fixed, drawn)
+
+    def _draw(self, generator: torch.Generator) -> Weights:
+        """The natural number of draws of what varies."""
         drawn: Weights = {}
+        number = self.natural
         rank = next((value.shape[0] for value in self.directions.values()), 0)
         along = torch.randn((number, rank), generator=generator, dtype=torch.float64)
         # By name, since a tree from a file has another order.
@@ -76,7 +94,18 @@ class Gaussian:
             if rank:
                 value += torch.tensordot(along, self.directions[name].double(), 1)
             drawn[name] = value.to(self.mean[name].dtype)
-        return complete(self.fixed, drawn)
+        return drawn
+
+
+def _require_like(part: str, found: Weights, mean: Weights, lead: tuple[int, ...]) -> None:
+    for name in sorted(mean.keys() | found.keys()):
+        if name not in found:
+            raise ValueError(f"{part}.{name} is missing")
+        if name not in mean:
+            raise ValueError(f"{part}.{name} is there and mean.{name} is not")
+        shape, needed = tuple(found[name].shape), (*lead, *mean[name].shape)
+        if shape != needed:
+            raise ValueError(f"{part}.{name} has the shape {shape} where {needed} is needed")
 
 
 class Swag(Gaussian):

@@ -11,10 +11,12 @@ that is a mean over data, λ the number of data, δ the decay and q = N(m, 1 / (
 
 with α the learning rate times h₀ + δ, so that the first steps are those of gradient descent.
 
-The loss has to be a negative log-likelihood. One that is (rules `nll`) is taken as it is; of
-squared errors one half over `noise`² is. Means run over structures (each of its force components
-counting 1/3N), so λ is the number of structures learned from where it is not set; a larger λ
-narrows the posterior.
+The loss has to be a negative log-likelihood. One that is (rules `nll`, `cross_entropy`) is taken as
+it is, and its weights say how many data its means stand for: λ w_E energies and λ w_F forces on
+atoms; with w_E = 1 and w_F the mean number of atoms these are all labels. Of squared errors one
+half over `noise`² is a likelihood. Means run over structures, so λ is the number of structures
+learned from where it is not set; a larger λ narrows the posterior. What multiplies the likelihood
+of each point by another number (`beta_nll`, `weighting: residual`) is the likelihood of nothing.
 
 The mean is never overwritten by a sample, so an exception leaves it as it was; noise follows from
 seed and step, so a restart draws the same. A weight without gradient has ĥ = 0, and falls back to
@@ -25,6 +27,7 @@ prediction per draw.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,18 +38,17 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.posteriors.gaussian import Ivon
-from surefoot.posteriors.posterior import Fitting, Posterior
-from surefoot.settings import Settings
+from surefoot.posteriors.posterior import Fitting, OneSet, Posterior
 from surefoot.train.adamw import Gradient
 from surefoot.train.fit import Task, TrainSettings
 from surefoot.train.loss import LossSettings
 from surefoot.train.state import State
 
 LABELS = ("energy", "forces", "stress")
-LIKELIHOODS = ("nll", "beta_nll", "cross_entropy")
+LIKELIHOODS = ("nll", "cross_entropy")
 
 
-class IvonSettings(Settings):
+class IvonSettings(OneSet):
     """What the loss means as a likelihood, how curvature is followed, how many draws are taken."""
 
     name: Literal["ivon"] = "ivon"
@@ -72,16 +74,6 @@ class IvonSettings(Settings):
     samples: int = Field(default=1, ge=1, description="gradients per step, each at other weights")
     draws: int = Field(default=16, ge=2, description="sets of weights a prediction mixes")
 
-    @property
-    def members(self) -> int:
-        """One set of weights is trained."""
-        return 1
-
-    @property
-    def left_out(self) -> int:
-        """It learns from all training frames."""
-        return 0
-
     def fitting(self, learnt: int, settings: TrainSettings, loss: LossSettings) -> Fitting:
         """IVON's step in place of AdamW's.
 
@@ -89,23 +81,51 @@ class IvonSettings(Settings):
             ValueError: if the loss is no likelihood and no noise says what it would be.
         """
         rules = {n: getattr(loss, f"{n}_rule") for n in LABELS if getattr(loss, n) > 0}
+        self._require_likelihood(rules, loss)
+        data = self.ess or float(learnt)
+        if self.noise is None:
+            counts = {name: data * getattr(loss, name) for name in rules}
+            units = {"energy": "energies", "forces": "forces on atoms"}
+            told = " and ".join(f"{count:g} {units[name]}" for name, count in counts.items())
+            note = f"IVON takes the loss for the likelihood of {told}"
+        else:
+            widths = {name: self.noise / getattr(loss, name) ** 0.5 for name in rules}
+            told = ", ".join(f"{width:.3g} of {name}" for name, width in widths.items())
+            note = (
+                f"IVON takes the loss for the likelihood of {data:g} structures with noise {told}"
+            )
+        return Fitting(
+            step=self.step(learnt, settings.seed),
+            needs_training="IVON is a way to train",
+            note=note,
+        )
+
+    def _require_likelihood(self, rules: Mapping[str, str], loss: LossSettings) -> None:
+        """Refuse a loss that is no likelihood, with and without noise."""
         likely = {name for name, rule in rules.items() if rule in LIKELIHOODS}
-        if self.noise is None and likely != rules.keys():
-            name = min(rules.keys() - likely)
+        other = min(rules.keys() - likely, default=None)
+        if loss.weighting == "residual" or "beta_nll" in rules.values():
             raise ValueError(
-                f"IVON needs a loss that is a likelihood, and loss: {{{name}_rule: {rules[name]}}} "
-                "is none; set `posterior: {noise: …}` to about the error you expect of a force "
-                "in eV/Å, or take rules that are likelihoods."
+                "IVON needs a loss that is a likelihood, and `beta_nll` and `weighting: residual` "
+                "make one of nothing; set `energy_rule: nll` and `forces_rule: nll`."
+            )
+        if likely and other is not None:
+            raise ValueError(
+                f"IVON needs one likelihood of all labels, and loss: {{{other}_rule: "
+                f"{rules[other]}}} stands beside {rules[min(likely)]} for {min(likely)}, so no "
+                f"noise makes one of both; set `loss: {{{other}: 0}}` or rules of one kind."
+            )
+        if self.noise is None and not likely:
+            raise ValueError(
+                f"IVON needs a loss that is a likelihood, and loss: {{{other}_rule: "
+                f"{rules[str(other)]}}} is none; set `posterior: {{noise: …}}` to about the error "
+                "you expect of a force in eV/Å, or take rules that are likelihoods."
             )
         if self.noise is not None and likely:
             raise ValueError(
                 f"loss: {{{min(likely)}_rule: {rules[min(likely)]}}} is a likelihood already; "
                 "leave out `posterior: {noise: …}`."
             )
-        return Fitting(
-            step=self.step(learnt, settings.seed),
-            needs_training="IVON is a way to train",
-        )
 
     def step(self, learnt: int, seed: int) -> IvonStep:
         """The step for so many structures."""

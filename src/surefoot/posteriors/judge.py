@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from surefoot.prediction import Moments, Prediction
 MILLI = 1000.0  # tables show meV
 FORCE_RANGES = (0.5, 1.0, 2.0, 4.0)  # eV/Å, of the label's length
 DRAWS = 16  # whose spread is looked at as a covariance
+TRIANGLE = np.triu_indices(3)  # a stress is symmetric: six of its nine entries
 RANK = 1e-10  # of the largest eigenvalue: a smaller one is rounding
 
 
@@ -53,6 +54,34 @@ class Judged:
         """Atoms whose forces are labelled and not fixed."""
         labelled = self.targets.has_forces.numpy()[self.graph_of_atom]
         return labelled & ~self.targets.fixed.numpy()
+
+    @property
+    def counted_stress(self) -> Bool[np.ndarray, " graphs"]:
+        """Structures whose stress is labelled and predicted: without a volume there is none."""
+        labelled = self.targets.has_stress.numpy()
+        if self.prediction.stress is None:
+            return np.zeros_like(labelled)
+        return labelled & np.isfinite(self.prediction.stress.mean.numpy()).all((1, 2))
+
+
+def pick(stress: Tensor) -> Tensor:
+    """(…, 6) The six independent components of (…, 3, 3)."""
+    return stress[..., *TRIANGLE]
+
+
+def triangle(stress: Moments) -> Moments:
+    """The six independent components, (graphs, 6)."""
+    return replace(_change(stress, pick), mean=pick(stress.mean))
+
+
+def by_component(forces: Moments) -> Moments:
+    """Variances of the components, (atoms, 3), in place of covariances."""
+    return _change(forces, lambda part: part.diagonal(dim1=-2, dim2=-1))
+
+
+def _change(moments: Moments, change: Callable[[Tensor], Tensor]) -> Moments:
+    parts = {name: getattr(moments, name) for name in ("aleatoric", "epistemic", "residual")}
+    return replace(moments, **{n: None if v is None else change(v) for n, v in parts.items()})
 
 
 def predict_samples(
@@ -115,7 +144,7 @@ def compare(judged: Judged, samples: Sequence[Sample]) -> list[Quantity]:
         )
     if prediction.forces is not None and judged.counted_atoms.any():
         quantities.append(_compare_forces(judged, prediction.forces, samples))
-    if prediction.stress is not None and targets.has_stress.any():
+    if prediction.stress is not None and judged.counted_stress.any():
         quantities.append(_compare_stress(judged, prediction.stress, groups, types))
     return quantities
 
@@ -166,8 +195,8 @@ def _compare_forces(judged: Judged, forces: Moments, samples: Sequence[Sample]) 
     residuals = (labels - forces.mean.numpy()[chosen]).reshape(-1)
     std = None
     if forces.total is not None:
-        diagonal = forces.total.diagonal(dim1=-2, dim2=-1).sqrt().numpy()
-        std = MILLI * diagonal[chosen].reshape(-1)
+        _, deviations = _numpy(by_component(forces))
+        std = None if deviations is None else MILLI * deviations[chosen].reshape(-1)
     numbers = np.concatenate([sample.graph.numbers.numpy() for sample in samples])[chosen]
     lengths = np.linalg.norm(labels, axis=1)
     return Quantity(
@@ -190,13 +219,13 @@ def _compare_forces(judged: Judged, forces: Moments, samples: Sequence[Sample]) 
 def _compare_stress(
     judged: Judged, stress: Moments, groups: np.ndarray, types: np.ndarray
 ) -> Quantity:
-    chosen = judged.targets.has_stress.numpy() & np.isfinite(stress.mean.numpy()).all((1, 2))
-    owner = np.repeat(np.flatnonzero(chosen), 9)
-    mean, std = _numpy(stress)
+    chosen = judged.counted_stress
+    mean, std = _numpy(triangle(stress))
+    owner = np.repeat(np.flatnonzero(chosen), mean.shape[1])
     return Quantity(
         name="stress",
         unit="meV/Å³",
-        residuals=MILLI * (judged.targets.stress.numpy() - mean)[chosen].reshape(-1),
+        residuals=MILLI * (pick(judged.targets.stress).numpy() - mean)[chosen].reshape(-1),
         std=None if std is None else MILLI * std[chosen].reshape(-1),
         factor=judged.calibration.stress or 1.0,
         groups=groups[owner],
@@ -263,15 +292,39 @@ def _place(
     )
 
 
-def compare_structures(judged: Judged, samples: Sequence[Sample]) -> Structures | None:
-    """The force error of each structure, and every score that might tell of it."""
+Errors = Literal["forces", "energy"]
+
+
+def find_common_errors(inside: Sequence[Sample], outside: Sequence[Sample]) -> Errors | None:
+    """What both sets of structures have labels of: forces if they can, else energies."""
+    for name in ("forces", "energy"):
+        if all(any(_labelled(sample, name) for sample in part) for part in (inside, outside)):
+            return name
+    return None
+
+
+def _labelled(sample: Sample, name: Errors) -> bool:
+    targets = sample.targets
+    if name == "energy":
+        return bool(targets.has_energy)
+    return bool(targets.has_forces) and not bool(targets.fixed.all())
+
+
+def compare_structures(judged: Judged, samples: Sequence[Sample], errors_of: Errors) -> Structures:
+    """The error of each labelled structure, and every score that might tell of it.
+
+    Args:
+        judged: what is predicted, and labels.
+        samples: the structures.
+        errors_of: forces or energy; those without labels of it are not counted.
+    """
     groups, types = _names(samples)
     prediction, targets = judged.prediction, judged.targets
     atoms, owner = judged.counted_atoms, judged.graph_of_atom
     count = len(judged.sizes)
     per_frame = np.bincount(owner[atoms], minlength=count)
     scores = _energy_scores(judged)
-    if prediction.forces is not None and atoms.any():
+    if errors_of == "forces" and prediction.forces is not None:
         squares = (targets.forces.numpy() - prediction.forces.mean.numpy()) ** 2
         counted = per_frame > 0
         sums = np.bincount(owner[atoms], squares[atoms].sum(1), minlength=count)
@@ -281,8 +334,6 @@ def compare_structures(judged: Judged, samples: Sequence[Sample]) -> Structures 
         counted = targets.has_energy.numpy()
         errors = MILLI * np.abs(targets.energy.numpy() - prediction.energy.mean.numpy())
         errors = errors / judged.sizes
-    if not counted.any():
-        return None
     return Structures(
         errors=errors[counted],
         scores={name: score[counted] for name, score in scores.items()},

@@ -47,9 +47,8 @@ from surefoot.heads import Scalar
 from surefoot.posteriors.evidence import Rows, find_scales, sum_rows
 from surefoot.posteriors.gaussian import DiagonalLaplace
 from surefoot.posteriors.last_layer import LastLayer, flatten_out, to_heads
-from surefoot.posteriors.posterior import Fitting, Posterior
+from surefoot.posteriors.posterior import Fitting, OneSet, Posterior
 from surefoot.potential import Potential
-from surefoot.settings import Settings
 from surefoot.train.fit import Task, TrainSettings
 from surefoot.train.loss import LossSettings
 from surefoot.train.state import State
@@ -58,7 +57,7 @@ CURVATURE = BatchLimits(graphs=4)
 """Batches of the diagonal: each probe is one number, however many structures it sums over."""
 
 
-class LaplaceSettings(Settings):
+class LaplaceSettings(OneSet):
     """Which weights vary, and what is known of noise and prior."""
 
     name: Literal["laplace"] = "laplace"
@@ -85,24 +84,18 @@ class LaplaceSettings(Settings):
         default=4, ge=0, description="all: random signs per batch; 0 takes every output by itself"
     )
 
-    @property
-    def members(self) -> int:
-        """One set of weights is trained."""
-        return 1
-
-    @property
-    def left_out(self) -> int:
-        """It learns from all training frames."""
-        return 0
-
     def fitting(
         self,
         learnt: int,  # noqa: ARG002
         settings: TrainSettings,  # noqa: ARG002
-        loss: LossSettings,  # noqa: ARG002
+        loss: LossSettings,
     ) -> Fitting:
         """Training as it is: the approximation comes after."""
-        return Fitting()
+        note = (
+            "the Laplace approximation takes rows of energies and forces alone: labels of stress, "
+            "from which the weights learn, do not narrow it"
+        )
+        return Fitting(note=note if loss.stress > 0 else None)
 
     def posterior(self, task: Task, state: State) -> Posterior:
         """The approximation about the best weights, from the frames they learned from."""

@@ -37,12 +37,18 @@ class LastLayer:
 
     @classmethod
     def read(cls, tree: Weights) -> LastLayer:
-        """From the tree of its file."""
-        return cls(
-            point=branch(tree, "point"),
-            factor=tree["factor"].double(),
-            natural=int(tree["draws"]),
-        )
+        """From the tree of its file.
+
+        Raises:
+            KeyError, ValueError: if something is missing, or the factor is not K by K.
+        """
+        point, factor = branch(tree, "point"), tree["factor"].double()
+        size = sum(point[name].numel() for name in out_leaves(point))
+        if factor.shape != (size, size):
+            raise ValueError(
+                f"factor has the shape {tuple(factor.shape)} where {(size, size)} is needed"
+            )
+        return cls(point=point, factor=factor, natural=int(tree["draws"]))
 
     def tree(self) -> Weights:
         """All of it."""

@@ -19,6 +19,9 @@ from surefoot.heads.histogram import ErrorHistograms
 from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.predictor import Predictor
 
+SEVERAL = ("ensemble", "shallow")
+"""Posteriors of which a run takes each draw as it is, rather than what they are draws about."""
+
 
 def lay_bins(
     head: Head, baseline: Baseline, samples: Sequence[Sample], foundation: Predictor | None
@@ -31,11 +34,16 @@ def lay_bins(
         samples: the training split.
         foundation: the potential whose errors are judged, if there is one.
     Raises:
-        ValueError: if there is nothing to measure, or a label is not a number.
+        ValueError: if there is nothing to measure, a label is not a number, or errors are those of
+            a mean of several sets of weights.
     """
     if isinstance(head, Categorical) and head.measured is None:
         return _over_labels(head, baseline, samples)
-    if isinstance(head, ErrorHistograms) and head.measured is None:
+    if isinstance(head, ErrorHistograms):
+        if foundation is not None:
+            _require_one(foundation)
+        if head.measured is not None:
+            return head
         if foundation is None:
             raise ValueError(
                 "a histogram head judges the errors of a trained potential, on frames that it has "
@@ -44,6 +52,15 @@ def lay_bins(
             )
         return _over_errors(head, baseline, samples, foundation)
     return head
+
+
+def _require_one(foundation: Predictor) -> None:
+    if foundation.posterior.name in SEVERAL and foundation.draws > 1:
+        raise ValueError(
+            "a histogram head describes the error of one set of weights, and the potential that "
+            f"this run starts from has {foundation.draws}, whose mean errs less than each of them; "
+            "start from one of a single set (`posterior: {members: 1}`)."
+        )
 
 
 def _over_labels(head: Categorical, baseline: Baseline, samples: Sequence[Sample]) -> Head:

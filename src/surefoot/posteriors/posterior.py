@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from surefoot.blocks.dense import Weights, stack
+from surefoot.settings import Settings
 from surefoot.train.adamw import Step
 from surefoot.train.fit import Observer, Task, TrainSettings
 from surefoot.train.loss import LossSettings
@@ -29,6 +30,7 @@ class Posterior(Protocol):
     def draws(self, generator: torch.Generator, count: int | None) -> Weights:
         """Weight trees stacked along a leading axis of draws; None takes the natural number.
 
+        The model of the first draw does not depend on their number: the gate knows its features.
         Where only weights of the head vary, the stack is partial: see `potential.shares_model`.
         """
         ...
@@ -62,6 +64,7 @@ class Fitting:
         tail: the end of the run at a constant rate, if any.
         collect: called with the state after every epoch, if anything is gathered.
         needs_training: what a run without training lacks, in words; None if nothing.
+        note: what the posterior makes of this loss and a user should know, in words; or None.
     """
 
     joint: bool = False
@@ -69,6 +72,7 @@ class Fitting:
     tail: Tail | None = None
     collect: Observer | None = None
     needs_training: str | None = None
+    note: str | None = None
 
 
 @runtime_checkable
@@ -109,6 +113,20 @@ class Method(Protocol):
     def posterior(self, task: Task, state: State) -> Posterior:
         """The posterior of a finished run."""
         ...
+
+
+class OneSet(Settings):
+    """Settings of a method that trains one set of weights, on all training frames."""
+
+    @property
+    def members(self) -> int:
+        """One set of weights is trained."""
+        return 1
+
+    @property
+    def left_out(self) -> int:
+        """It learns from all training frames."""
+        return 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
-from surefoot.blocks.conditioning import UnknownState
+from surefoot.blocks.conditioning import require_learnt
 from surefoot.blocks.dense import Weights, cast, under
 from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import Sample
@@ -27,9 +27,10 @@ from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
 from surefoot.posteriors.ensemble import Ensemble
-from surefoot.posteriors.gate import Gate, TooFewFrames, fit_gate, read_gate
+from surefoot.posteriors.gate import FEWEST, Gate, fit_gate, read_gate
 from surefoot.posteriors.gaussian import DiagonalLaplace, Ivon, Swag
 from surefoot.posteriors.last_layer import LastLayer
+from surefoot.posteriors.learnt import Learnt, read_learnt
 from surefoot.posteriors.posterior import ClosedForm, Posterior, Single
 from surefoot.posteriors.saved import read_baseline, read_states, require_weights, say_setting
 from surefoot.posteriors.shallow import Shallow
@@ -60,6 +61,7 @@ class Predictor:
         provenance: how it was made: config, hashes, versions.
         evaluate: a faster form of the potential, or None; see `compiled`.
         gate: distance to the training data, for these draws; or None.
+        learnt: which frames they have learnt from; None where nobody knows, as in older files.
     """
 
     potential: Potential
@@ -69,6 +71,7 @@ class Predictor:
     provenance: dict[str, Any]
     evaluate: Evaluate | None = None
     gate: Gate | None = None
+    learnt: Learnt | None = None
 
     @property
     def cutoff(self) -> float:
@@ -121,14 +124,7 @@ class Predictor:
         if self.potential.states is not None:
             self.potential.states.require(charge, spin, place)
             return
-        states = [tuple(state) for state in self.provenance.get("states", [])]
-        if states and charge is not None and spin is not None and (charge, spin) not in states:
-            known = ", ".join(f"charge {c} and spin {s}" for c, s in states)
-            raise UnknownState(
-                f"{place}: charge {charge} and spin {spin} are stated, but this potential has only "
-                f"learned {known} and can not tell states apart; train on data of this state, with "
-                "`conditioning: {name: charge_spin}` where there are several."
-            )
+        require_learnt(self.provenance.get("states", []), charge, spin, place)
 
     def save(self, path: Path) -> None:
         """Write the predictor, whole or not at all."""
@@ -144,7 +140,8 @@ class Predictor:
             "provenance": self.provenance,
         }
         gate = {} if self.gate is None else under("gate", self.gate.tree)
-        write_tree(path, KIND, self.posterior.tree() | gate, header)
+        learnt = {} if self.learnt is None else self.learnt.tree()
+        write_tree(path, KIND, self.posterior.tree() | gate | learnt, header)
 
 
 POSTERIORS = {
@@ -201,7 +198,9 @@ def load_predictor(
     Args:
         path: of the file.
         dtype: precision to compute in; that of the file where not set.
-        draws: how many sets of weights a prediction mixes; the natural number where not set.
+        draws: how many sets of weights a prediction mixes; the natural number where not set. For
+            another, factors follow from it where they can; others, and levels of intervals, are
+            dropped, see `Calibration.for_draws`.
     Raises:
         RefusedFile: if the file is missing, damaged, foreign or of another kind, or if its
             weights are not those of its potential.
@@ -218,6 +217,7 @@ def load_predictor(
         posterior_type = POSTERIORS[header["posterior"]]
         calibration = read_calibration(header["calibration"])
         tree, gate = read_gate(tree, header["gate"])
+        tree, learnt = read_learnt(tree)
         provenance = header["provenance"]
     except (KeyError, TypeError, ValueError) as error:
         reason = say_setting(error) if isinstance(error, ValidationError) else error
@@ -229,7 +229,15 @@ def load_predictor(
         potential, posterior, calibration, provenance, draws=draws, dtype=dtype
     )
     require_weights(predictor.potential, predictor.weights, path)
-    return replace(predictor, gate=gate)
+    if draws is not None and draws != (calibration.draws or _natural(posterior)):
+        kept = ("energy", "difference") if isinstance(posterior, ClosedForm) else ()
+        calibration = calibration.for_draws(draws, kept=kept)
+    return replace(predictor, gate=gate, learnt=learnt, calibration=calibration)
+
+
+def _natural(posterior: Posterior) -> int:
+    """Draws that are taken where nobody says: what older files are calibrated for."""
+    return count_members(posterior.draws(torch.Generator(), None))
 
 
 def _read_posterior(read: Callable[[Weights], Posterior], tree: Weights, path: Path) -> Posterior:
@@ -321,17 +329,15 @@ def recalibrated(predictor: Predictor, calibration: Calibration) -> Predictor:
 def with_gate(
     predictor: Predictor, samples: Sequence[Sample], aside: Bool[np.ndarray, " samples"]
 ) -> Predictor:
-    """The same predictor with a gate; without one where too few frames are set aside.
+    """The same predictor with a gate; without one where too few frames are set aside, or all are.
 
     Args:
         predictor: whose first draw has learnt from nothing that is set aside.
         samples: training frames and frames set aside.
         aside: which are set aside.
     """
-    try:
-        return replace(predictor, gate=fit_gate(predictor, samples, aside))
-    except TooFewFrames:
-        return replace(predictor, gate=None)
+    enough = int(aside.sum()) >= FEWEST and not bool(aside.all())
+    return replace(predictor, gate=fit_gate(predictor, samples, aside) if enough else None)
 
 
 def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from surefoot.posteriors.ensemble import Stack
+from surefoot.posteriors.ensemble import Stack, require_some_seen
 from surefoot.posteriors.posterior import Fitting, Posterior
 from surefoot.settings import Settings
 from surefoot.train.fit import Task, TrainSettings
@@ -37,11 +37,7 @@ class ShallowSettings(Settings):
 
     @model_validator(mode="after")
     def _sees_some(self) -> ShallowSettings:
-        if self.left_out >= self.members:
-            raise ValueError(
-                f"left_out is {self.left_out} with {self.members} members, so a head would learn "
-                "from nothing; it is at most members − 1"
-            )
+        require_some_seen(self)
         return self
 
     def fitting(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from pydantic import Field, model_validator
 
 from surefoot.blocks.conditioning import Conditioning
 from surefoot.blocks.dense import Weights, cast, unstack
+from surefoot.data.convert import Sample
 from surefoot.heads import Head
+from surefoot.heads.histogram import ErrorHistograms
 from surefoot.models import Model
 from surefoot.posteriors.last_layer import LastLayer
+from surefoot.posteriors.learnt import files_read
 from surefoot.posteriors.posterior import Fitting, Method
 from surefoot.posteriors.predictor import Predictor, load_predictor
 from surefoot.potential import Potential, count_members, shares_model
@@ -97,6 +102,79 @@ def adopt(
     return replace(before, head=head)
 
 
+def known_frames(
+    foundation: Predictor | None,
+    start: StartSettings,
+    samples: Sequence[Sample],
+    aside: Bool[np.ndarray, "members samples"],
+    provenance: Mapping[str, Any],
+) -> Bool[np.ndarray, "members samples"]:
+    """Which frames the weights of each member have learnt from before this run.
+
+    Args:
+        foundation: what the run starts from.
+        start: its name, for messages.
+        samples: of the run.
+        aside: which member does not learn from which in this run.
+        provenance: of the run, with config and hashes of the files.
+    Raises:
+        ValueError: if an older potential has read the same files and does not say what it has
+            learnt from, and they are split in another way now.
+    """
+    nothing = np.zeros_like(aside)
+    if foundation is None or not aside.any():
+        return nothing
+    if foundation.learnt is not None:
+        seen = foundation.learnt.seen(samples)
+        return seen if len(seen) == len(aside) else nothing | seen.any(0)
+    now, before = files_read(provenance), files_read(foundation.provenance)
+    if not set(now) & set(before):
+        return nothing
+    if now == before and _splits_alike(foundation.provenance, provenance):
+        return nothing | ~aside.all(0)
+    raise ValueError(
+        f"{start.potential} does not say which frames it has learnt from, as it is of an older "
+        "version, and has read a file that is read here too; keep `data` and `train: {seed}` as "
+        "they were, or take frames of other files."
+    )
+
+
+def _splits_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs with the same files set the same frames aside."""
+
+    def split(provenance: Mapping[str, Any]) -> list[Any]:
+        config = provenance.get("config", {})
+        data = config.get("data", {})
+        valid = data.get("valid")
+        files = len(valid) if isinstance(valid, list) else None
+        begun = (config.get("start") or {}).get("potential") is not None
+        return [data.get("split"), files or valid, config.get("train", {}).get("seed"), begun]
+
+    before, now = split(one), split(other)
+    return before[:3] == now[:3] and not before[3]
+
+
+def require_new(
+    head: Head, known: Bool[np.ndarray, "members frames"], start: StartSettings
+) -> None:
+    """Refuse errors on frames that were learnt from: they are too small to learn from them.
+
+    Args:
+        head: of the run.
+        known: which of its training frames the potential it starts from has learnt from.
+        start: its name, for messages.
+    Raises:
+        ValueError: with the number of such frames.
+    """
+    count = int(known.any(0).sum())
+    if isinstance(head, ErrorHistograms) and head.measured is None and count:
+        raise ValueError(
+            f"{start.potential} has learnt from {count} of the {known.shape[1]} frames in data: "
+            "{train}, so its errors there are too small to be judged by; a histogram head needs "
+            "frames that were held out."
+        )
+
+
 def _require_same(section: str, old: Mapping[str, Any], new: Mapping[str, Any], file: str) -> None:
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
@@ -132,7 +210,7 @@ def begin(
     fresh = _fresh(potential, method, fitting, seed, dtype)
     weights = fresh
     if foundation is not None:
-        weights = cast(_build_on(foundation, fresh, method, fitting, start), dtype)
+        weights = cast(_build_on(foundation, potential.head, fresh, method, fitting, start), dtype)
     if start.learn == "nothing" and fitting.needs_training is not None:
         raise ValueError(
             f"{fitting.needs_training}, so `start: {{learn: nothing}}` leaves it nothing to work "
@@ -175,7 +253,12 @@ def _fresh(
 
 
 def _build_on(
-    foundation: Predictor, fresh: Weights, method: Method, fitting: Fitting, start: StartSettings
+    foundation: Predictor,
+    head: Head,
+    fresh: Weights,
+    method: Method,
+    fitting: Fitting,
+    start: StartSettings,
 ) -> Weights:
     """The weights of the foundation, with fresh ones where it has none."""
     found = _sets_of(foundation)
@@ -201,12 +284,25 @@ def _build_on(
             continue
         shape = weights[name].shape
         weights[name] = value.expand(shape).clone()
+    if count == 1 and not fitting.joint:
+        _require_spread(method, start, head)
     if fitting.joint and not partial and start.learn in ("judges", "nothing"):
         raise ValueError(
             f"start: {{learn: {start.learn}}} fits no heads, and {start.potential} has one only; "
             "a shallow ensemble on it needs `learn: heads`."
         )
     return weights
+
+
+def _require_spread(method: Method, start: StartSettings, head: Head) -> None:
+    """Refuse members that would say the same; histograms of errors need no spread."""
+    stays = {"nothing": True, "judges": not isinstance(head, ErrorHistograms)}
+    if method.members > 1 and stays.get(start.learn, False):
+        raise ValueError(
+            f"start: {{learn: {start.learn}}} with {method.members} members would make as many "
+            f"copies of the one set of weights in {start.potential}, whose energies and forces "
+            "have no spread; set `posterior: {members: 1, left_out: 0}`."
+        )
 
 
 def _sets_of(foundation: Predictor) -> Weights | None:

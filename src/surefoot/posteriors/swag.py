@@ -25,8 +25,7 @@ from pydantic import Field
 
 from surefoot.blocks.dense import Weights, branch, under
 from surefoot.posteriors.gaussian import Swag
-from surefoot.posteriors.posterior import Fitting, Posterior
-from surefoot.settings import Settings
+from surefoot.posteriors.posterior import Fitting, OneSet, Posterior
 from surefoot.train.fit import Task, TrainSettings
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import Tail
@@ -35,7 +34,7 @@ from surefoot.train.state import State
 FEWEST = 3  # collected sets of weights, for a spread and its directions
 
 
-class SwagSettings(Settings):
+class SwagSettings(OneSet):
     """When weights are collected, how many directions are kept, how many draws are taken."""
 
     name: Literal["swag"] = "swag"
@@ -53,26 +52,17 @@ class SwagSettings(Settings):
     )
     draws: int = Field(default=30, ge=2, description="sets of weights a prediction mixes")
 
-    @property
-    def members(self) -> int:
-        """One set of weights is trained."""
-        return 1
-
-    @property
-    def left_out(self) -> int:
-        """It learns from all training frames."""
-        return 0
-
     def fitting(
         self,
         learnt: int,  # noqa: ARG002
         settings: TrainSettings,
-        loss: LossSettings,  # noqa: ARG002
+        loss: LossSettings,
     ) -> Fitting:
         """A tail at a constant rate in which weights are collected.
 
         Raises:
-            ValueError: if the epochs give too few sets, or the run could end before they are done.
+            ValueError: if the epochs give too few sets, the run could end before they are done, or
+                some would come from the warm-up of the loss.
         """
         if settings.patience is not None:
             raise ValueError(
@@ -85,6 +75,12 @@ class SwagSettings(Settings):
             raise ValueError(
                 f"SWAG would collect {sets} sets of weights in {settings.epochs} epochs, and needs "
                 f"at least {FEWEST}; raise train: {{epochs}}, or lower posterior: {{start, every}}."
+            )
+        if first <= loss.warmup.epochs:
+            raise ValueError(
+                f"SWAG would collect weights after epoch {first}, and loss: {{warmup: {{epochs: "
+                f"{loss.warmup.epochs}}}}} is about another loss until then; shorten the warm-up "
+                "or raise posterior: {start}."
             )
         return Fitting(
             tail=Tail(begin=self.start, share=self.rate),

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import platform
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -23,7 +21,6 @@ from jaxtyping import Bool
 from surefoot import __version__
 from surefoot.blocks.conditioning import Conditioning, find_states
 from surefoot.blocks.dense import Weights
-from surefoot.blocks.native import describe_form
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, number_groups, to_samples
 from surefoot.data.load import Splits
@@ -34,6 +31,7 @@ from surefoot.heads import Head
 from surefoot.models import Model
 from surefoot.posteriors.calibrate import calibrate
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
+from surefoot.posteriors.learnt import Learnt, join, remember
 from surefoot.posteriors.measure import lay_bins
 from surefoot.posteriors.posterior import Method, Posterior, Single
 from surefoot.posteriors.predictor import (
@@ -44,20 +42,21 @@ from surefoot.posteriors.predictor import (
     with_gate,
 )
 from surefoot.posteriors.shallow import Shallow
-from surefoot.posteriors.start import StartSettings, adopt, begin, load_foundation
+from surefoot.posteriors.start import (
+    StartSettings,
+    adopt,
+    begin,
+    known_frames,
+    load_foundation,
+    require_new,
+)
 from surefoot.potential import Potential, shares_model, stacks_model
 from surefoot.train.checkpoint import (
-    digest,
-    read_tree,
-    refuse_difference,
     write_atomically,
-    write_tree,
 )
-from surefoot.train.fit import Roles, Task, TrainSettings, compiles
+from surefoot.train.fit import Roles, Task, TrainSettings, require_memory
 from surefoot.train.loss import LossSettings, require_rules
-from surefoot.train.state import State, fresh_state, restore_state
-
-KIND = "checkpoint"
+from surefoot.train.state import State, fresh_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +80,14 @@ class Plan:
         parts: model, head, conditioning, loss, settings, posterior.
         task: what `fit` needs.
         statistics: measured on the training split.
-        unseen: (members, samples) which member never learns from which sample.
+        unseen: (members, samples) which member has never learnt from which sample, neither in this
+            run nor in the one that it began from.
         learned: the weights before the first step that move; the others are the task's.
         provenance: config, hashes and versions, kept in every file of the run.
+        foundation: what the run starts from; None where weights are fresh.
+        learnt: which frames each member will have learnt from, those of the foundation included;
+            None where nobody knows them all.
+        notes: what a user should know before it begins, in words.
     """
 
     parts: Parts
@@ -92,6 +96,9 @@ class Plan:
     unseen: Bool[np.ndarray, "members samples"]
     learned: Weights
     provenance: dict[str, Any]
+    foundation: Predictor | None = None
+    learnt: Learnt | None = None
+    notes: tuple[str, ...] = ()
 
 
 def plan_training(
@@ -110,27 +117,34 @@ def plan_training(
     Raises:
         ValueError: if there is nothing to learn from, no neighbour within the cutoff, too few
             groups for the folds, an element or a state to tell apart that only the validation
-            split holds, or settings that look at validations where there are none.
+            split holds, settings that look at validations where there are none, or frames of which
+            nobody knows whether the potential that the run starts from has learnt from them.
     """
     _require_labels(splits, parts.loss)
-    require_rules(parts.loss, parts.head, parts.train.epochs)
-    unseen = _leave_out(splits, parts)
-    _require_judges(unseen, parts.train)
+    require_memory(parts.train, parts.model)
+    provenance = provenance or {}
+    aside = _leave_out(splits, parts)
+    _require_judges(aside, parts.train)
     groups = number_groups(splits.train + splits.valid)
     samples = to_samples(splits.train + splits.valid, parts.model.cutoff, groups)
-    statistics, potential, foundation = _find_potential(splits, samples, parts, references)
+    foundation = load_foundation(parts.start)
+    known = known_frames(foundation, parts.start, samples, aside, provenance)
+    if parts.start.learn == "judges":
+        require_new(parts.head, known[:, : len(splits.train)], parts.start)
+    statistics, potential = _find_potential(splits, samples, parts, references, foundation)
     parts = replace(parts, head=potential.head)
     method, settings = parts.posterior, parts.train
     fitting = method.fitting(len(splits.train), settings, parts.loss)
     beginning = begin(
         potential, method, fitting, parts.start, foundation, settings.seed, settings.dtype
     )
+    require_rules(parts.loss, potential.head, settings.epochs, beginning.learned.keys())
     task = Task(
         potential=potential,
         loss=parts.loss,
         settings=settings,
         samples=samples,
-        roles=_roles(unseen),
+        roles=_roles(aside),
         fixed=beginning.fixed,
         joint=fitting.joint,
         step=fitting.step,
@@ -141,21 +155,46 @@ def plan_training(
         parts=parts,
         task=task,
         statistics=statistics,
-        unseen=unseen,
+        unseen=aside & ~known,
         learned=beginning.learned,
         provenance={
-            **(provenance or {}),
+            **provenance,
             "states": _stated(splits.train),
             "versions": _versions(),
+            **({} if foundation is None else {"began_from": foundation.provenance}),
         },
+        foundation=foundation,
+        learnt=_join_learnt(foundation, remember(samples, ~aside)),
+        notes=tuple(note for note in (fitting.note, _say_known(aside, known)) if note),
+    )
+
+
+def _join_learnt(foundation: Predictor | None, own: Learnt) -> Learnt | None:
+    if foundation is None:
+        return own
+    return None if foundation.learnt is None else join([own, foundation.learnt], len(own.by))
+
+
+def _say_known(
+    aside: Bool[np.ndarray, "members samples"], known: Bool[np.ndarray, "members samples"]
+) -> str | None:
+    spoilt = int((aside & known).any(0).sum())
+    if not spoilt:
+        return None
+    return (
+        f"{spoilt} of {int(aside.any(0).sum())} frames that are set aside were learnt from by the "
+        "potential that this run starts from, and calibrate nothing"
     )
 
 
 def _find_potential(
-    splits: Splits, samples: Sequence[Sample], parts: Parts, references: References
-) -> tuple[Statistics, Potential, Predictor | None]:
-    """What is measured, the potential, and what it starts from."""
-    foundation = load_foundation(parts.start)
+    splits: Splits,
+    samples: Sequence[Sample],
+    parts: Parts,
+    references: References,
+    foundation: Predictor | None,
+) -> tuple[Statistics, Potential]:
+    """What is measured, and the potential."""
     learnt = samples[: len(splits.train)]
     if foundation is not None:
         file = str(parts.start.potential)
@@ -179,7 +218,7 @@ def _find_potential(
         if potential.states is not None:
             potential.states.require(frame.charge, frame.spin, frame.place)
     head = lay_bins(potential.head, potential.baseline, learnt, foundation)
-    return statistics, replace(potential, head=head), foundation
+    return statistics, replace(potential, head=head)
 
 
 def _leave_out(splits: Splits, parts: Parts) -> Bool[np.ndarray, "members samples"]:
@@ -206,17 +245,15 @@ def _to_baseline(statistics: Statistics, learnt: Sequence[Sample], cutoff: float
     )
 
 
-def _stated(frames: Sequence[Frame]) -> list[list[int]]:
-    """The distinct [charge, spin] of all frames; empty where one does not state both.
+def _stated(frames: Sequence[Frame]) -> list[list[int | None]]:
+    """The distinct [charge, spin] of all frames; None for what one of them does not state.
 
-    Then nobody knows what was learnt, so a list would refuse states that are among it.
+    Of that nobody knows what was learnt, so a list would refuse what is among it.
     """
-    states: set[tuple[int, int]] = set()
-    for frame in frames:
-        if frame.charge is None or frame.spin is None:
-            return []
-        states.add((frame.charge, frame.spin))
-    return [list(state) for state in sorted(states)]
+    charges = all(frame.charge is not None for frame in frames)
+    spins = all(frame.spin is not None for frame in frames)
+    states = {(f.charge if charges else None, f.spin if spins else None) for f in frames}
+    return [list(state) for state in sorted(states)] if charges or spins else []
 
 
 def _require_judges(unseen: Bool[np.ndarray, "members samples"], settings: TrainSettings) -> None:
@@ -274,84 +311,6 @@ def start(plan: Plan) -> State:
     return fresh_state(plan.learned, members=tuple(members), moments=moments)
 
 
-def _identity(plan: Plan) -> dict[str, Any]:
-    """What must be the same for a resumed run to equal the uninterrupted one."""
-    parts = plan.parts
-    train = parts.train.model_dump(exclude={"epochs", "compile"})
-    # A cosine looks at the end, and so does the last validation where it is an extra one.
-    extra = parts.train.epochs % parts.train.validate_every
-    if parts.train.schedule.name == "cosine" or extra or plan.task.tail is not None:
-        train["epochs"] = parts.train.epochs
-    # Kernels and the plain form round differently, and so do compiled steps.
-    form = {"computed_by": describe_form(parts.train.dtype)} if parts.model.native else {}
-    return {
-        **form,
-        "compiled_steps": compiles(plan.task),
-        "model": parts.model.model_dump(),
-        "head": parts.head.model_dump(),
-        "conditioning": parts.conditioning.model_dump(),
-        "loss": parts.loss.model_dump(),
-        "train": train,
-        "posterior": parts.posterior.model_dump(),
-        "start": _origin(plan),
-        "files": plan.provenance.get("files", {}),
-        "data": plan.provenance.get("config", {}).get("data", {}),
-        "versions": plan.provenance["versions"],
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _origin(plan: Plan) -> dict[str, Any]:
-    """The weights a run began from, where they are not fresh."""
-    start = plan.parts.start
-    if start.potential is None:
-        return {}
-    return {"learn": start.learn, "weights": digest(plan.learned), "kept": digest(plan.task.fixed)}
-
-
-def fingerprint(plan: Plan, state: State) -> str:
-    """SHA-256 of all that a run begins from; processes that train one run have the same."""
-    text = json.dumps([_identity(plan), state.header()], sort_keys=True)
-    return digest(state.tree(), text)
-
-
-def save_checkpoint(path: Path, plan: Plan, state: State, processes: int = 1) -> None:
-    """Write everything a restart needs, whole or not at all.
-
-    Args:
-        path: where to.
-        plan: the run.
-        state: where it stands.
-        processes: how many train it.
-    """
-    header = {"identity": _identity(plan), "state": state.header(), "processes": processes}
-    write_tree(path, KIND, state.tree(), header)
-
-
-def load_checkpoint(path: Path, plan: Plan, processes: int = 1) -> State:
-    """The state a run stopped in; a warning where it goes on in another number of processes.
-
-    Args:
-        path: of the checkpoint.
-        plan: the run.
-        processes: how many will train it.
-    Raises:
-        RefusedFile: if the file is damaged, foreign, or of a run that differs in anything that
-            would change the weights.
-    """
-    tree, header = read_tree(path, KIND)
-    refuse_difference(header["identity"], _identity(plan), path)
-    before = header.get("processes", 1)
-    if before != processes:
-        warnings.warn(
-            f"{path}: processes that trained this run: {before}, that go on with it: {processes}; "
-            "the result agrees with that of the uninterrupted run only up to rounding.",
-            RuntimeWarning,
-            stacklevel=1,
-        )
-    return restore_state(tree, header["state"])
-
-
 def to_predictor(plan: Plan, state: State) -> Predictor:
     """The best weights so far as a Predictor, not calibrated, without the spread of the end."""
     weights = plan.task.fixed | state.best
@@ -373,7 +332,7 @@ def finish(plan: Plan, state: State) -> tuple[Predictor, dict[str, Factor]]:
 
 def _give_gate(plan: Plan, predictor: Predictor, aside: Bool[np.ndarray, " samples"]) -> Predictor:
     """The gate of the potential whose model it still is, else one of this run's frames."""
-    foundation = load_foundation(plan.parts.start)
+    foundation = plan.foundation
     if foundation is None or foundation.gate is None or plan.parts.start.learn == "everything":
         return with_gate(predictor, plan.task.samples, aside)
     return replace(predictor, gate=foundation.gate)
@@ -384,9 +343,20 @@ def _build(plan: Plan, state: State, posterior: Posterior) -> Predictor:
         **plan.provenance,
         "references": plan.statistics.source,
         "epochs": state.epoch,
+        "seconds": _seconds(plan, state),
         "threads": torch.get_num_threads(),
     }
-    return build_predictor(plan.task.potential, posterior, Calibration(), provenance)
+    found = build_predictor(plan.task.potential, posterior, Calibration(), provenance)
+    if plan.learnt is None or isinstance(posterior, Ensemble):
+        return replace(found, learnt=plan.learnt)
+    return replace(found, learnt=join([plan.learnt], 1))
+
+
+def _seconds(plan: Plan, state: State) -> float | None:
+    """Of all training, that of the potential it began from included; None where nobody knows."""
+    before = 0.0 if plan.foundation is None else plan.foundation.provenance.get("seconds")
+    own = sum(record["seconds"] for record in state.history)
+    return None if before is None else before + own
 
 
 def write_log(path: Path, history: Sequence[dict[str, float]]) -> None:

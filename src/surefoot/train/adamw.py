@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from surefoot.blocks.dense import Weights
-from surefoot.train.state import MOMENTS, State
+from surefoot.train.state import State
 from surefoot.train.step import clip_gradients, usual_norm
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -47,10 +48,11 @@ class Step(Protocol):
 class AdamW:
     """AdamW with AMSGrad on the tree, after clipping by the usual norm.
 
-    Source: Loshchilov and Hutter 2019; Reddi et al. 2018. Decay acts on matrices alone.
+    Source: Loshchilov and Hutter 2019; Reddi et al. 2018. Decay acts on all but biases.
 
     Attributes:
-        weight_decay: of all matrices.
+        weight_decay: of all weights but biases, which the end of their names tells: a member axis
+            that some leaves have and others have not makes a matrix of a bias.
         amsgrad: whether second moments never fall.
         clip: largest gradient norm of a member in units of the usual one.
     """
@@ -75,7 +77,7 @@ class AdamW:
         usual = usual_norm(squares, state.step - state.began, BETAS[1], stacked=stacked)
         gradients = clip_gradients(gradients, usual, self.clip, stacked=stacked)
         for decayed in (True, False):
-            names = [n for n, v in state.weights.items() if (v.dim() - stacked >= 2) is decayed]
+            names = [n for n in state.weights if n.endswith("bias") is not decayed]
             adamw(
                 [state.weights[name].detach() for name in names],
                 [gradients[name] for name in names],

@@ -25,6 +25,7 @@ from surefoot.blocks.dense import Weights
 from surefoot.data.batches import BatchLimits, order_of_epoch, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.graph import Memory
+from surefoot.models import Model
 from surefoot.potential import Potential
 from surefoot.settings import Settings
 from surefoot.train.adamw import AdamW, Step
@@ -55,7 +56,7 @@ class TrainSettings(Settings):
     epochs: int = Field(default=200, ge=1, description="passes over the training data")
     batch: BatchLimits = BatchLimits()
     learning_rate: float = Field(default=1e-3, gt=0, description="highest learning rate")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW decay of all matrices")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW: of all but biases")
     amsgrad: bool = Field(default=True, description="AMSGrad: second moments never fall")
     schedule: ScheduleSettings = ScheduleSettings()
     clip: float = Field(
@@ -69,7 +70,9 @@ class TrainSettings(Settings):
     )
     validate_every: int = Field(default=1, ge=1, description="epochs between validations")
     patience: int | None = Field(
-        default=None, ge=1, description="stop after so many validations without gain"
+        default=None,
+        ge=1,
+        description="stop after so many validations without gain, not in a warm-up of the loss",
     )
     precision: Literal["float32", "float64"] = "float32"
     compile: Literal["auto", "on", "off"] = Field(
@@ -149,6 +152,19 @@ class Task:
         )
 
 
+def require_memory(settings: TrainSettings, model: Model) -> None:
+    """Refuse to save memory with a model that has no large weights to make anew.
+
+    Raises:
+        ValueError: if the setting would do nothing.
+    """
+    if settings.memory == "recompute" and not model.recomputes:
+        raise ValueError(
+            f"train: {{memory: recompute}} does nothing for a {model.name}, which holds no radial "
+            "weights of all pairs; leave it out, and lower `train: {batch: {edges}}` instead."
+        )
+
+
 Observer = Callable[[State], None]
 """Called after every epoch, when the state is whole."""
 
@@ -188,7 +204,7 @@ def fit(
         if workers > 1:
             step = partial(shared_gradients, step, threads, workers)
         gradients = partial(batch_gradients, team, step)
-        while state.epoch < settings.epochs and not _exhausted(state, settings):
+        while state.epoch < settings.epochs and not _exhausted(task, state):
             if not _run_epoch(task, state, gradients, stop, team):
                 return False
             if task.collect is not None:
@@ -237,8 +253,11 @@ def _run_epoch(
     return True
 
 
-def _exhausted(state: State, settings: TrainSettings) -> bool:
-    return settings.patience is not None and state.plateau.stale >= settings.patience
+def _exhausted(task: Task, state: State) -> bool:
+    """Whether patience is over; in a warm-up the loss itself is still to come."""
+    patience = task.settings.patience
+    warm = state.epoch < task.loss.warmup.epochs
+    return patience is not None and not warm and state.plateau.stale >= patience
 
 
 def _advance(
@@ -291,36 +310,36 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float, team: T
     """Validate, keep the best, move the schedule, write the record of the epoch."""
     settings = task.settings
     losses = {name: float(total.mean()) / batches for name, total in state.sums.items()}
-    loss = task.loss.in_epoch(state.epoch)
-    state.epoch += 1
-    state.batch = 0
-    state.sums = {}
-    record = {"epoch": float(state.epoch), "seconds": seconds}
+    loss, epoch = task.loss.in_epoch(state.epoch), state.epoch + 1
+    record = {"epoch": float(epoch), "seconds": seconds}
     record |= {f"train_{name}": value for name, value in losses.items()}
-    last = state.epoch == settings.epochs
-    if state.epoch % settings.validate_every == 0 or last:
+    judged = epoch % settings.validate_every == 0 or epoch == settings.epochs
+    verdict = None
+    if judged:  # before the state is touched: what stands on disk after a failure is whole
+        weights = task.fixed | state.averages
         verdict = judge(
             task.potential,
             loss.for_validation(),
-            task.fixed | state.averages,
+            weights,
             task.samples,
             task.roles.judge,
             team,
         )
-        if verdict is None:
-            state.best = {name: value.clone() for name, value in state.averages.items()}
-        else:
-            _keep_best(state, verdict.scores.mean() if task.joint else verdict.scores)
-            mean = float(verdict.scores.mean())
-            state.plateau = observe(state.plateau, mean, settings.schedule)
-            record |= {"valid_total": mean} | verdict.errors
+    if verdict is not None:
+        record |= {"valid_total": float(verdict.scores.mean())} | verdict.errors
     if not all(math.isfinite(value) for value in record.values()):
         raise FloatingPointError(
-            f"the validation loss is not a number after epoch {state.epoch}; lower "
+            f"the validation loss is not a number after epoch {epoch}; lower "
             "`train: {learning_rate}` or look at the data with `surefoot check`."
         )
+    if verdict is not None:
+        _keep_best(state, verdict.scores.mean() if task.joint else verdict.scores)
+        state.plateau = observe(state.plateau, record["valid_total"], settings.schedule)
+    elif judged:
+        state.best = {name: value.clone() for name, value in state.averages.items()}
+    state.epoch, state.batch, state.sums = epoch, 0, {}
     state.history.append(record)
-    if task.loss.in_epoch(state.epoch) != loss:
+    if task.loss.in_epoch(epoch) != loss:
         _begin_anew(task, state)
 
 

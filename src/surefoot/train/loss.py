@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from surefoot.distributions.densities import SCORES, Distribution, Rule
+from surefoot.distributions.densities import SCORES, Distribution
 from surefoot.graph import Graph, Targets
 from surefoot.heads import Head
 from surefoot.prediction import Output
@@ -66,6 +66,13 @@ class LossSettings(Settings):
         le=1,
         description="p: 1 divides the energy error by the atoms, 0 leaves it whole",
     )
+    beta: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="beta_nll: the likelihood of k numbers times (det Σ)^(β/k), Σ in eV/atom^p or "
+        "eV/Å squared; 0: the likelihood; 1: the mean moves as with squared errors",
+    )
     weighting: Literal["likelihood", "residual"] = Field(
         default="likelihood",
         description="what the weight of a nll multiplies; residual: all but the determinant, which "
@@ -115,22 +122,21 @@ class LossSettings(Settings):
         return self.model_copy(update=rules) if rules else self
 
 
-def require_rules(settings: LossSettings, head: Head, epochs: int) -> None:
-    """Refuse a loss from which a head would not learn all of its weights.
+def require_rules(
+    settings: LossSettings, head: Head, epochs: int, learned: Collection[str]
+) -> None:
+    """Refuse a loss from which the weights that move would not all learn.
 
     Args:
         settings: the loss.
-        head: the head.
+        head: the head, with its bins where it has any.
         epochs: of the training.
+        learned: names of the weights that move.
     Raises:
-        ValueError: naming the rule and those that will do, or a warm-up without an end.
+        ValueError: naming the rule and those that will do, or what would not learn.
     """
-    if settings.warmup.epochs >= epochs:
-        raise ValueError(
-            f"loss: {{warmup: {{epochs: {settings.warmup.epochs}}}}} leaves none of the {epochs} "
-            "epochs of training to the loss itself; make it shorter."
-        )
-    for name, rules in head.rules.items():
+    for name, taught_by in head.rules.items():
+        rules = [*taught_by, "beta_nll"] if "nll" in taught_by else list(taught_by)
         rule, allowed = getattr(settings, f"{name}_rule"), ", ".join(rules)
         judged = not set(rules) & set(SCORES)
         if getattr(settings, name) > 0 and rule not in rules:
@@ -139,11 +145,40 @@ def require_rules(settings: LossSettings, head: Head, epochs: int) -> None:
                 f"loss: {{{name}_rule: {rule}}} does not go with head: {{energy: {head.energy}}}, "
                 f"it {why}; set {name}_rule to {allowed}, or choose another head."
             )
-        if getattr(settings, name) == 0 and judged:
+        # Of a gradient, energies learn from forces and forces from energies.
+        apart = judged or "cross_entropy" in rules or head.forces != "gradient"
+        if getattr(settings, name) == 0 and apart:
             raise ValueError(
-                f"loss: {{{name}: 0}} would leave the error bars of head: {{energy: "
-                f"{head.energy}}} at their first guess; give {name} a weight, or choose another."
+                f"loss: {{{name}: 0}} would leave weights of head: {{energy: {head.energy}, "
+                f"forces: {head.forces}}} at their first guess; give {name} a weight, or choose "
+                "another head."
             )
+    judging = tuple(f"head.{prefix}" for prefix in head.judging())
+    _require_teaching(settings, epochs, learned, judging)
+
+
+def _require_teaching(
+    settings: LossSettings, epochs: int, learned: Collection[str], judging: tuple[str, ...]
+) -> None:
+    """Refuse a phase of the loss that teaches nothing of what moves, or not all of it."""
+    warm = settings.warmup.epochs
+    makes_energy = any(not name.startswith(judging) for name in learned)
+    if warm >= epochs:
+        raise ValueError(
+            f"loss: {{warmup: {{epochs: {warm}}}}} leaves none of the {epochs} epochs of training "
+            "to the loss itself; make it shorter."
+        )
+    if warm and learned and not makes_energy:
+        raise ValueError(
+            f"loss: {{warmup: {{epochs: {warm}}}}} is about energies and forces, and all weights "
+            "that move here judge them; leave the warm-up out."
+        )
+    rules = [getattr(settings, f"{n}_rule") for n in ("energy", "forces") if getattr(settings, n)]
+    if judging and makes_energy and all(rule == "cross_entropy" for rule in rules):
+        raise ValueError(
+            "a histogram of errors learns about energies and forces that stay as they are, and "
+            "weights that make them are among those that move; set `start: {learn: judges}`."
+        )
 
 
 def label_weights(
@@ -226,8 +261,18 @@ def _score(
     settings: LossSettings,
     name: Literal["energy", "forces"],
 ) -> Tensor:
-    """The score of each label, such that its weight is what `weighting` says."""
-    rule: Rule = settings.energy_rule if name == "energy" else settings.forces_rule
+    """The score of each label, such that its weight is what `weighting` says.
+
+    beta_nll is (det Σ)^(β/k) nll for k numbers, with no gradient through the first factor. Its
+    value is no proper score.
+
+    Source: Seitzer et al. 2022 (arXiv:2203.09168), there for one number.
+    """
+    rule = settings.energy_rule if name == "energy" else settings.forces_rule
+    if rule == "beta_nll":
+        power = settings.beta / {"energy": 1, "forces": 3}[name]
+        factor = (power * distribution.score(target, "log_determinant")).exp().detach()
+        return factor * distribution.score(target, "nll")
     if rule != "nll" or settings.weighting == "likelihood":
         return distribution.score(target, rule)
     residual = distribution.score(target, "mahalanobis")

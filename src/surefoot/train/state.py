@@ -11,8 +11,6 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, branch, under
 from surefoot.train.schedule import Plateau
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-
 
 @dataclass
 class State:
@@ -75,16 +73,16 @@ class State:
 def fresh_state(
     weights: Weights,
     *,
+    moments: dict[str, Weights],
     members: tuple[int, ...] | None = None,
-    moments: dict[str, Weights] | None = None,
 ) -> State:
     """The state before the first step.
 
     Args:
         weights: of one set or of stacked members; only what is learned.
+        moments: of what moves them.
         members: shape of the member axis of the scores; that of the table of elements where not
             given.
-        moments: of the optimiser; zeros of AdamW where not given.
     """
     shape = members
     if shape is None:
@@ -95,11 +93,7 @@ def fresh_state(
         averages=_copy(weights),
         best=_copy(weights),
         best_scores=torch.full(shape, torch.inf, dtype=torch.float64),
-        moments=moments
-        or {
-            kind: {name: torch.zeros_like(value) for name, value in weights.items()}
-            for kind in MOMENTS
-        },
+        moments=moments,
     )
 
 

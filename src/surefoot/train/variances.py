@@ -18,8 +18,10 @@ from surefoot.graph import Graph, Targets
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings
 
-TINY = 1e4  # squared error over variance of a label whose σ is lost: 100 times too small
-HUGE = 100.0  # σ in units of the scale of the forces, or in eV per root of atoms for eV/Å
+FAR = 100.0
+"""A σ is lost that is so many times above the usual size, the rms force (in eV per root of atoms
+for energies), or so many times below both that and the error. Below the error alone it need not be:
+fresh weights know nothing of labels far from their references."""
 
 
 def count_lost(
@@ -55,8 +57,9 @@ def _count(
     """Labels by the fate of their variance, whose logarithm is usually not far from `usual`."""
     squares = normal.mahalanobis(target.to(normal.mean.dtype)).detach() / normal.dimensions
     sizes = normal.log_determinant.detach() / normal.dimensions
-    tiny = squares > TINY
-    huge = sizes > usual + 2 * math.log(HUGE)
+    away = 2 * math.log(FAR)
+    tiny = (squares > FAR**2) & (sizes < usual - away)
+    huge = sizes > usual + away
     kinds = torch.stack([tiny, huge, torch.ones_like(tiny)], dim=-1)
     return (kinds & counted[:, None]).sum(-2).double()
 
@@ -79,5 +82,5 @@ def refuse_lost(counts: Mapping[str, Float[Tensor, "members 3"]]) -> None:
                     f"the variance of the {name} has {what} for most unseen frames (member "
                     f"{members[0]}); lower `train: {{learning_rate}}`, begin with "
                     "`loss: {warmup: {epochs: 10}}`, or set `loss: {energy_rule: beta_nll, "
-                    "forces_rule: beta_nll}`. The best weights so far are kept."
+                    "forces_rule: beta_nll}`."
                 )

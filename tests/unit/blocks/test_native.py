@@ -353,6 +353,31 @@ def test_plain_only_ends_with_its_block(working) -> None:
     assert load() is not None
 
 
+def test_plain_only_ends_with_the_last_of_blocks_that_overlap(working) -> None:
+    """As two threads have them: the first to begin is the first to end."""
+    first, second = plain_only(), plain_only()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert native.plainly()
+    assert load() is None
+    second.__exit__(None, None, None)
+    assert not native.plainly()
+    assert load() is not None
+
+
+def test_folders_are_the_users_own_whatever_the_mask(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path / "new" / "cache"))
+    before = os.umask(0o002)
+    try:
+        folder = native.open_cache("compiled")
+    finally:
+        os.umask(before)
+    assert folder == cache_folder() / "compiled"
+    for place in (folder, cache_folder()):
+        assert place.stat().st_mode & 0o777 == 0o700
+
+
 def test_address() -> None:
     values = torch.arange(12.0).reshape(3, 4)
     assert address(values).value == values.data_ptr()

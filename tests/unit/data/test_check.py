@@ -1,6 +1,7 @@
 """The data doctor on damaged files, each made from a sound one, and on real data sets."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -21,6 +22,7 @@ from surefoot.units import BOHR, HARTREE, KCAL_PER_MOL
 DATA = os.environ.get("SUREFOOT_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="SUREFOOT_DATA does not name the data sets")
 FRAMES = 30
+PLAIN: dict[str, str] = {"group": "g", "config_type": "Default", "file": "made"}
 
 
 @pytest.fixture(scope="module")
@@ -447,6 +449,19 @@ def test_two_states_of_one_composition(sound, tmp_path):
     told = Conditioning(name="charge_spin")
     assert check_frames({"train": frames}, told) == []
     assert check_states(reread(tmp_path, sound)) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("charge", 1), ("spin", 3)])
+def test_a_state_beside_frames_that_state_none(tmp_path, key, value):
+    """To the model they are one surface: what nobody states is 0, or the lowest multiplicity."""
+    frames = [Frame(atoms=Atoms("CH2", np.eye(3)), index=i, **PLAIN) for i in range(4)]
+    stated = [replace(frame, **{key: value}) if frame.index > 1 else frame for frame in frames]
+    finding = only(check_states(stated), "two-states")
+    assert (finding.severity, finding.count) == (Severity.ERROR, 4)
+    for fact in (f"{key} {value} ", f"{key} not stated (so {value % 2 if key == 'spin' else 0})"):
+        assert fact in finding.message
+    usual = [replace(frame, **{key: value // 2 if key == "spin" else 0}) for frame in frames[:2]]
+    assert check_states([*usual, *frames[2:]]) == []
 
 
 @pytest.mark.slow

@@ -142,3 +142,10 @@ def test_cutoff_decides_who_is_a_neighbour() -> None:
         to_samples([frame(water())], cut)[0].graph.edge_index.shape[1] for cut in (0.9, 1.2, 2.0)
     ]
     assert counts == [0, 4, 6]
+
+
+def test_atoms_at_one_place_are_refused_with_the_frame() -> None:
+    atoms = water()
+    atoms.positions[2] = atoms.positions[0]
+    with pytest.raises(ValueError, match=r"^data\.xyz, frame 3: atoms 0 and 2 are 0\.000 Å apart"):
+        to_samples([frame(water()), frame(atoms, index=3)], 3.0)

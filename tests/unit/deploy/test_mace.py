@@ -1,6 +1,7 @@
 """What makes a file of mace-torch one that can be converted, change by change."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,26 @@ import torch
 
 from surefoot.blocks.distances import COVALENT_RADII
 from surefoot.deploy.mace import build_mace, read_mace
+from surefoot.deploy.mace_weights import Source
 from surefoot.deploy.records import Global, Record, UnreadableFile, find, read_records
 from surefoot.heads.scalar import Scalar
 from surefoot.models.mace import Mace
 
 ORACLES = Path(__file__).parents[2] / "science" / "oracles"
 PARTS = ("_parameters", "_buffers", "_modules")
+
+
+EMPTY = Source(
+    tensors={},
+    orders=(),
+    species=torch.arange(1),
+    head=0,
+    heads=1,
+    silu=1.0,
+    gate="none",
+    gate_scale=1.0,
+    rounding=1e-9,
+)
 
 
 @pytest.fixture
@@ -35,6 +50,16 @@ def put(record: Record, path: str, value: Any) -> None:
     places = [parent.state, *(parent.state.get(part, {}) for part in PARTS)]
     new = parent.state.get("_modules", parent.state) if isinstance(value, Record) else parent.state
     next((place for place in places if name in place), new)[name] = value
+
+
+def put_parameter(record: Record, path: str, value: torch.Tensor) -> None:
+    """Set a trained tensor, in a module that is made where there is none."""
+    *above, name = path.split(".")
+    for part in above:
+        children = record.state.setdefault("_modules", {})
+        record = children.setdefault(part, Record("mace.modules.Contraction"))
+    record.state.setdefault("_buffers", {}).pop(name, None)
+    record.state.setdefault("_parameters", {})[name] = value
 
 
 def drop(record: Record, path: str) -> None:
@@ -135,6 +160,42 @@ OPTIONS: dict[str, tuple[Callable[[Record], None], str]] = {
         lambda r: rename(r, "readouts.1", "m.NonLinearBiasReadoutBlock"),
         r"the block NonLinearBiasReadoutBlock \(readouts\.1\)",
     ),
+    "product": (
+        lambda r: rename(r, "products.0", "m.OtherProduct"),
+        r"the block OtherProduct \(products\.0\)",
+    ),
+    "envelope": (
+        lambda r: rename(r, "radial_embedding.cutoff_fn", "m.CosineCutoff"),
+        r"the block CosineCutoff \(radial_embedding\.cutoff_fn\)",
+    ),
+    "repulsion": (
+        lambda r: rename(r, "pair_repulsion_fn", "m.OtherRepulsion"),
+        r"the block OtherRepulsion \(pair_repulsion_fn\)",
+    ),
+    "map": (
+        lambda r: rename(r, "interactions.1.linear_up", "m.LoraLinear"),
+        r"the block LoraLinear \(interactions\.1\.linear_up\)",
+    ),
+    "length of harmonics": (
+        lambda r: put(r, "spherical_harmonics.normalization", "norm"),
+        "the option spherical_harmonics.normalization = 'norm'",
+    ),
+    "length of edges": (
+        lambda r: put(r, "spherical_harmonics.normalize", False),
+        "the option spherical_harmonics.normalize = False",
+    ),
+    "skip": (
+        lambda r: put(r, "products.1.use_sc", False),
+        "the option products.1.use_sc = False",
+    ),
+    "another cutoff": (
+        lambda r: put(r, "radial_embedding.cutoff_fn.r_max", torch.tensor(3.0)),
+        r"the envelope ends at 3 Å, the cutoff is 4\.5 Å",
+    ),
+    "prefactor": (
+        lambda r: put(r, "radial_embedding.bessel_fn.prefactor", torch.tensor(7.0)),
+        "the functions of its radial basis have been trained",
+    ),
     "plain later": (
         lambda r: rename(r, "interactions.1", "m.RealAgnosticInteractionBlock"),
         "a later one is not residual",
@@ -176,6 +237,7 @@ def test_options_that_are_not_built_are_named(record, option: str) -> None:
 
 UP = "interactions.0.linear_up.weight"
 U = "products.0.symmetric_contractions.contractions.1.U_matrix_2"
+CONTRACTIONS = "products.0.symmetric_contractions.contractions"
 TENSORS: dict[str, tuple[Callable[[Record], None], str]] = {
     "missing": (lambda r: drop(r, UP), f"the weights {UP} are missing; it is not a complete"),
     "no elements": (lambda r: put(r, "atomic_numbers", None), "atomic_numbers are missing"),
@@ -196,6 +258,27 @@ TENSORS: dict[str, tuple[Callable[[Record], None], str]] = {
     "bias": (
         lambda r: put(r, "interactions.0.linear_up.bias", torch.ones(8)),
         "the weights interactions.0.linear_up.bias belong to nothing",
+    ),
+    **{
+        name: (
+            lambda r, path=path, value=value: put_parameter(r, path, value),
+            f"the weights {path} belong to nothing that is built here",
+        )
+        for name, path, value in (
+            ("another name", "more.gamma", torch.ones(2)),
+            ("table", "spin_embedding.table", torch.ones(2, 8)),
+            ("low rank", "interactions.0.linear_up.lora_A", torch.ones(3, 3)),
+            ("integers", "more.weight", torch.ones(2, dtype=torch.int64)),
+            ("more of a product", f"{CONTRACTIONS}.0.weight_more", torch.ones(3, 3)),
+            ("another product", f"{CONTRACTIONS}.7.weights_max", torch.ones(3, 1, 8)),
+            ("a mask", "node_embedding.linear.output_mask", torch.ones(8)),
+        )
+    },
+    "buffer": (
+        lambda r: put(
+            r, "_modules.more", Record("M", state={"_buffers": {"shift": torch.ones(2)}})
+        ),
+        "the weights more.shift belong to nothing that is built here",
     ),
     "coupling": (
         lambda r: put(r, U, torch.ones(3, 4, 4, 2, dtype=torch.float64)),
@@ -245,6 +328,55 @@ def test_settings_of_another_type_are_a_sentence(
     monkeypatch.setattr("surefoot.deploy.mace.read_records", lambda _: record)
     with pytest.raises(UnreadableFile, match=r"^a\.model: "):
         read_mace(Path("a.model"))
+
+
+def grown(levels: int) -> tuple[Any, ...]:
+    """A tuple of two of the tuple below: small as an object, enormous as text."""
+    made: tuple[Any, ...] = ()
+    for _ in range(levels):
+        made = (made, made)
+    return made
+
+
+LONG: dict[str, tuple[str, Any]] = {
+    "setting": (f"{CONTRACTIONS}.0.correlation", grown(40)),
+    "number": (f"{CONTRACTIONS}.0.correlation", 10**9000),
+    "heads": ("heads", [grown(40), "a"]),
+    "activation": (
+        "readouts.1.non_linearity.acts.0.f",
+        Record("builtins.getattr", (grown(40),)),
+    ),
+    "text": ("interactions.0.node_feats_irreps", "8x0e + " * 9000),
+    "irreps": ("interactions.0.node_feats_irreps", Record("I", ([(8, (0, 1))] * 9000,))),
+    "option": ("use_so3", grown(40)),
+    "weights": ("node_embedding.linear.weight", grown(40)),
+    "harmonics": ("spherical_harmonics.normalization", grown(40)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_nothing_in_a_file_becomes_a_long_message(record, monkeypatch, name: str) -> None:
+    path, value = LONG[name]
+    put(record, path, value)
+    monkeypatch.setattr("surefoot.deploy.mace.read_records", lambda _: record)
+    with pytest.raises(UnreadableFile) as caught:
+        read_mace(Path("a.model"))
+    assert len(str(caught.value)) < 1000
+
+
+def test_only_products_that_are_zero_have_weights_of_no_effect() -> None:
+    """mace-torch keeps weights for an order without any coupling; those with one are read."""
+    name = f"{CONTRACTIONS}.3"
+    tensors = {
+        f"{name}.U_matrix_1": torch.zeros(1, 4, 1),
+        f"{name}.U_matrix_2": torch.ones(1, 4, 4, 1),
+        f"{name}.U_matrix_3": torch.zeros(1, 4, 4, 4, 1),
+        **{f"{name}.{w}": torch.ones(3, 1, 8) for w in ("weights_max", "weights.0", "weights.1")},
+    }
+    source = replace(EMPTY, tensors=tensors)
+    assert source.unread() == [f"{name}.U_matrix_2", f"{name}.weights.0"]
+    source.read.update(source.unread())
+    assert source.unread() == []
 
 
 def test_single_precision(record) -> None:

@@ -402,3 +402,59 @@ def test_absurd_numbers_cost_nothing(tmp_path: Path) -> None:
     for program in (long, b"\x80\x02}", b"", b"\x80\x02.", b"}0000.", b"\x80\x02}u."):
         with pytest.raises(UnreadableFile, match="its pickle"):
             read_records(packed(tmp_path / "a.pt", program))
+
+
+TIMES = 60
+COPIES: dict[str, bytes] = {
+    "size": b"ctorch\nSize\nq\x01" + b"h\x01h\x00\x85R" * TIMES,
+    "set": b"cbuiltins\nset\nq\x01" + b"h\x01h\x02\x85R" * TIMES,
+    "frozenset": b"cbuiltins\nfrozenset\nq\x01" + b"h\x01h\x02\x85R" * TIMES,
+    "ordered": b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x03\x85R" * TIMES,
+    "arguments": b"cany\nthing\nq\x01" + b"h\x01h\x04}\x92" * TIMES,
+    "attributes": b"cany\nthing\nq\x01" + b"h\x01)\x81}b}b}X\x01\0\0\0as" + b"h\x05b" * TIMES,
+    "bytes": b"c_codecs\nencode\nq\x01" + b"h\x01h\x06X\x06\0\0\0latin1\x86R" * TIMES,
+    "names": b"h\x06h\x06\x93" * TIMES,
+}
+"""Programs that copy one large object many times."""
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_of_one_container_are_bounded(tmp_path: Path, kind: str) -> None:
+    """A few bytes in a file copy a container of the whole file's size."""
+    count = 100_000
+    numbers = b"".join(b"J" + struct.pack("<i", n) for n in range(count))
+    large = {
+        "size": b"]q\x00(" + b"N" * count + b"e",
+        "set": b"]q\x02(" + numbers + b"e",
+        "frozenset": b"]q\x02(" + numbers + b"e",
+        "ordered": b"]q\x03(" + numbers.replace(b"J", b"N\x86J") + b"N\x86e",
+        "arguments": b"(" + b"N" * count + b"tq\x04",
+        "attributes": b"}q\x05(" + numbers.replace(b"J", b"NJ") + b"Nu",
+        "bytes": b"X" + struct.pack("<I", count) + b"a" * count + b"q\x06",
+        "names": b"X" + struct.pack("<I", count) + b"a" * count + b"q\x06",
+    }[kind]
+    path = packed(tmp_path / "m", b"\x80\x04" + large + COPIES[kind] + b".")
+    with pytest.raises(UnreadableFile, match="together larger than the file"):
+        read_records(path)
+
+
+def test_a_value_that_is_no_tensor_is_named_in_few_words(tmp_path: Path) -> None:
+    """A tuple of twice the same tuple, forty times: its text would never end."""
+    parameters = b"}X\x06\0\0\0weightN" + b"2\x86" * 40 + b"s"
+    state = b"}X\x0b\0\0\0_parameters" + parameters + b"s"
+    record = read_records(packed(tmp_path / "m", b"\x80\x02cany\nthing\n)\x81" + state + b"b."))
+    assert isinstance(record, Record)
+    with pytest.raises(UnreadableFile, match=r"^weight: a tuple is not a tensor"):
+        tensors(record)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "m", {"a": torch.ones(2)})
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("io.open", refuse)
+    monkeypatch.setattr(zipfile.io, "open", refuse)
+    with pytest.raises(UnreadableFile, match=r"m: it cannot be read \(Permission denied\)"):
+        read_records(path)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from surefoot.compilation import flatten, rebuild
-from surefoot.distributions.densities import BETA, HUBER_WIDTH, Normal, Point, VectorNormal
+from surefoot.distributions.densities import HUBER_WIDTH, Normal, Point, VectorNormal
 from surefoot.prediction import Output
 
 
@@ -20,8 +20,14 @@ def vectors(generator: torch.Generator, count: int) -> tuple[VectorNormal, Tenso
     """Normal vectors, and their covariances."""
     roots = normal(generator, count, 3, 3)
     covariance = roots @ roots.mT + 0.1 * torch.eye(3)
-    mean, precision = normal(generator, count, 3), torch.linalg.inv(covariance)
-    return VectorNormal(mean, precision, torch.logdet(covariance)), covariance
+    mean, whitening = normal(generator, count, 3), torch.linalg.inv(roots_of(covariance))
+    return VectorNormal(mean, whitening, torch.logdet(covariance)), covariance
+
+
+def roots_of(covariance: Tensor) -> Tensor:
+    """Neither triangles nor symmetric, as a whitening may be: turned by one rotation."""
+    turn = torch.linalg.matrix_exp(torch.tensor([[0, 0.3, -1], [-0.3, 0, 2], [1, -2, 0]]).double())
+    return torch.linalg.cholesky(covariance) @ turn
 
 
 def test_squared_and_absolute_scores() -> None:
@@ -66,7 +72,7 @@ def test_compiled_potentials_give_distributions_back(generator) -> None:
     assert again.stress is None
     assert again.energy.spread == "residual"
     assert torch.equal(again.energy.log_variance, energy.log_variance + 1)
-    assert torch.equal(again.forces.precision, forces.precision + 1)
+    assert torch.equal(again.forces.whitening, forces.whitening + 1)
     assert torch.equal(again.forces.log_determinant, forces.log_determinant + 1)
 
 
@@ -121,25 +127,16 @@ def test_likelihood_is_half_the_sum_of_its_parts(kind, generator) -> None:
     torch.testing.assert_close(2 * one.score(target, "nll"), parts + constant, rtol=1e-12, atol=0)
 
 
-def test_beta_weighs_the_slopes_of_the_likelihood(generator) -> None:
-    """Of the mean: r / σ² times σ^(2β); the factor itself has no slope."""
-    mean, log_variance = normal(generator, 4).requires_grad_(), normal(generator, 4)
-    target = normal(generator, 4)
-    log_variance.requires_grad_()
-    score = Normal(mean, log_variance).score(target, "beta_nll")
-    of_mean, of_variance = torch.autograd.grad(score.sum(), (mean, log_variance))
-    weight = (BETA * log_variance).exp()
-    ratio = (mean - target) / log_variance.exp()
-    torch.testing.assert_close(of_mean, weight * ratio, rtol=1e-12, atol=1e-14)
-    expected = weight * 0.5 * (1 - ratio * (mean - target))
-    torch.testing.assert_close(of_variance, expected, rtol=1e-12, atol=1e-14)
-
-
-def test_beta_of_vectors_is_the_mean_over_dimensions(generator) -> None:
-    """An isotropic covariance is weighed as its one variance."""
-    size = normal(generator, 4)
-    precision = (-size)[:, None, None].exp() * torch.eye(3, dtype=torch.float64)
-    forces = VectorNormal(normal(generator, 4, 3), precision, 3 * size)
-    target = normal(generator, 4, 3)
-    expected = (BETA * size).exp() * forces.score(target, "nll")
-    torch.testing.assert_close(forces.score(target, "beta_nll"), expected, rtol=1e-12, atol=0)
+def test_stretched_covariances_in_single_precision(generator) -> None:
+    """σ from 1e-3 to 1 along oblique axes: no residual has a negative length, as Σ⁻¹ gives them."""
+    root = torch.tensor([[1e-3, 0.0, 0.0], [1.0, 1e-3, 0.0], [1.0, 1.0, 1e-3]], dtype=torch.float64)
+    whitening = torch.linalg.inv(root).expand(500, 3, 3)
+    target = (root @ normal(generator, 500, 3, 1)).squeeze(-1)
+    size = 2 * torch.logdet(root).expand(500)
+    exact = VectorNormal(torch.zeros_like(target), whitening, size)
+    found = VectorNormal(torch.zeros(500, 3), whitening.float(), size.float())
+    assert bool((found.mahalanobis(target.float()) >= 0).all())
+    assert bool((torch.linalg.eigvalsh(found.variance.double()) > -1e-9).all())
+    noise = found.sample(torch.Generator().manual_seed(1))
+    again = exact.mahalanobis(noise.double())
+    assert float(again.mean()) == pytest.approx(3.0, rel=0.2)

@@ -129,8 +129,9 @@ def test_rules_that_histograms_do_not_have(generator) -> None:
         (Residuals(mean=torch.zeros(2), bins=BINS, logits=logits), torch.zeros(2)),
         (vector, torch.zeros((2, 3))),
     ):
-        with pytest.raises(ValueError, match="beta_nll scores a normal; for a histogram there is"):
-            found.score(target, "beta_nll")
+        sentence = "mahalanobis scores a normal; for a histogram there is"
+        with pytest.raises(ValueError, match=sentence):
+            found.score(target, "mahalanobis")
 
 
 def binned(generator: torch.Generator, rows: int = 6) -> Binned:
@@ -151,8 +152,6 @@ def test_binned_in_the_unit_of_the_user(generator) -> None:
     torch.testing.assert_close(found.deviation.square(), same.variance)
     labels = normal(generator, 6)
     torch.testing.assert_close(found.log_prob(labels), same.log_prob(labels))
-    assert found.edges.shape == (6, 5)
-    torch.testing.assert_close(found.edges[:, 2], found.shift + 0.5 * found.scale)
     torch.testing.assert_close(found.cdf(found.quantile(0.3)), torch.full((6,), 0.3, dtype=DOUBLE))
     at = found.shift + 1.4 * found.scale
     alone = Binned(
@@ -161,16 +160,6 @@ def test_binned_in_the_unit_of_the_user(generator) -> None:
     torch.testing.assert_close(
         found.crps(at), found.scale * alone.crps(torch.full((6,), 1.4, dtype=DOUBLE))
     )
-    assert torch.equal(found.last, found.probabilities[:, -1])
-
-
-def test_widened_keeps_what_it_is_about(generator) -> None:
-    found = binned(generator)
-    wider = found.widened(1.7, found.mean)
-    torch.testing.assert_close(wider.mean, found.mean)
-    torch.testing.assert_close(wider.deviation, 1.7 * found.deviation)
-    torch.testing.assert_close(wider.entropic_deviation, 1.7 * found.entropic_deviation)
-    assert torch.equal(wider.relative_entropy, found.relative_entropy)
 
 
 def test_draws_are_averaged_and_their_information_is_that_of_one_support(generator) -> None:
@@ -181,7 +170,6 @@ def test_draws_are_averaged_and_their_information_is_that_of_one_support(generat
     assert parts is not None
     torch.testing.assert_close(whole.probabilities, logits.softmax(-1).mean(0))
     torch.testing.assert_close(whole.probabilities, parts.probabilities)
-    torch.testing.assert_close(whole.edges, parts.edges)
     assert whole.information is not None
     assert float(whole.information.min()) > 0
     one = mix_histograms([Histogram(bins=BINS, logits=logits[:1])])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from surefoot.evaluate.figures import (
     show,
 )
 from surefoot.evaluate.quantiles import fit_conformal, fit_isotonic
-from surefoot.evaluate.quantities import Binning, Quantity, Structures, Vectors
+from surefoot.evaluate.quantities import NEGLIGIBLE, Binning, Quantity, Structures, Vectors
 
 COUNT = 600
 
@@ -22,7 +23,7 @@ def quantity() -> Quantity:
     generator = np.random.default_rng(0)
     std = 2.0 * np.exp(0.5 * generator.normal(size=COUNT))
     residuals = 2.0 * std * generator.normal(size=COUNT)
-    conformal = fit_conformal(residuals[:300], std[:300])
+    conformal = fit_conformal(residuals[:300], std[:300], np.arange(300))
     isotonic = fit_isotonic(residuals[:300], std[:300])
     std[5] = 0.0  # all draws agree
 
@@ -106,7 +107,7 @@ def test_vectors_histograms_and_failures_are_json() -> None:
         groups=groups,
     )  # fmt: skip
     binned = describe_histogram(binning, seed=0, draws=20)
-    assert (binned["points"], binned["left_out"]) == (299, 1)
+    assert (binned["points"], binned["outside"]) == (300, 1 / 300)
     assert binned["nll"][0] == 1.0
     errors = generator.lognormal(size=300)
     structures = Structures(
@@ -115,6 +116,49 @@ def test_vectors_histograms_and_failures_are_json() -> None:
     failures = describe_failures(structures, np.arange(300) >= 150, seed=0, draws=20)
     assert failures["auroc"]["errors"]["failures"][0] == 1.0
     json.dumps([found, binned, failures], allow_nan=False)
+
+
+def test_labels_outside_of_a_histogram_are_not_covered() -> None:
+    """They have no density, so no likelihood, but all other figures know of them."""
+    count = 100
+    outside = np.arange(count) < 50
+    binning = Binning(
+        name="energy",
+        unit="eV",
+        pit=np.where(outside, 1.0, 0.5),
+        crps=np.where(outside, 3.0, 1.0),
+        nll=np.where(outside, np.inf, 1.0),
+        groups=np.arange(count),
+    )
+    found = describe_histogram(binning, seed=0, draws=20)
+    assert found["outside"] == 0.5
+    assert found["coverage_95"][0] == 0.5
+    assert found["crps"][0] == 2.0
+    assert found["pit_ks"][0] == pytest.approx(0.5)
+    assert found["nll"] == [1.0, 1.0, 1.0]
+    none = replace(binning, nll=np.full(count, np.inf), pit=np.ones(count))
+    lost = describe_histogram(none, seed=0, draws=20)
+    assert (lost["outside"], lost["coverage_95"][0], lost["nll"][0]) == (1.0, 0.0, None)
+    json.dumps(lost, allow_nan=False)
+
+
+def test_points_are_judged_down_to_the_rounding_they_are_calibrated_to() -> None:
+    """A spread of rounding beside an ordinary residual would decide every figure."""
+    generator = np.random.default_rng(3)
+    std = np.concatenate([np.ones(99), [NEGLIGIBLE / 2]])
+    quantity = Quantity(
+        name="forces",
+        unit="meV/Å",
+        residuals=np.concatenate([generator.normal(size=99), [1.0]]),
+        std=std,
+        factor=1.0,
+        groups=np.arange(100),
+        types=np.full(100, "a"),
+    )
+    found = describe_error_bars(quantity, seed=0, draws=5)
+    assert found is not None
+    assert found["points"] == 99
+    assert found["after"]["mean_square"][0] == pytest.approx(1.0, abs=0.5)
 
 
 def test_estimates_are_shown_with_as_many_digits_as_matter() -> None:

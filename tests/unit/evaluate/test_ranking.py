@@ -42,6 +42,23 @@ def test_ause_by_quadrature(points) -> None:
     assert ause(residuals, 7.0 * std) == ause(residuals, std)
 
 
+def test_ties_have_no_order() -> None:
+    """However the points stand in the file; by counts too."""
+    generator = np.random.default_rng(4)
+    residuals = generator.normal(size=1000)
+    score = np.repeat([0.0, 1.0, 2.0], [500, 490, 10])
+    rising = np.concatenate([np.sort(np.abs(part)) for part in np.split(residuals, [500, 990])])
+    falling = np.concatenate([part[::-1] for part in np.split(rising, [500, 990])])
+    assert ause(rising, score) == pytest.approx(ause(falling, score), rel=1e-12)
+    counts = generator.integers(3, size=1000)
+    twice = np.repeat(np.arange(1000), counts)
+    expected = ause(rising[twice], score[twice])
+    assert ause_by_counts(rising, score)(counts) == pytest.approx(expected, rel=1e-12)
+    # That of orders drawn at random, to within their scatter.
+    shuffled = [ause(rising, score + 1e-6 * generator.random(1000)) for _ in range(200)]
+    assert ause(rising, score) == pytest.approx(np.mean(shuffled), abs=0.01)
+
+
 def test_without_an_order_ause_is_nan() -> None:
     assert np.isnan(ause(np.array([1.0, 2.0]), np.ones(2)))
     assert np.isnan(ause(np.array([1.0, -1.0]), np.array([1.0, 2.0])))

@@ -111,7 +111,7 @@ def test_levels_of_histograms_are_scored() -> None:
 
 def test_coverage_of_other_bounds() -> None:
     z = np.random.default_rng(10).standard_t(2, size=4000)
-    few, many = (fit_conformal(z[:n], np.ones(n)) for n in (15, 2000))
+    few, many = (fit_conformal(z[:n], np.ones(n), np.arange(n)) for n in (15, 2000))
 
     def spread(conformal):
         return lambda level: tuple(np.full(2000, b) for b in conformal.bounds(level))
@@ -122,7 +122,7 @@ def test_coverage_of_other_bounds() -> None:
         assert estimate.value == pytest.approx(level, abs=0.03)
         assert estimate.interval.low < estimate.value < estimate.interval.high
     found = coverage_of_bounds(new, spread(few), groups, np.random.default_rng(12), draws=10)
-    assert np.isnan(found[0.95].value)  # 19 points are needed
+    assert np.isnan(found[0.95].value)  # 19 groups are needed
     assert np.isfinite(found[0.9].value)
 
 

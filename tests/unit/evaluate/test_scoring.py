@@ -7,7 +7,6 @@ from surefoot.evaluate.scoring import (
     ensemble_crps,
     gaussian_crps,
     gaussian_nll,
-    histogram_crps,
     standardize,
 )
 
@@ -101,48 +100,3 @@ def test_draws_that_are_no_numbers_are_refused() -> None:
         ensemble_crps(np.zeros(1), np.zeros((0, 1)))
     with pytest.raises(ValueError, match="not all finite"):
         ensemble_crps(np.zeros(1), np.array([[np.nan]]))
-
-
-def histogram(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    edges = np.cumsum(0.1 + generator.random(10)) - 3.0
-    return edges, generator.dirichlet(np.ones(9))
-
-
-@pytest.mark.parametrize("place", [-5.0, -1.9, 0.2, 1.0, 7.0])
-def test_crps_of_a_histogram_is_the_integral(place: float) -> None:
-    edges, masses = histogram(np.random.default_rng(3))
-    y = np.linspace(-12.0, 12.0, 2_000_001)
-    levels = np.interp(y, edges, np.concatenate(([0.0], np.cumsum(masses))))
-    integral = np.trapezoid((levels - (y >= place)) ** 2, y)
-    found = histogram_crps(np.array([place]), edges, masses[None])[0]
-    assert found == pytest.approx(integral, rel=1e-4)
-
-
-def test_crps_of_a_fine_histogram_is_that_of_the_normal() -> None:
-    edges = np.linspace(-8.0, 8.0, 4001)
-    masses = np.diff(stats.norm.cdf(edges))[None]
-    for place, expected in ((0.0, 0.23369), (1.3, gaussian_crps(np.array([1.3]), np.ones(1))[0])):
-        found = histogram_crps(np.array([place]), edges, masses / masses.sum())[0]
-        assert found == pytest.approx(expected, abs=1e-5)
-
-
-def test_each_point_may_have_edges_of_its_own() -> None:
-    edges, masses = histogram(np.random.default_rng(4))
-    targets = np.array([0.3, 0.4])
-    shifted = histogram_crps(targets, edges + np.array([[0.0], [0.1]]), np.stack([masses] * 2))
-    alone = histogram_crps(np.array([0.3]), edges, masses[None])[0]
-    assert np.allclose(shifted, alone, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("edges", "masses", "message"),
-    [
-        ([0.0, 1.0], [0.5, 0.5], "2 edges and 2 bins"),
-        ([0.0, 1.0, 1.0], [0.5, 0.5], "have to rise"),
-        ([0.0, 1.0, 2.0], [0.5, 0.6], "add up to 1"),
-        ([0.0, 1.0, 2.0], [1.5, -0.5], "positive"),
-    ],
-)
-def test_wrong_histograms_are_refused(edges, masses, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        histogram_crps(np.zeros(1), np.array(edges), np.array([masses]))

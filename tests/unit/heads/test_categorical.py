@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import molecule
 from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from surefoot import potential as room
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
 from surefoot.distributions.histograms import Histogram
+from surefoot.distributions.masses import entropy
 from surefoot.evaluate.directness import jacobian_asymmetry, rotation_error
 from surefoot.graph import Graph, collate
 from surefoot.heads.categorical import LOCAL, Categorical, Composed
@@ -64,7 +67,7 @@ def test_bins_cover_the_labels_and_their_padding() -> None:
     for head, more in ((A, 0.0), (B, LOCAL)):
         assert head.measured is not None
         bins, per_atom = head.measured.values, ENERGIES / SIZES / BASELINE.scale
-        low, high = np.quantile(per_atom, (0.001, 0.999))
+        low, high = float(per_atom.min()), float(per_atom.max())
         assert head.measured.centre == pytest.approx((low + high) / 2)
         reach = (high - low) / 2 + more
         assert bins.edges[-1] == pytest.approx(reach + 4 * bins.smoothing)
@@ -188,6 +191,47 @@ def forces_of(head: Categorical, atoms: Atoms, model: Mace | Schnet = MODEL):
     return forces
 
 
+def test_forces_are_covariances_of_centres_and_slopes_of_logits(small_structures) -> None:
+    """F = −N Cov_p(c, dl/dr) of design A, with logits l that a model made of positions."""
+    graph = to_graph(small_structures["ethanol"], 4.0)
+    potential, weights = potential_with(A), random_weights(A)
+    output = potential(weights, graph, differentiable=True)
+    assert isinstance(output.energy, Histogram)
+    assert output.features is not None
+    vectors, logits = output.features.geometry.vectors, output.energy.logits[0]
+    slopes = torch.stack(
+        [torch.autograd.grad(one, vectors, retain_graph=True)[0] for one in logits]
+    )
+    masses, centres = logits.softmax(-1).detach(), A.measured.values.centres(logits)
+    about = masses * (centres - (masses * centres).sum())
+    slope = 9 * BASELINE.scale * torch.einsum("k,kei->ei", about, slopes)
+    expected = torch.zeros((9, 3), dtype=DOUBLE)
+    expected.index_add_(0, graph.edge_index[0], slope)
+    expected.index_add_(0, graph.edge_index[1], -slope)
+    assert output.forces is not None
+    torch.testing.assert_close(output.forces.mean.detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", [A, B], ids=["A", "B"])
+def test_what_it_says_does_not_depend_on_place_or_order(head, small_structures, rng) -> None:
+    """T4: invariance of the variance, and of the entropy where there is a histogram."""
+    potential, weights = potential_with(head), random_weights(head)
+    said = []
+    for name in ("ethanol", "skewed_cell"):
+        atoms = small_structures[name]
+        moved = atoms[rng.permutation(len(atoms))]
+        moved.positions += (0.3, -5.0, 2.0)
+        moved.rotate(73, (1, 2, -1), rotate_cell=True)
+        for image in (atoms, moved):
+            energy = potential(weights, to_graph(image, 4.0), forces=False).energy
+            said.append(energy.variance.detach())
+            if isinstance(energy, Histogram):
+                said[-1] = torch.cat([said[-1], entropy(energy.probabilities.detach())])
+    for before, after in (said[:2], said[2:]):
+        torch.testing.assert_close(after, before, rtol=1e-9, atol=0)
+    assert float((said[0] / said[2] - 1).abs().min()) > 1e-3
+
+
 def test_direct_forces_miss_rotations_in_the_laboratory_and_a_potential_everywhere(
     small_structures, rng
 ) -> None:
@@ -243,6 +287,69 @@ def test_atoms_without_surroundings_have_no_direction(small_structures) -> None:
     across = torch.linalg.cross(forces.mean.detach(), torch.tensor(line.positions[1]).expand(2, 3))
     assert float(across.abs().max()) < 1e-10
     assert float(forces.mean.detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_axes_that_an_atom_lacks_have_an_error_too(dtype, rng) -> None:
+    """The middle of CO2 has none, its ends one, water's oxygen one: alike along all others."""
+    weights = {name: value.to(dtype) for name, value in random_weights(FRAME).items()}
+    turn = Rotation.random(random_state=rng).as_matrix()
+    for name, missing in (("CO2", (3, 2, 2)), ("H2O", (2, 0, 0))):
+        atoms = molecule(name)
+        atoms.positions = atoms.positions @ turn.T
+        forces = potential_with(FRAME)(weights, to_graph(atoms, 4.0)).forces
+        assert isinstance(forces, Components)
+        sizes, axes = torch.linalg.eigh(forces.variance.detach().double())
+        assert float(sizes.min()) > 1e-2
+        mean = forces.mean.detach().double()
+        for atom, count in enumerate(missing):
+            alike = (sizes[atom].diff() / sizes[atom, 1:]).abs() < 1e-4
+            assert int(alike.sum()) == max(count - 1, 0)
+            along = (axes[atom].mT @ mean[atom]).abs() > 1e-4
+            assert int(along.sum()) <= 3 - count
+        generator = torch.Generator().manual_seed(1)
+        draws = torch.stack([forces.sample(generator) for _ in range(4000)]).double()
+        found = torch.einsum("nai,naj->aij", draws - mean, draws - mean) / len(draws)
+        torch.testing.assert_close(
+            found, forces.variance.detach().double(), rtol=0.1, atol=0.05 * float(sizes.max())
+        )
+        aside = mean.clone()
+        aside[0] += 0.5 * axes[0, :, 0]
+        assert bool((forces.log_prob(aside.to(dtype)) != forces.log_prob(mean.to(dtype))).any())
+
+
+@pytest.mark.parametrize("name", ["lab", "frame", "gradient"])
+def test_direct_forces_cost_no_slope_of_the_energy(name, small_structures, monkeypatch) -> None:
+    """Unless stress is asked for, which is one; what they are does not change with that."""
+    asked, slope = [], room._slope
+    monkeypatch.setattr(room, "_slope", lambda *given: asked.append(given) or slope(*given))
+    head = {"lab": LAB, "frame": FRAME, "gradient": A}[name]
+    graph, weights = to_graph(small_structures["skewed_cell"], 4.0), random_weights(head)
+    plain = potential_with(head)(weights, graph)
+    assert len(asked) == (name == "gradient")
+    more = potential_with(head)(weights, graph, stress=True)
+    assert len(asked) == 1 + (name == "gradient")
+    assert torch.equal(plain.forces.mean, more.forces.mean)
+    leaves = {n: v.requires_grad_() for n, v in weights.items()}
+    forces = potential_with(head)(leaves, graph, differentiable=True).forces
+    name = "head.out.weight" if head is A else "head.direct.out.weight"
+    (found,) = torch.autograd.grad(forces.mean.square().sum(), leaves[name])
+    assert float(found.abs().max()) > 1e-6
+
+
+def test_few_labels_are_inside_the_bins_that_were_measured_on_them(generator) -> None:
+    """To the extremes, whatever they become as targets: one in a hundred may be outside."""
+    for encoding in ("one_hot", "two_hot", "hl_gauss"):
+        for count in (20, 150, 199):
+            energies = 1.7 * torch.randn(count, generator=generator, dtype=DOUBLE) - 3
+            sizes, forces = (
+                torch.full((count,), 3),
+                torch.randn(count, generator=generator).double(),
+            )
+            head = Categorical(bins=24, encoding=encoding, forces="direct_lab")
+            measured = head.measure(energies, sizes, forces, 0.31).measured
+            assert measured is not None
+            assert measured.outside == (0.0, 0.0)
 
 
 def test_direct_forces_of_a_batch_are_those_of_its_structures(small_structures) -> None:
@@ -335,14 +442,14 @@ def test_bad_input_is_one_sentence(small_structures) -> None:
         Categorical(bins=6).measure(ENERGIES, SIZES, COMPONENTS, 1.0)
     with pytest.raises(ValueError, match="measured on training labels"):
         potential_with(plain)(random_weights(plain), joined(small_structures, "ethanol"))
-    beta = torch.zeros(9, 3, dtype=DOUBLE)
+    zeros = torch.zeros(9, 3, dtype=DOUBLE)
     output = potential_with(LAB)(random_weights(LAB), joined(small_structures, "ethanol"))
-    with pytest.raises(ValueError, match="beta_nll scores a normal"):
-        output.forces.score(beta, "beta_nll")
+    with pytest.raises(ValueError, match="log_determinant scores a normal"):
+        output.forces.score(zeros, "log_determinant")
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"design": "D"}, {"forces": "direct"}, {"ratio": 0.0}, {"bins": 1}]
+    "wrong", [{"design": "D"}, {"forces": "direct"}, {"ratio": 0.4}, {"bins": 1}]
 )
 def test_settings_that_do_not_exist(wrong) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):

@@ -12,7 +12,7 @@ from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
 from surefoot.distributions.histograms import Lengths, Residuals
-from surefoot.graph import Graph, collate
+from surefoot.graph import Features, Graph, Rows, collate
 from surefoot.heads.histogram import ErrorBins, ErrorHistograms, fit_power, read_invariants
 from surefoot.heads.scalar import Scalar
 from surefoot.models.allegro import Allegro
@@ -214,7 +214,9 @@ def test_without_other_sizes_errors_grow_as_the_size() -> None:
     assert fit_power(torch.zeros(0, dtype=DOUBLE), torch.zeros(0)) == 1.0
 
 
-def learned(errors: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def learned(
+    errors: Tensor, share: Tensor, features: Features, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Masses of the open bin after a fit: for atoms with large errors, and for the others.
 
     A judge over one invariant, which says which of two kinds an atom is.
@@ -224,33 +226,31 @@ def learned(errors: Tensor, share: Tensor, generator: torch.Generator) -> tuple[
     assert head.measured is not None
     assert head.measured.atom is not None
     weights = {
-        name.removeprefix("atom."): value.float().requires_grad_()
-        for name, value in head.init(generator, (1,)).items()
-        if name.startswith("atom.")
+        name: value.float().requires_grad_() for name, value in head.init(generator, (1,)).items()
     }
     optimiser = torch.optim.Adam(list(weights.values()), lr=0.03)
-    inputs = share.float().unsqueeze(-1)
+    features = replace(features, layers=(Rows(values=share.float().unsqueeze(-1)),))
+    label = torch.nn.functional.pad(errors.float().unsqueeze(-1), (0, 2))
     for _ in range(150):
         optimiser.zero_grad()
-        hidden = torch.nn.functional.silu(
-            inputs @ weights["hidden.weight"] + weights["hidden.bias"]
-        )
-        logits = hidden @ weights["out.weight"] + weights["out.bias"]
-        zeros = torch.zeros((len(errors), 3))
-        found = Lengths(mean=zeros, bins=head.measured.atom, logits=logits)
-        label = torch.nn.functional.pad(errors.float().unsqueeze(-1), (0, 2))
+        found = head.force_distribution(weights, features, torch.zeros_like(label), 1.0)
+        assert isinstance(found, Lengths)
         found.score(label, "cross_entropy").mean().backward()
         optimiser.step()
     last = found.shown().probabilities[:, -1].detach()
     return last[share > 0.5], last[share < 0.5]
 
 
-def test_failures_are_put_into_the_open_bin(generator) -> None:
+def test_failures_are_put_into_the_open_bin(generator, small_structures) -> None:
     """Errors above the last edge: more than half of the mass for at least half of such atoms."""
     share = (torch.rand(1000, generator=generator) < 0.1).double()
     errors = 0.02 * torch.randn(1000, generator=generator, dtype=DOUBLE).abs()
     errors = torch.where(share > 0.5, 5.0 + errors, errors)
-    bad, good = learned(errors, share, generator)
+    features = potential_with(HEAD)(
+        random_weights(HEAD), joined(small_structures, "ethanol"), forces=False
+    ).features
+    assert features is not None
+    bad, good = learned(errors, share, features, generator)
     assert float((bad > 0.5).double().mean()) >= 0.5
     assert float(good.max()) < 0.1
 
@@ -261,7 +261,7 @@ def test_what_is_not_labelled_is_not_judged(small_structures) -> None:
     no_energy = plain.measure(none, none, ERRORS, 1.0)
     no_forces = plain.measure(ERRORS, torch.full((40,), 9), none, 1.0)
     assert no_energy.rules["energy"] == Scalar().rules["energy"]
-    assert no_energy.rules["forces"] == HEAD.rules["forces"] == ("cross_entropy", "nll")
+    assert no_energy.rules["forces"] == HEAD.rules["forces"] == ("cross_entropy",)
     graph = joined(small_structures, "ethanol")
     for head, judged in ((no_energy, "forces"), (no_forces, "energy")):
         output = potential_with(head)(random_weights(head), graph)

@@ -13,17 +13,21 @@ from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, to_samples
 from surefoot.data.read import Frame
-from surefoot.evaluate.recalibrate import fit_factor
+from surefoot.evaluate.mixture import mixture_factor
+from surefoot.evaluate.quantiles import REST
+from surefoot.evaluate.recalibrate import ensemble_factor, fit_factor
 from surefoot.graph import collate, split_atoms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
-from surefoot.posteriors.calibrate import FEWEST, calibrate, pair_frames
+from surefoot.posteriors.calibrate import FEWEST, calibrate
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
+from surefoot.posteriors.judge import predict_samples
+from surefoot.posteriors.points import pair_frames, points_of
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import Predictor, build_predictor, recalibrated
-from surefoot.potential import Potential
+from surefoot.potential import Potential, take_members
 
 CUTOFF = 3.0
 MEMBERS = 6
@@ -128,7 +132,9 @@ def test_factors_are_those_of_the_same_numbers_by_hand(predictor, samples, left_
         assert getattr(calibration, name) == pytest.approx(value, rel=1e-6)
         assert factors[name].value == getattr(calibration, name)
         assert factors[name].points == points
-    assert calibration.source == "48 frames, each judged by members that had not seen it"
+    assert (
+        calibration.source == "48 frames in 12 groups, each judged by members that had not seen it"
+    )
 
 
 def test_larger_errors_give_larger_factors(predictor, samples) -> None:
@@ -336,7 +342,7 @@ def test_a_variance_gets_the_factor_of_its_errors(stating) -> None:
     assert factors["forces"].shared_error is None
     assert factors["energy"].points == 120
     assert calibration.difference is None
-    assert calibration.source == "120 frames set aside"
+    assert calibration.source == "120 frames in 30 groups set aside"
     assert set(calibration.levels) == {"energy", "forces"}
 
 
@@ -374,26 +380,29 @@ def test_an_ensemble_with_variances_is_judged_by_who_has_not_seen(stating) -> No
     few = noisy(ensemble, structures(40, 9), 1.5, 10)
     unseen = np.array([[(n + m) % 4 < 2 for n in range(40)] for m in range(4)])
     calibration, factors = calibrate(ensemble, few, unseen)
-    squares = []
+    rows = []
     for number, sample in enumerate(few):
         who = [member for member, yes in zip(members, unseen[:, number], strict=True) if yes]
         some = build_predictor(JUDGING, Ensemble(stack(who)), Calibration(), {})(sample.graph)
-        squares.append(float((sample.targets.energy - some.energy.mean) ** 2 / some.energy.total))
-    assert calibration.energy == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-9)
+        residual = sample.targets.energy - some.energy.mean
+        rows.append([float(v) for v in (residual, some.energy.aleatoric, some.energy.epistemic)])
+    expected = mixture_factor(*np.array(rows).T, np.full(40, 2), 4)
+    assert calibration.energy == pytest.approx(expected, rel=0.01)
     assert factors["energy"].points == 40
     assert calibration.levels == {}  # nobody has seen none of them
-    assert calibration.source == "40 frames, each judged by members that had not seen it"
+    assert (
+        calibration.source == "40 frames in 10 groups, each judged by members that had not seen it"
+    )
 
 
 def test_too_few_points_of_a_variance_are_not_calibrated(stating) -> None:
     few = noisy(stating, structures(FEWEST - 1, 3), 2.0, 4)
     calibration, factors = calibrate(stating, few, np.ones((1, FEWEST - 1), bool))
-    assert "energy" not in factors
-    assert factors["forces"].points > FEWEST
+    assert factors == {}  # however many force components they have
     alone = [replace(s, targets=replace(s.targets, has_forces=torch.tensor([False]))) for s in few]
     calibration, factors = calibrate(stating, alone, np.ones((1, FEWEST - 1), bool))
     assert factors == {}
-    assert f"at least {FEWEST} labels of frames set aside" in calibration.source
+    assert f"at least {FEWEST} labelled frames set aside" in calibration.source
     assert f"{FEWEST - 1} frames" in calibration.source
 
 
@@ -412,6 +421,56 @@ def test_draws_and_members_have_to_be_as_many(predictor, samples) -> None:
 
 
 def test_frames_set_aside_from_all_members_give_intervals(predictor, samples) -> None:
-    calibration, _ = calibrate(predictor, samples, np.ones((MEMBERS, len(samples)), bool))
+    apart = [replace(sample, group=f"{number}") for number, sample in enumerate(samples)]
+    calibration, _ = calibrate(predictor, apart, np.ones((MEMBERS, len(samples)), bool))
     assert set(calibration.levels) == {"energy", "forces"}
     assert calibration.source == "48 frames set aside"
+    assert calibration.draws == MEMBERS
+
+
+def test_intervals_need_groups_not_force_components(predictor, samples) -> None:
+    """12 groups hold some hundred components, and can not promise 95 % of a new group."""
+    calibration, factors = calibrate(predictor, samples, np.ones((MEMBERS, len(samples)), bool))
+    assert factors["forces"].points > 400
+    assert calibration.levels == {}
+    assert calibration.source == "48 frames in 12 groups set aside"
+
+
+def test_frames_drawn_one_by_one_from_known_groups_count_one_by_one(predictor, samples) -> None:
+    """Half of each group was learnt from: what is set aside are frames, as with `split: random`."""
+    unseen = np.repeat((np.arange(48) % 2 == 0)[None], MEMBERS, axis=0)
+    calibration, _ = calibrate(predictor, samples, unseen)
+    assert calibration.source == "24 frames set aside"
+    assert calibration.levels["forces"].conformal.maps[REST].count == 24
+
+
+def test_kinds_have_intervals_of_their_own_by_groups(predictor) -> None:
+    """Every other molecule of a group is water; 20 groups have it, and 19 are enough."""
+    images = [molecule(("H2O", "CO2")[number % 2]) for number in range(80)]
+    rng = np.random.default_rng(0)
+    for atoms in images:
+        atoms.positions += 0.1 * rng.normal(size=atoms.positions.shape)
+    few = label(predictor, images, 1.0, 3)
+    calibration, _ = calibrate(predictor, few, np.ones((MEMBERS, 80), bool))
+    assert set(calibration.levels["energy"].conformal.maps) == {REST, "1:2 8:1", "6:1 8:2"}
+    for name in ("energy", "forces"):
+        held = calibration.levels[name].conformal.maps
+        assert {found.count for found in held.values()} == {20}
+
+
+def test_factors_hold_for_another_number_of_draws(predictor, samples) -> None:
+    """Labels around one member as around the others: so any number of them has the same c."""
+    unseen = np.ones((MEMBERS, len(samples)), bool)
+    calibration, factors = calibrate(predictor, samples, unseen)
+    shared = factors["forces"].shared_error
+    assert calibration.shared_error["forces"] == shared
+    for draws in (2, 4, 5):
+        found = calibration.for_draws(draws)
+        assert found.forces == pytest.approx(ensemble_factor(shared, draws), rel=1e-12)
+        assert found.draws == draws
+        assert found.levels == {}
+        few = replace(predictor, weights=take_members(predictor.weights, slice(0, draws)))
+        judged = predict_samples(recalibrated(few, found), samples)
+        points = points_of(judged)["forces"].select(points_of(judged)["forces"].stated)
+        inside = np.abs(points.residuals) < 1.96 * points.std
+        assert np.mean(inside) == pytest.approx(0.95, abs=0.04)

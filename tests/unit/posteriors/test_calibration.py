@@ -53,7 +53,8 @@ def levels_of(kinds: np.ndarray, widths: dict[str, float], seed: int = 0) -> Lev
     residuals = np.array([widths[kind] for kind in kinds]) * rng.normal(size=len(kinds))
     ones = np.ones(len(kinds))
     return Levels(
-        isotonic=fit_isotonic(residuals, ones), conformal=fit_grouped(residuals, ones, kinds)
+        isotonic=fit_isotonic(residuals, ones),
+        conformal=fit_grouped(residuals, ones, kinds, np.arange(len(kinds))),
     )
 
 
@@ -153,7 +154,7 @@ def test_everything_is_in_the_file(predictor, tmp_path) -> None:
         assert torch.equal(one, other)
     text = json.dumps(predictor.calibration.header())
     assert read_calibration(json.loads(text)) == predictor.calibration
-    assert len(text) < 50_000
+    assert len(text) < 60_000
 
 
 def test_a_file_without_levels_and_gate_is_upgraded(predictor, tmp_path, monkeypatch) -> None:
@@ -181,6 +182,28 @@ def test_a_broken_calibration_is_refused(predictor, tmp_path) -> None:
     write_tree(path, KIND, tree, kept)
     with pytest.raises(RefusedFile, match="does not have"):
         load_predictor(path)
+
+
+def test_levels_of_older_files_are_read(predictor, tmp_path) -> None:
+    """They kept ranks of scores; none where they kept all, and each point was a group."""
+    path = tmp_path / "p.safetensors"
+    predictor.save(path)
+    tree, header = read_tree(path, KIND)
+    kept = {name: header[name] for name in header if name not in ("format", "kind")}
+    held = kept["calibration"]
+    for name in ("draws", "shared_error"):
+        del held[name]
+    scores = [float(n) for n in range(1, 20)]
+    for level in held["levels"].values():
+        level["conformal"]["maps"] = {
+            REST: {"scores": scores, "ranks": [], "count": 19},
+            "1": {"scores": scores[9:], "ranks": list(range(10, 20)), "count": 19},
+        }
+    write_tree(path, KIND, tree, kept)
+    found = load_predictor(path).calibration
+    assert (found.energy, found.draws) == (1.5, None)
+    for kind in (REST, "1"):
+        assert found.levels["forces"].conformal.maps[kind].bounds(0.9)[1] == 18.0
 
 
 def test_words() -> None:

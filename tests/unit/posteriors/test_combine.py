@@ -39,7 +39,7 @@ def test_mean_and_spread_are_those_of_the_members(tmp_path) -> None:
     torch.testing.assert_close(together.energy.mean, alone.mean(0))
     assert together.energy.epistemic is not None
     torch.testing.assert_close(together.energy.epistemic, alone.var(0))  # not calibrated
-    assert found.provenance["files"] == {"train.xyz": "abc"}
+    assert found.provenance["files"] == {"train.xyz abc": "abc"}
     assert found.provenance["members"] == ["0", "1", "2"]
     found.save(tmp_path / "pool")
     assert load_predictor(tmp_path / "pool").draws == 3

@@ -167,6 +167,19 @@ def test_curvature_stays_positive() -> None:
         assert float(state.moments["curvature"]["a"].min()) > 0
 
 
+def test_after_a_warm_up_the_mean_gradient_begins_anew() -> None:
+    """Steps are counted from there: the first mean of a constant gradient is the gradient."""
+    step = make_step(betas=(0.9, 0.99), clip_radius=10.0)
+    state = make_state(step, a=[0.3, -0.2, 0.1])
+    state.step = state.began = 7
+    before = state.weights["a"].clone()
+    slope = torch.tensor([2.0, -0.5, 0.01], dtype=torch.float64)
+    step(state, lambda _: ({"total": torch.zeros(())}, {"a": slope.clone()}), 0.2, stacked=False)
+    curvature = state.moments["curvature"]["a"]
+    change = (slope + 0.1 * before) / (curvature + 0.1)
+    torch.testing.assert_close(state.weights["a"], before - 0.2 * 1.1 * change, rtol=1e-9, atol=0)
+
+
 # --- what the loss means --------------------------------------------------------------------
 
 NLL = LossSettings(energy_rule="nll", forces_rule="nll")
@@ -187,6 +200,18 @@ def test_the_number_of_data_and_the_noise() -> None:
         (IvonSettings(), LossSettings(), r"energy_rule: squared.* is none; set `posterior: {noise"),
         (IvonSettings(), NLL.model_copy(update={"forces_rule": "norm"}), "forces_rule: norm"),
         (IvonSettings(noise=0.1), NLL, r"energy_rule: nll.* already"),
+        (IvonSettings(), NLL.model_copy(update={"forces_rule": "beta_nll"}), "one of nothing"),
+        (IvonSettings(), NLL.model_copy(update={"weighting": "residual"}), "one of nothing"),
+        (
+            IvonSettings(),
+            NLL.model_copy(update={"stress": 1.0}),
+            "stress_rule: squared",
+        ),
+        (
+            IvonSettings(noise=0.1),
+            NLL.model_copy(update={"stress": 1.0}),
+            "stress: 0}",
+        ),
     ],
 )
 def test_losses_that_are_no_likelihood_are_refused(settings, loss, text) -> None:

@@ -25,8 +25,10 @@ from surefoot.posteriors.judge import (
     compare_histograms,
     compare_structures,
     compare_vectors,
+    find_common_errors,
     predict_samples,
 )
+from surefoot.posteriors.points import points_of
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import Predictor, build_predictor, with_gate
 from surefoot.potential import Potential
@@ -97,8 +99,8 @@ def test_strata_divide_the_points(samples) -> None:
 
 def test_errors_and_scores_of_structures(samples) -> None:
     judged = ensemble(4, samples)
-    found = compare_structures(judged, samples)
-    assert found is not None
+    assert find_common_errors(samples[:8], samples[8:]) == "forces"
+    found = compare_structures(judged, samples, "forces")
     assert found.counted.sum() == len(samples) - 1
     number = 5
     place = number - 1  # one frame before it has no forces
@@ -129,11 +131,42 @@ def test_without_forces_the_error_is_that_of_the_energy(samples) -> None:
         replace(s, targets=replace(s.targets, has_forces=torch.tensor([False]))) for s in samples
     ]
     _, judged = judged_by(Scalar(), bare)
-    found = compare_structures(judged, bare)
-    assert found is not None
+    found = compare_structures(judged, bare, "energy")
     off = (judged.targets.energy - judged.prediction.energy.mean).abs().numpy()
     assert np.allclose(found.errors, 1000 * off / judged.sizes)
     assert list(found.scores) == ["predicted energy per atom"]
+    # One kind of error for structures that are put in one order.
+    for one, other in ((samples, bare), (bare, samples), (bare, bare)):
+        assert find_common_errors(one, other) == "energy"
+    nothing = [
+        replace(s, targets=replace(s.targets, has_energy=torch.tensor([False]))) for s in bare
+    ]
+    assert find_common_errors(samples, nothing) is None
+
+
+def test_stress_of_a_molecule_is_no_quantity(samples) -> None:
+    """A label of something without a volume; of crystals six components count."""
+    given = torch.tensor([True])
+    few = [replace(s, targets=replace(s.targets, has_stress=given)) for s in samples[:3]]
+    judged = ensemble(4, few)
+    assert [quantity.name for quantity in compare(judged, few)] == ["energy", "forces"]
+    assert "stress" not in points_of(judged)
+    atoms = molecule("H2O")
+    atoms.set_cell(3.5 * np.eye(3))
+    atoms.pbc = True
+    whole = Frame(
+        atoms=atoms, energy=-14.0, forces=None, stress=0.01 * np.eye(3), group="g",
+        config_type="c", file="f", index=0,
+    )  # fmt: skip
+    both = [*few, *to_samples([whole], CUTOFF)]
+    judged = ensemble(4, both)
+    stress = compare(judged, both)[-1]
+    points = points_of(judged)["stress"]
+    assert stress.name == "stress"
+    assert len(stress.residuals) == len(points.residuals) == 6
+    assert np.allclose(stress.residuals, 1000 * points.residuals)
+    assert np.allclose(stress.std, 1000 * points.std)
+    assert points.frame.tolist() == [3] * 6
 
 
 def test_covariances_of_a_head_are_compared_whole(samples) -> None:

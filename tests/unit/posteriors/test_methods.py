@@ -15,29 +15,22 @@ from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors import METHODS, POSTERIORS
-from surefoot.posteriors.calibrate import calibrate, pair_frames
+from surefoot.posteriors.calibrate import calibrate
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.posteriors.ivon import IvonSettings
 from surefoot.posteriors.laplace import LaplaceSettings
+from surefoot.posteriors.points import pair_frames
 from surefoot.posteriors.posterior import Method
 from surefoot.posteriors.predictor import build_predictor, load_predictor
+from surefoot.posteriors.restart import load_checkpoint, save_checkpoint
 from surefoot.posteriors.shallow import ShallowSettings
 from surefoot.posteriors.swag import SwagSettings
-from surefoot.posteriors.training import (
-    Parts,
-    Plan,
-    finish,
-    load_checkpoint,
-    plan_training,
-    save_checkpoint,
-    start,
-    to_predictor,
-)
+from surefoot.posteriors.training import Parts, Plan, finish, plan_training, start, to_predictor
 from surefoot.potential import shares_model
 from surefoot.train.checkpoint import RefusedFile, digest
 from surefoot.train.fit import TrainSettings, fit
-from surefoot.train.loss import LossSettings
+from surefoot.train.loss import LossSettings, Warmup
 from surefoot.train.schedule import ScheduleSettings
 from surefoot.train.state import State
 from surefoot.train.step import loss_gradients
@@ -181,6 +174,30 @@ def test_a_run_of_another_posterior_is_not_resumed(splits, tmp_path) -> None:
     longer = parts_of("swag", train=TRAINING.model_copy(update={"epochs": 9}))
     with pytest.raises(RefusedFile, match=r"train\.epochs was 6 and is now 9"):
         load_checkpoint(tmp_path / "run", plan_training(splits, longer))
+
+
+def test_swag_collects_nothing_of_the_warm_up(splits) -> None:
+    """Its weights make another loss small."""
+    head, warm = MeanVariance(width=4), Warmup(epochs=2)
+    loss = NLL.model_copy(update={"warmup": warm})
+    text = r"after epoch 2, and loss: {warmup: {epochs: 2}} is about another loss"
+    with pytest.raises(ValueError, match=text):
+        plan_training(splits, parts_of("swag", head, loss=loss))
+    later = METHOD["swag"].model_copy(update={"start": 0.34})
+    plan = plan_training(splits, parts_of("swag", head, loss=loss, posterior=later))
+    state = run(plan)
+    assert int(state.collected["count"]) == 4  # after the third to the sixth
+
+
+def test_what_the_posterior_makes_of_the_loss_is_said(splits) -> None:
+    head, loss = MeanVariance(width=4), NLL.model_copy(update={"forces": 20.0})
+    method = METHOD["ivon"].model_copy(update={"noise": None})
+    (note,) = plan_training(splits, parts_of("ivon", head, loss=loss, posterior=method)).notes
+    assert note.endswith(f"likelihood of {COUNT} energies and {20 * COUNT} forces on atoms")
+    loss = LossSettings(forces=4.0)
+    (note,) = plan_training(splits, parts_of("ivon", loss=loss)).notes
+    assert note.endswith(f"{COUNT} structures with noise 0.5 of energy, 0.25 of forces")
+    assert plan_training(splits, parts_of("laplace")).notes == ()
 
 
 def test_swag_collects_weights_not_averages(splits) -> None:

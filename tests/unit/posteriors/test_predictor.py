@@ -141,3 +141,21 @@ def test_without_a_table_the_way_out_is_named() -> None:
     predictor.require([8, 1], 0, None, "b.xyz, frame 2")
     with pytest.raises(UnknownState, match=r"conditioning: \{name: charge_spin\}"):
         predictor.require([8, 1], 0, 3, "b.xyz, frame 2")
+
+
+@pytest.mark.parametrize(
+    ("learnt", "fit", "unfit"),
+    [
+        ([[0, 1]], [(0, 1), (0, None), (None, 1), (None, None)], [(1, None), (None, 3), (1, 1)]),
+        ([[0, None]], [(0, 5), (None, 2), (None, None)], [(1, None), (1, 2)]),
+        ([[None, 1], [None, 2]], [(4, 1), (None, 2), (1, None)], [(None, 3), (0, 3)]),
+        ([], [(7, 8)], []),
+    ],
+)
+def test_charge_and_spin_are_judged_one_by_one(learnt, fit, unfit) -> None:
+    predictor = replace(predictor_of(POTENTIAL), provenance={"states": learnt})
+    for state in fit:
+        predictor.require([8, 1], *state, "b.xyz, frame 2")
+    for state in unfit:
+        with pytest.raises(UnknownState, match=r"^b\.xyz, frame 2: .* has only learned"):
+            predictor.require([8, 1], *state, "b.xyz, frame 2")

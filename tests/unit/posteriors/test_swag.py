@@ -17,7 +17,7 @@ LOSS = LossSettings()
 
 def collect(rows: torch.Tensor, rank: int) -> State:
     """A run whose weights were these rows, one after the other."""
-    state = fresh_state({"a": rows[0], "b": rows[0, :2]}, members=())
+    state = fresh_state({"a": rows[0], "b": rows[0, :2]}, members=(), moments={})
     for row in rows:
         weights: Weights = {"a": row, "b": row[:2]}
         state.collected = gather(state.collected, weights, rank)
@@ -57,7 +57,7 @@ def test_covariance_of_draws_is_the_published_one(rng, count) -> None:
 
 
 def test_weights_are_collected_late_and_now_and_then() -> None:
-    state = fresh_state({"a": torch.zeros(1)}, members=())
+    state = fresh_state({"a": torch.zeros(1)}, members=(), moments={})
     observe = Collector(first=5, every=3, rank=2)
     for epoch in range(1, 13):
         state.epoch = epoch

@@ -23,13 +23,12 @@ from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import load_predictor
+from surefoot.posteriors.restart import load_checkpoint, save_checkpoint
 from surefoot.posteriors.training import (
     Parts,
     Plan,
     finish,
-    load_checkpoint,
     plan_training,
-    save_checkpoint,
     start,
     to_predictor,
     write_log,
@@ -185,10 +184,14 @@ def test_provenance_holds_the_stated_states_of_the_training_split() -> None:
     valid = [replace(frame(0, file="valid.xyz"), charge=5, spin=4)]
     plan = plan_training(make_splits(train=train, valid=valid), PARTS)
     assert plan.provenance["states"] == [[-1, 1], [0, 2]]
-    for absent in ({"charge": None}, {"spin": None}):
+    for absent, known in (
+        ({"charge": None}, [[None, 1], [None, 2]]),
+        ({"spin": None}, [[-1, None], [0, None]]),
+        ({"charge": None, "spin": None}, []),
+    ):
         partly = [replace(train[0], **absent), *train[1:]]
         plan = plan_training(make_splits(train=partly), PARTS)
-        assert plan.provenance["states"] == []
+        assert plan.provenance["states"] == known
 
 
 def stated(count: int = 12) -> list[Frame]:

@@ -95,7 +95,8 @@ class Run:
         self, team: Team = ALONE, stop: Callable[[], bool] = lambda: False, **begin
     ) -> dict:
         """Where it ends; from a state that an earlier one ended in, or from the beginning."""
-        state = restore_state(**begin) if begin else fresh_state(self.weights)
+        moments = self.task.mover.fresh(self.weights)
+        state = restore_state(**begin) if begin else fresh_state(self.weights, moments=moments)
         fit(self.task, state, stop=stop, team=team)
         return {"tree": state.tree(), "header": state.header()}
 
@@ -119,7 +120,7 @@ def work(folder: Path) -> None:
             cut = run.trained(team, stop)
             found |= {f"{name} whole": run.trained(team), f"{name} cut": cut}
             found[f"{name} resumed"] = run.trained(team, **cut)
-        state = fresh_state(jobs["cases"]["schnet"]["weights"])
+        state = fresh_state(jobs["cases"]["schnet"]["weights"], moments={})
         require_same_state(team, state)
         name = next(iter(state.averages))
         state.averages[name] = state.averages[name] + 1e-16 * team.rank

@@ -15,7 +15,7 @@ from surefoot.data.convert import Sample
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
-from surefoot.train.adamw import BETAS
+from surefoot.train.adamw import BETAS, AdamW
 from surefoot.train.checkpoint import read_tree, write_tree
 from surefoot.train.fit import (
     WORTH_COMPILING,
@@ -45,6 +45,7 @@ SETTINGS = TrainSettings(
     schedule=ScheduleSettings(warmup_steps=3),
     seed=7,
 )
+STEP = AdamW(weight_decay=1e-3, amsgrad=True, clip=10.0)
 COUNT = 8
 
 
@@ -81,8 +82,10 @@ def make_task(samples: list[Sample], roles: Roles, **changes) -> Task:
 
 def start(members: int | None = None, seed: int = 5) -> State:
     if members is None:
-        return fresh_state(POTENTIAL.init(seed, torch.float64))
-    return fresh_state(POTENTIAL.init_members(seed, members, torch.float64))
+        weights = POTENTIAL.init(seed, torch.float64)
+    else:
+        weights = POTENTIAL.init_members(seed, members, torch.float64)
+    return fresh_state(weights, moments=STEP.fresh(weights))
 
 
 def largest_difference(one: Weights, other: Weights) -> float:

@@ -9,6 +9,9 @@ from torch import Tensor
 from surefoot.data.convert import Sample
 from surefoot.distributions.densities import HUBER_WIDTH, Normal, Point, VectorNormal
 from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets, find_kinds
+from surefoot.heads import Head
+from surefoot.heads.categorical import Categorical
+from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
 from surefoot.prediction import Output
@@ -205,7 +208,11 @@ def with_variances(output: Output, generator: torch.Generator) -> Output:
     return replace(
         output,
         energy=Normal(output.energy.mean, sizes),
-        forces=VectorNormal(mean, torch.linalg.inv(covariance), torch.logdet(covariance)),
+        forces=VectorNormal(
+            mean,
+            torch.linalg.inv(torch.linalg.cholesky(covariance)),
+            torch.logdet(covariance),
+        ),
     )
 
 
@@ -234,6 +241,26 @@ def test_likelihoods_by_hand(power, batch, generator) -> None:
             count["forces"] += share[g]
     for name, term in found.items():
         assert float(term) == pytest.approx(total[name] / count[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_beta_weighs_the_slopes_of_the_likelihood(beta, batch, generator) -> None:
+    """Of each label by (det Σ)^(β/k), which has no slope of its own; 0 is the likelihood."""
+    graph, targets = batch
+    output = with_variances(output_of(graph, generator), generator)
+    rules = {"energy_rule": "beta_nll", "forces_rule": "beta_nll", "beta": beta}
+    settings = LIKELIHOOD.model_copy(update=rules)
+    size = graph.atom_counts.double()
+    means = (output.energy.mean.requires_grad_(), output.forces.mean.requires_grad_())
+    slopes = []
+    for one in (LIKELIHOOD, settings):
+        loss = total_loss(loss_terms(output, graph, targets, one, IMPORTANCE), one)
+        slopes.append(torch.autograd.grad(loss, means))
+    (energy, forces), (weighed_energy, weighed_forces) = slopes
+    expected = (output.energy.variance / size**2) ** beta
+    torch.testing.assert_close(weighed_energy, expected * energy, rtol=1e-11, atol=0)
+    expected = torch.linalg.det(output.forces.variance.detach()) ** (beta / 3)
+    torch.testing.assert_close(weighed_forces, expected[:, None] * forces, rtol=1e-7, atol=1e-15)
 
 
 def test_weighting_of_the_residual_leaves_the_determinant_alone(batch, generator) -> None:
@@ -276,6 +303,15 @@ def test_weights_are_chosen_by_a_proper_score() -> None:
     assert SETTINGS.for_validation() is SETTINGS
 
 
+CROSS = LossSettings(energy_rule="cross_entropy", forces_rule="cross_entropy")
+
+
+def weights_of(head: Head) -> list[str]:
+    """All of them, and one of the model."""
+    weights = head.init(torch.Generator().manual_seed(0), (4,))
+    return ["model.embedding", *(f"head.{name}" for name in weights)]
+
+
 @pytest.mark.parametrize(
     ("loss", "head", "sentence"),
     [
@@ -296,6 +332,11 @@ def test_weights_are_chosen_by_a_proper_score() -> None:
             MeanVariance(),
             "energy: 0.*give energy a weight",
         ),
+        (LossSettings(forces=0.0), Categorical(forces="direct_lab"), "forces: 0.*give forces a"),
+        (LossSettings(energy=0.0), Categorical(forces="direct_lab"), "energy: 0.*give energy a"),
+        (LossSettings(energy=0.0), Categorical(), "energy: 0.*give energy a"),
+        (CROSS.model_copy(update={"energy_rule": "nll"}), ErrorHistograms(), "to cross_entropy,"),
+        (CROSS, ErrorHistograms(), "set `start: {learn: judges}`"),
         (
             LIKELIHOOD.model_copy(update={"warmup": Warmup(epochs=5)}),
             MeanVariance(),
@@ -305,7 +346,20 @@ def test_weights_are_chosen_by_a_proper_score() -> None:
 )
 def test_loss_and_head_must_go_together(loss, head, sentence) -> None:
     with pytest.raises(ValueError, match=sentence):
-        require_rules(loss, head, epochs=5)
+        require_rules(loss, head, 5, weights_of(head))
+
+
+def test_a_warm_up_of_what_judges_is_refused() -> None:
+    """Squared errors teach it nothing."""
+    loss = LIKELIHOOD.model_copy(update={"warmup": Warmup(epochs=2)})
+    head = MeanVariance()
+    judging = tuple(f"head.{prefix}" for prefix in head.judging())
+    judges = [name for name in weights_of(head) if name.startswith(judging)]
+    with pytest.raises(ValueError, match=r"epochs: 2.*leave the warm-up out"):
+        require_rules(loss, head, 5, judges)
+    require_rules(loss, head, 5, weights_of(head))
+    require_rules(loss, head, 5, [])  # of a posterior that is made without a step
+    require_rules(LIKELIHOOD, head, 5, judges)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +376,7 @@ def test_loss_and_head_must_go_together(loss, head, sentence) -> None:
     ],
 )
 def test_pairs_that_go_together(loss, head) -> None:
-    require_rules(loss, head, epochs=5)
+    require_rules(loss, head, 5, weights_of(head))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@ import json
 import pytest
 import torch
 
+from surefoot.train.adamw import MOMENTS
 from surefoot.train.schedule import Plateau
-from surefoot.train.state import MOMENTS, State, fresh_state, restore_state
+from surefoot.train.state import State, fresh_state, restore_state
 
 
 def weights_of(generator, members: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
@@ -16,7 +17,8 @@ def weights_of(generator, members: tuple[int, ...] = ()) -> dict[str, torch.Tens
 def test_fresh_state_owns_its_tensors(members, generator) -> None:
     weights = weights_of(generator, members)
     before = weights["model.embedding"].clone()
-    state = fresh_state(weights)
+    zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+    state = fresh_state(weights, moments={"exp_avg": zeros})
     assert state.best_scores.shape == members
     for tree in (state.weights, state.averages, state.best, *state.moments.values()):
         tree["model.embedding"] += 1.0

@@ -60,6 +60,17 @@ def test_errors_twenty_times_off_are_training(bias, samples) -> None:
     judged(with_sizes(0, variance=bias, covariance=bias), samples)
 
 
+def test_fresh_weights_may_be_far_from_their_labels(samples) -> None:
+    """Energies 300 times the usual σ away from their references, with nothing learned yet."""
+    far = [
+        replace(s, targets=replace(s.targets, energy=s.targets.energy + 300 * 0.5 * 3))
+        for s in samples
+    ]
+    judged(with_sizes(0), far)
+    with pytest.raises(FloatingPointError, match="energy has collapsed"):
+        judged(with_sizes(0, variance=-14.0), far)
+
+
 def test_the_member_is_named(samples) -> None:
     members = stack([with_sizes(0), with_sizes(1, covariance=-14.0), with_sizes(2)])
     with pytest.raises(FloatingPointError, match="member 1"):

@@ -10,6 +10,8 @@ from surefoot.data.batches import BatchLimits
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
+from surefoot.train import fit as room
+from surefoot.train.adamw import AdamW
 from surefoot.train.fit import Roles, Task, TrainSettings, fit
 from surefoot.train.loss import LossSettings, Warmup
 from surefoot.train.schedule import Plateau, ScheduleSettings
@@ -47,7 +49,9 @@ def task(make_samples) -> Task:
 
 
 def begin() -> State:
-    return fresh_state(POTENTIAL.init_members(0, 2, torch.float64))
+    weights = POTENTIAL.init_members(0, 2, torch.float64)
+    step = AdamW(weight_decay=0.0, amsgrad=True, clip=10.0)
+    return fresh_state(weights, moments=step.fresh(weights))
 
 
 def run(task: Task, state: State, epochs: int) -> None:
@@ -84,6 +88,16 @@ def test_scores_and_slopes_of_the_warm_up_are_forgotten(task) -> None:
     assert bool(state.best_scores.isfinite().all())
     assert not all(torch.equal(state.best[name], best[name]) for name in best)
     assert float(state.history[-1]["train_forces"]) != float(state.history[-2]["train_forces"])
+
+
+def test_patience_waits_for_the_loss_itself(task, monkeypatch) -> None:
+    """Whatever validations of squared errors say; afterwards it ends the run."""
+    monkeypatch.setattr(room, "observe", lambda plateau, *_: replace(plateau, stale=1))
+    settings = task.settings.model_copy(update={"patience": 1, "epochs": 9})
+    loss = LOSS.model_copy(update={"warmup": Warmup(epochs=4)})
+    state = begin()
+    assert fit(replace(task, settings=settings, loss=loss), state)
+    assert state.epoch == 5
 
 
 @pytest.mark.parametrize("epochs", [1, WARM, 3])
