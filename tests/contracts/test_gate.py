@@ -19,6 +19,7 @@ from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
+from surefoot.models.scn import Scn
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.gate import (
@@ -50,6 +51,18 @@ MODEL = {
         cutoff=CUTOFF, lmax=1, layers=2, scalars=7, tensors=3, embed_width=8, latent_width=8
     ),
     "race": Race(cutoff=CUTOFF, irreps="4x0e + 3x1o", interactions=2, max_ell=1, radial=(8,)),
+    "scn": Scn(
+        cutoff=CUTOFF,
+        layers=2,
+        lmax=1,
+        messages="so2",
+        channels=4,
+        hidden=8,
+        edge=6,
+        gaussians=8,
+        aggregation="gate",
+        readout="scalars",
+    ),
 }
 BASELINE = Baseline(
     elements=(1, 6, 8, 17), energies=(-1.0, -2.0, -3.0, -4.0), scale=1.0, neighbors=5.0

@@ -16,11 +16,13 @@ from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.heads.sphere import Sphere
 from surefoot.models import MODELS, Model
 from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
+from surefoot.models.scn import Scn
 from surefoot.potential import Potential, compile_potential
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings
@@ -37,6 +39,21 @@ MODEL: dict[str, Model] = {
     ),
     "race": Race(cutoff=CUTOFF, irreps="8x0e + 8x1o", channels=8, interactions=1, radial=(8,)),
     "allegro": Allegro(cutoff=CUTOFF, layers=1, scalars=8, tensors=8, latent_width=8),
+    "scn": Scn(cutoff=CUTOFF, layers=1, lmax=2, channels=4, hidden=8, edge=6, samples=32),
+    "scn so2": Scn(
+        cutoff=CUTOFF,
+        layers=1,
+        lmax=3,
+        mmax=2,
+        messages="so2",
+        resolutions=2,
+        limit=14,
+        channels=4,
+        hidden=8,
+        edge=6,
+        aggregation="gate",
+        readout="scalars",
+    ),
 }
 ERRORS = torch.linspace(0.01, 0.4, 40, dtype=torch.float64)
 SIZES = torch.full((40,), 9)
@@ -56,6 +73,7 @@ HEAD: dict[str, Head] = {
 CASE = {
     **{name: (model, Scalar()) for name, model in MODEL.items()},
     **{name: (MODEL["schnet"], head) for name, head in HEAD.items()},
+    "sphere": (MODEL["scn"], Sphere(forces="direct")),
 }
 QUICK = ("schnet", "mace", "histogram")
 every_case = pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
+from surefoot.models.scn import Scn
 from surefoot.potential import Potential
 from surefoot.prediction import mix
 from surefoot.train.loss import LossSettings
@@ -32,6 +33,18 @@ SMALL: dict[str, Model] = {
     "mace": Mace(cutoff=CUTOFF, irreps="4x0e + 4x1o", max_ell=2, correlation=2, radial=(8,)),
     "allegro": Allegro(cutoff=CUTOFF, layers=1, scalars=6, tensors=4, latent_width=8),
     "race": Race(cutoff=CUTOFF, irreps="4x0e + 4x1o", channels=4, interactions=2, radial=(8,)),
+    "scn": Scn(
+        cutoff=CUTOFF,
+        layers=2,
+        lmax=2,
+        messages="so2",
+        channels=4,
+        hidden=8,
+        edge=6,
+        gaussians=8,
+        aggregation="gate",
+        readout="scalars",
+    ),
 }
 BASELINE = Baseline(elements=(1, 6, 8), energies=(-1.3, -3.7, -2.2), scale=1.7, neighbors=12.0)
 NLL = LossSettings(energy=1.0, forces=3.0, energy_rule="nll", forces_rule="nll")

@@ -20,6 +20,7 @@ from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.heads.sphere import Sphere
 
 
 @runtime_checkable
@@ -80,5 +81,6 @@ HEADS: dict[str, type[Scalar] | type[Categorical]] = {
     "histogram": ErrorHistograms,
     "mean_variance": MeanVariance,
     "scalar": Scalar,
+    "sphere": Sphere,
 }
 """Name of the energy head in a config → head."""

@@ -16,6 +16,7 @@ from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
+from surefoot.models.scn import Scn
 
 
 @runtime_checkable
@@ -65,10 +66,11 @@ class Model(Protocol):
         ...
 
 
-MODELS: dict[str, type[Allegro] | type[Mace] | type[Race] | type[Schnet]] = {
+MODELS: dict[str, type[Allegro] | type[Mace] | type[Race] | type[Schnet] | type[Scn]] = {
     "allegro": Allegro,
     "mace": Mace,
     "race": Race,
     "schnet": Schnet,
+    "scn": Scn,
 }
 """Name in a config → model."""
