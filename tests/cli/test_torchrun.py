@@ -56,7 +56,8 @@ def wait_for_epochs(log: Path) -> None:
 
 def deviation(first: Path, second: Path) -> float:
     """Largest difference of any entry, relative to the largest of its tensor."""
-    a, b = load_file(first), load_file(second)
+    # Among them is which frames each member has learnt from, as true and false.
+    a, b = ({n: x.double() for n, x in load_file(path).items()} for path in (first, second))
     assert a.keys() == b.keys()
     return max(float((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-9)) for n in a)
 
