@@ -26,7 +26,16 @@ from surefoot.blocks.reference import Baseline
 from surefoot.blocks.splines import tabulate
 from surefoot.compilation import Compiled
 from surefoot.distributions.densities import Point
-from surefoot.graph import Features, Geometry, Graph, Memory, TypedGraph, edge_vectors, find_kinds
+from surefoot.graph import (
+    UNSTATED,
+    Features,
+    Geometry,
+    Graph,
+    Memory,
+    TypedGraph,
+    edge_vectors,
+    find_kinds,
+)
 from surefoot.heads import Head, Scalar
 from surefoot.models import Model
 from surefoot.prediction import Output
@@ -99,12 +108,25 @@ class Potential:
         )
 
     def assign(self, graph: Graph) -> TypedGraph:
-        """The batch with what depends on its elements and states alone."""
-        return TypedGraph(
-            graph=graph,
-            kinds=find_kinds(self.baseline.species(graph.numbers)),
-            state=None if self.states is None else self.states.index(graph),
-        )
+        """The batch with what depends on its elements and states alone.
+
+        Raises:
+            UnknownElement: if an element is not in the table.
+            UnknownState: if a state of charge and spin is not in the table.
+        """
+        species = self.baseline.species(graph.numbers)
+        state = None if self.states is None else self.states.index(graph)
+        if bool((species < 0).any()) or (state is not None and bool((state < 0).any())):
+            self._refuse(graph)
+        return TypedGraph(graph=graph, kinds=find_kinds(species), state=state)
+
+    def _refuse(self, graph: Graph) -> None:
+        for number in range(graph.charge.shape[0]):
+            place = f"structure {number} of the batch"
+            self.baseline.require(graph.numbers[graph.graph_index == number].tolist(), place)
+            if self.states is not None:
+                charge, spin = int(graph.charge[number]), int(graph.spin[number])
+                self.states.require(charge, None if spin == UNSTATED else spin, place)
 
     def evaluate(
         self,

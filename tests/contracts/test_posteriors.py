@@ -16,6 +16,9 @@ from surefoot.data.read import Frame
 from surefoot.evaluate.recalibrate import ensemble_factor
 from surefoot.graph import Graph, collate
 from surefoot.heads.scalar import Scalar
+from surefoot.models import Model
+from surefoot.models.allegro import Allegro
+from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.gate import fit_gate
@@ -47,7 +50,27 @@ POTENTIAL = Potential(
     head=Scalar(),
     baseline=Baseline(elements=(1, 6, 8), energies=(-1.0, -2.0, -3.0), scale=0.7, neighbors=9.0),
 )
+MODELS: dict[str, Model] = {
+    "schnet": POTENTIAL.model,
+    "race": Race(
+        cutoff=4.0, irreps="3x0e + 2x1o", channels=3, max_ell=1, interactions=2, radial=(5,)
+    ),
+    "allegro": Allegro(
+        cutoff=4.0, lmax=1, layers=2, scalars=4, tensors=2, embed_width=5, latent_width=5
+    ),
+}
+"""Rows of atoms of one layer, of several layers, and of edges."""
 MEMBERS = 5
+
+
+@pytest.fixture(params=MODELS)
+def _model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything in this file is then about that model."""
+    replaced = replace(POTENTIAL, model=MODELS[request.param])
+    monkeypatch.setitem(globals(), "POTENTIAL", replaced)
+
+
+every_model = pytest.mark.usefixtures("_model")
 
 
 def members() -> list[Weights]:
@@ -140,6 +163,7 @@ def test_same_generator_same_draw(name, count) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@every_model
 @every_posterior
 def test_draws_are_stacked_and_do_not_change_the_posterior(name) -> None:
     posterior = POSTERIOR[name]()
@@ -171,6 +195,7 @@ def test_impossible_numbers_of_draws_are_refused(name, count) -> None:
         draw(POSTERIOR[name](), 0, count)
 
 
+@every_model
 @every_posterior
 def test_zero_width_is_the_point(name, small_structures) -> None:
     """All draws say what the one set of weights says."""
@@ -182,6 +207,7 @@ def test_zero_width_is_the_point(name, small_structures) -> None:
         torch.testing.assert_close(found, point.expand_as(found), rtol=1e-12, atol=1e-12)
 
 
+@every_model
 @every_posterior
 def test_partial_draws_are_whole_draws(name, small_structures) -> None:
     """One model and many heads say what as many whole sets of weights say."""
@@ -217,6 +243,7 @@ def test_draws_of_an_ensemble_are_members_without_replacement() -> None:
     assert len(chosen) > 3
 
 
+@every_model
 @every_posterior
 def test_saved_and_loaded(name, tmp_path, small_structures) -> None:
     before = predictor_of(name, Calibration(energy=1.2, forces=0.8, stress=1.1, source="a test"))
@@ -372,6 +399,7 @@ def test_ensemble_variances_are_unbiased(small_structures) -> None:
     assert np.allclose(prediction.stress.epistemic, variance, rtol=1e-9, equal_nan=True)
 
 
+@every_model
 @every_posterior
 def test_prediction_does_not_depend_on_batching(name, small_structures) -> None:
     predictor = predictor_of(name)

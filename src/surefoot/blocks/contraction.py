@@ -66,43 +66,43 @@ class Contraction:
 @functools.cache
 def contraction(inputs: Irreps, outputs: Irreps, correlation: int) -> Contraction:
     """The polynomials of orders 1 … correlation from these irreps to those."""
-    entries: list[tuple[tuple[int, ...], int, int, np.ndarray]] = []
-    groups: list[tuple[int, int, int]] = []
-    column = 0
-    start = 0
-    for index, irrep in enumerate(outputs):
-        for order in range(1, correlation + 1):
-            basis = symmetric_couplings(inputs, irrep, order)
-            count = basis.values.shape[0]
-            scale = 1.0 / math.sqrt(max(count, 1))
-            for t, monomial in enumerate(map(tuple, basis.monomials.tolist())):
-                for m in range(irrep.dim):
-                    values = basis.values[:, t, m]
-                    if np.any(values):
-                        entries.append((monomial, start + m, column, scale * values))
-            if count:
-                groups.append((index, order, count))
-            column += count
-        start += irrep.dim
-    prefixes = {m[:n] for m, *_ in entries for n in range(1, len(m) + 1)}
+    bases = [
+        (index, symmetric_couplings(inputs, irrep, order))
+        for index, irrep in enumerate(outputs)
+        for order in range(1, correlation + 1)
+    ]
+    starts = np.cumsum([0, *(irrep.dim for irrep in outputs)]).tolist()
+    columns = np.cumsum([0, *(len(basis.values) for _, basis in bases)]).tolist()
+    monomials = {m for _, basis in bases for m in map(tuple, basis.monomials.tolist())}
+    prefixes = {m[:n] for m in monomials for n in range(1, len(m) + 1)}
     nodes = {monomial: place for place, monomial in enumerate(sorted(prefixes))}
-    entries.sort(key=lambda entry: (nodes[entry[0]], entry[1]))
-    table = np.zeros((len(entries), column))
-    for row, (_, _, first, values) in enumerate(entries):
-        table[row, first : first + len(values)] = values
+    # A row for each node and result that any path has; a key is node · results + result.
+    entries = []
+    for (index, basis), column in zip(bases, columns, strict=False):
+        path, term, m = np.nonzero(basis.values)
+        scale = 1.0 / math.sqrt(max(len(basis.values), 1))
+        node = np.array([nodes[tuple(t)] for t in basis.monomials.tolist()], np.int64)[term]
+        key = node * starts[-1] + starts[index] + m
+        entries.append((key, column + path, scale * basis.values[path, term, m]))
+    keys, places, values = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    found, rows = np.unique(keys, return_inverse=True)
+    table = np.zeros((len(found), columns[-1]))
+    table[rows, places] = values
     # A tensor born in inference mode could never again take part in a derivative.
     with torch.inference_mode(mode=False):
         couplings = torch.from_numpy(table)
-    counts = np.bincount([nodes[entry[0]] for entry in entries], minlength=len(nodes))
+    counts = np.bincount(found // starts[-1], minlength=len(nodes))
     return Contraction(
         parents=np.array([nodes.get(m[:-1], -1) for m in nodes], np.int32),
         components=np.array([m[-1] for m in nodes], np.int32),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-        results=np.array([entry[1] for entry in entries], np.int32),
+        results=(found % starts[-1]).astype(np.int32),
         couplings=couplings,
         inputs=sum(irrep.dim for irrep in inputs),
-        outputs=start,
-        paths=tuple(groups),
+        outputs=starts[-1],
+        paths=tuple(
+            (index, basis.order, len(basis.values)) for index, basis in bases if len(basis.values)
+        ),
         name=f"{'+'.join(map(str, inputs))} to {'+'.join(map(str, outputs))} by {correlation}",
     )
 

@@ -365,17 +365,25 @@ def _assemble(
     order: int,
     blocks: list[tuple[Int[np.ndarray, "_ order"], Shaped[np.ndarray, "_ _ components"]]],
 ) -> SymmetricCouplings:
-    """Blocks of different monomials as one basis; drops monomials that no path has."""
-    paths = sum(len(values) for _, values in blocks)
-    monomials = np.concatenate([np.zeros((0, order), np.int64), *(rows for rows, _ in blocks)])
+    """Blocks of different monomials as one basis; drops monomials that no path has.
+
+    Nearly all values are zero, of which there may be gigabytes: each is written once or not at all.
+    """
+    kept = [block.any((0, 2)) for _, block in blocks]
+    rows = [monomials[keep] for (monomials, _), keep in zip(blocks, kept, strict=True)]
+    monomials = np.concatenate([np.zeros((0, order), np.int64), *rows])
+    ranks = np.lexsort(monomials.T[::-1])
+    places = np.empty_like(ranks)
+    places[ranks] = np.arange(len(ranks))
+    paths = sum(len(block) for _, block in blocks)
     values = np.zeros((paths, len(monomials), output.dim))
     path = term = 0
-    for rows, block in blocks:
-        values[path : path + len(block), term : term + len(rows)] = block
-        path, term = path + len(block), term + len(rows)
-    kept = np.flatnonzero(values.any((0, 2)))
-    kept = kept[np.lexsort(monomials[kept].T[::-1])]
-    monomials, values = monomials[kept], np.ascontiguousarray(values[:, kept])
+    for (_, block), keep in zip(blocks, kept, strict=True):
+        terms = int(keep.sum())
+        chosen = places[term : term + terms]
+        values[path : path + len(block), chosen] = block[:, keep]
+        path, term = path + len(block), term + terms
+    monomials = monomials[ranks]
     for array in (monomials, values):
         array.flags.writeable = False
     return SymmetricCouplings(inputs, output, order, monomials, values)

@@ -37,7 +37,7 @@ COVALENT_RADII = (
     2.00, 2.00, 2.00, 2.00, 2.00, 2.00, 2.00, 2.00, 2.00, 2.00,  # from 109
 )
 # fmt: on
-"""Å, of the elements 1 to 118; 0.2 where there is none (Cordero et al. 2008)."""
+"""Å, of the elements 1 to 118 (Cordero et al. 2008); 2.00 from 97 on, where there are none."""
 
 
 def agnesi(
@@ -81,7 +81,7 @@ def bond_lengths(geometry: Geometry) -> Float[Tensor, " pairs"]:
     """Sum of the covalent radii of each pair in Å."""
     graph = geometry.graph
     like = {"dtype": geometry.lengths.dtype, "device": geometry.lengths.device}
-    radii = torch.tensor((0.2, *COVALENT_RADII), **like)
+    radii = torch.tensor((0.2, *COVALENT_RADII), **like)  # 0 is no element, but ASE's X
     first = graph.pair_edges[0]
     receiver, sender = graph.edge_index[0, first], graph.edge_index[1, first]
     return radii[graph.numbers[receiver]] + radii[graph.numbers[sender]]

@@ -226,7 +226,9 @@ def _activation(record: Record, path: str) -> tuple[str, float]:
     if isinstance(function, Global):
         name = "silu" if function.name == SILU else function.name
     elif isinstance(function, Record) and function.name == "builtins.getattr":
-        name = show(function.args[-1]).strip("'")  # how a built-in function such as torch.tanh is pickled
+        name = show(function.args[-1]).strip(
+            "'"
+        )  # how a built-in function such as torch.tanh is pickled
     return name, float(find(record, f"{path}.cst"))
 
 

@@ -8,6 +8,7 @@ and the number of elements move out of the norms into the weights.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -108,17 +109,24 @@ class Source:
         ]
 
     def _is_zero(self, name: str) -> bool:
-        """Whether this belongs to a product of the file whose coupling tensor is zero."""
+        """Whether this belongs to a product of the file that is zero for all features."""
         match = PRODUCT.fullmatch(name)
         if match is None:
             return False
         block, kind, number = match[1], match[2], match[3]
-        coupling = name
+        factors = int(number or 0)
         if kind != "U_matrix_":
             orders = [o for o in range(1, ORDERS) if f"{block}.U_matrix_{o}" in self.tensors]
-            below = 0 if kind == "weights_max" else 1 + int(number)
-            coupling = f"{block}.U_matrix_{max(orders, default=0) - below}"
-        return coupling in self.tensors and not self.tensors[coupling].any()
+            factors = max(orders, default=0) - (0 if kind == "weights_max" else 1 + factors)
+        coupling = self.tensors.get(f"{block}.U_matrix_{factors}")
+        if coupling is None or not factors < coupling.dim() <= ORDERS:
+            return False
+        # All factors are the same features, so only the symmetric part acts.
+        flat = coupling.flatten(0, -factors - 2) if coupling.dim() > factors + 1 else coupling[None]
+        axes = range(1, factors + 1)
+        parts = [flat.permute(0, *p, factors + 1) for p in itertools.permutations(axes)]
+        symmetric = torch.stack(parts).sum(0) if len(set(flat.shape[1:-1])) == 1 else flat
+        return bool(symmetric.abs().amax() <= self.rounding * flat.abs().amax())
 
 
 def model_weights(source: Source, model: Mace) -> Weights:

@@ -113,7 +113,9 @@ def tensors(
                     continue
                 place = f"{path}.{name}" if path else str(name)
                 if not isinstance(value, Tensor):
-                    text = f"{shorten(place)}: {show(value)} is not a tensor of a kind that is read."
+                    text = (
+                        f"{shorten(place)}: {show(value)} is not a tensor of a kind that is read."
+                    )
                     raise UnreadableFile(text)
                 collected[place] = value
                 if len(collected) > NAMES:

@@ -21,6 +21,8 @@ from surefoot.deploy.archive import Archive, Malformed, Storage, rebuild_tensor
 
 BROKEN = (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError)
 OPCODES = 4_000_000  # a large MACE has a tenth of that
+POINTER = 8  # bytes of an entry in a tuple
+ENTRY = 64  # bytes of an entry in a set or dict
 
 STORAGES = {
     "torch.DoubleStorage": torch.float64,
@@ -175,7 +177,11 @@ class Machine:
         parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
         if all(part is None or isinstance(part, dict) for part in parts):
             for part in parts:
-                target.state.update(part or {})
+                if isinstance(part, dict) and target.state:
+                    self.charge(ENTRY * len(part))
+                    target.state.update(part)
+                elif isinstance(part, dict):
+                    target.state = part
         else:
             target.other = state
 
@@ -188,6 +194,7 @@ class Machine:
     def stack_global(self, _: Any) -> None:
         """The same with both names from the stack."""
         name, module = self.stack.pop(), self.stack.pop()
+        self.charge(len(name) + len(module))
         self.global_name(module, name)
 
     def call(self, _: Any) -> None:
@@ -202,6 +209,7 @@ class Machine:
     def call_with_names(self, _: Any) -> None:
         """Note an instance made with keyword arguments."""
         names, args = self.stack.pop(), self.stack.pop()
+        self.charge(POINTER * len(args))
         self.stack.append((*args, names))
         self.call(None)
 
@@ -219,10 +227,14 @@ class Machine:
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
         """A tensor; views of one storage are bounded in sum too."""
         tensor = rebuild_tensor(self.archive, storage, offset, size, stride)
-        self.bytes += tensor.numel() * tensor.element_size()
-        if self.bytes > 4 * self.archive.size:
-            raise Malformed("its tensors are together larger than the file; refused.")
+        self.charge(tensor.numel() * tensor.element_size())
         return tensor
+
+    def charge(self, size: int) -> None:
+        """Note bytes that an opcode copies: a few of them could copy one large object for ever."""
+        self.bytes += size
+        if self.bytes > 4 * self.archive.size:
+            raise Malformed("its tensors and copies are together larger than the file; refused.")
 
     def collect(self, make: Callable[[list[Any]], Any]) -> None:
         """Replace everything since the mark by one container."""
@@ -253,25 +265,38 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
     return {_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
 
-def _ordered(_: Machine, pairs: Any = ()) -> dict[Any, Any]:
+def _size(machine: Machine, sizes: Any) -> tuple[Any, ...]:
+    machine.charge(POINTER * len(sizes))
+    return tuple(sizes)
+
+
+def _set(machine: Machine, values: Any = ()) -> set[Any]:
+    machine.charge(ENTRY * len(values))
+    return {_key(value) for value in values}
+
+
+def _ordered(machine: Machine, pairs: Any = ()) -> dict[Any, Any]:
     """An OrderedDict, as a dict."""
+    machine.charge(ENTRY * len(pairs))
     return {_key(key): value for key, value in pairs}
 
 
-def _bytes(_: Machine, text: Any, encoding: Any) -> bytes | None:
+def _bytes(machine: Machine, text: Any, encoding: Any) -> bytes | None:
     """Bytes, which protocol 2 writes as text to be encoded."""
-    plain = isinstance(text, str) and encoding == "latin1"
-    return text.encode("latin1") if plain else None
+    if not isinstance(text, str) or encoding != "latin1":
+        return None
+    machine.charge(len(text))
+    return text.encode("latin1")
 
 
 CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": Machine.tensor,
     "torch._utils._rebuild_parameter": lambda _, data, *__: data,
     "torch._utils._rebuild_parameter_with_state": lambda _, data, *__: data,
-    "torch.Size": lambda _, sizes: tuple(sizes),
+    "torch.Size": _size,
     "collections.OrderedDict": _ordered,
-    "builtins.set": lambda _, values=(): {_key(value) for value in values},
-    "builtins.frozenset": lambda _, values=(): frozenset(_key(value) for value in values),
+    "builtins.set": _set,
+    "builtins.frozenset": lambda machine, values=(): frozenset(_set(machine, values)),
     "_codecs.encode": _bytes,
     "copyreg._reconstructor": lambda _, kind, *__: Record(kind.name),
     "numpy.core.multiarray.scalar": lambda _, *args: decode_scalar(*args),

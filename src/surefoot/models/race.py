@@ -29,7 +29,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
 from surefoot.blocks.angular import harmonics
@@ -123,7 +123,7 @@ class Race(Settings):
     cutoff_power: int = Field(
         default=2, ge=2, description="p of the polynomial cutoff; more is steeper at the end"
     )
-    radial: tuple[int, ...] = Field(
+    radial: tuple[PositiveInt, ...] = Field(
         default=(64, 64), description="hidden widths of the radial network"
     )
 

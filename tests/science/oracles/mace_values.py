@@ -298,6 +298,16 @@ def cases() -> list[Case]:
             {"hidden_irreps": "8x0e + 8x1o", "max_ell": 1, "correlation": 4},
         ),
         Case(
+            "octupoles",
+            {"ethanol": ethanol()},
+            {"hidden_irreps": "8x0e + 8x1o + 8x2e + 8x3o", "max_ell": 3, "correlation": 2},
+        ),
+        Case(
+            "high_degrees",
+            {"ethanol": ethanol(), "cell": molecular_cell()},
+            {"hidden_irreps": "8x0e + 8x1o", "max_ell": 5, "correlation": 2},
+        ),
+        Case(
             "chebyshev",
             {"ethanol": ethanol()},
             {"radial_type": "chebyshev", "distance_transform": "Agnesi", "correlation": 1},

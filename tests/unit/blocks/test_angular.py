@@ -1,6 +1,9 @@
 """Harmonics, couplings and rotations against formulas of other kinds, and e3nn's frozen values."""
 
 import math
+import os
+import runpy
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +270,10 @@ def test_couplings_that_do_not_exist_are_refused(triple, message) -> None:
         clebsch_gordan(*triple)
 
 
-@pytest.mark.parametrize("version", ["0.4.4", "0.6.0"])
+VERSIONS = pytest.mark.parametrize("version", ["0.4.4", "0.6.0"])
+
+
+@VERSIONS
 def test_harmonics_and_couplings_equal_those_of_e3nn(version) -> None:
     """Signs included, for they decide what the weights of its models mean."""
     frozen = np.load(ORACLES / f"e3nn_{version}.npz")
@@ -290,3 +296,32 @@ def test_harmonics_and_couplings_equal_those_of_e3nn(version) -> None:
     assert len(single[0]) == 203
     for triple, place, value in zip(*single, strict=True):
         assert flat_coupling(triple)[place] == pytest.approx(value, abs=1e-14)
+
+
+@VERSIONS
+def test_the_frozen_values_are_those_of_their_script(version) -> None:
+    """What it asks e3nn for, which takes no e3nn."""
+    script = runpy.run_path(str(ORACLES / "e3nn_values.py"))
+    with np.load(ORACLES / f"e3nn_{version}.npz") as frozen:
+        assert str(frozen["e3nn_version"]) == version
+        np.testing.assert_array_equal(frozen["vectors"], script["vectors"]())
+        np.testing.assert_array_equal(frozen["triples"], script["triples"]())
+        np.testing.assert_array_equal(frozen["high_triples"], script["high_triples"]())
+
+
+@pytest.mark.slow
+def test_the_frozen_values_are_what_e3nn_says_today(tmp_path) -> None:
+    python = os.environ.get("SUREFOOT_E3NN_PYTHON")
+    if python is None:
+        pytest.skip("SUREFOOT_E3NN_PYTHON does not name a Python with e3nn 0.4.4 or 0.6.0.")
+    command = [python, str(ORACLES / "e3nn_values.py"), str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (written,) = tmp_path.iterdir()
+    with np.load(written) as fresh, np.load(ORACLES / written.name) as frozen:
+        assert set(fresh.files) == set(frozen.files)
+        for key in set(frozen.files) - {"torch_version"}:
+            if frozen[key].dtype.kind == "f":
+                np.testing.assert_allclose(fresh[key], frozen[key], rtol=0, atol=2e-13, err_msg=key)
+            else:
+                np.testing.assert_array_equal(fresh[key], frozen[key], err_msg=key)

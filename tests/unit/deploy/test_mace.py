@@ -373,10 +373,16 @@ def test_only_products_that_are_zero_have_weights_of_no_effect() -> None:
         f"{name}.U_matrix_3": torch.zeros(1, 4, 4, 4, 1),
         **{f"{name}.{w}": torch.ones(3, 1, 8) for w in ("weights_max", "weights.0", "weights.1")},
     }
-    source = replace(EMPTY, tensors=tensors)
+    source = replace(EMPTY, tensors=tensors, read=set())
     assert source.unread() == [f"{name}.U_matrix_2", f"{name}.weights.0"]
     source.read.update(source.unread())
     assert source.unread() == []
+    turned = torch.zeros(3, 4, 4, 1)  # antisymmetric, while both factors are the same features
+    turned[1, 2, 3], turned[1, 3, 2] = 1.0, -1.0
+    tensors = {f"{name}.U_matrix_2": turned, f"{name}.weights_max": torch.ones(3, 1, 8)}
+    assert replace(EMPTY, tensors=tensors, read=set()).unread() == []
+    turned[1, 3, 2] = -1.1
+    assert len(replace(EMPTY, tensors=tensors, read=set()).unread()) == 2
 
 
 def test_single_precision(record) -> None:

@@ -411,7 +411,7 @@ COPIES: dict[str, bytes] = {
     "frozenset": b"cbuiltins\nfrozenset\nq\x01" + b"h\x01h\x02\x85R" * TIMES,
     "ordered": b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x03\x85R" * TIMES,
     "arguments": b"cany\nthing\nq\x01" + b"h\x01h\x04}\x92" * TIMES,
-    "attributes": b"cany\nthing\nq\x01" + b"h\x01)\x81}b}b}X\x01\0\0\0as" + b"h\x05b" * TIMES,
+    "attributes": b"cany\nthing\nq\x01" + b"h\x01)\x81}X\x01\0\0\0aNsbh\x05b" * TIMES,
     "bytes": b"c_codecs\nencode\nq\x01" + b"h\x01h\x06X\x06\0\0\0latin1\x86R" * TIMES,
     "names": b"h\x06h\x06\x93" * TIMES,
 }
@@ -422,14 +422,14 @@ COPIES: dict[str, bytes] = {
 def test_copies_of_one_container_are_bounded(tmp_path: Path, kind: str) -> None:
     """A few bytes in a file copy a container of the whole file's size."""
     count = 100_000
-    numbers = b"".join(b"J" + struct.pack("<i", n) for n in range(count))
+    numbers = [b"J" + struct.pack("<i", n) for n in range(count)]
     large = {
         "size": b"]q\x00(" + b"N" * count + b"e",
-        "set": b"]q\x02(" + numbers + b"e",
-        "frozenset": b"]q\x02(" + numbers + b"e",
-        "ordered": b"]q\x03(" + numbers.replace(b"J", b"N\x86J") + b"N\x86e",
+        "set": b"]q\x02(" + b"".join(numbers) + b"e",
+        "frozenset": b"]q\x02(" + b"".join(numbers) + b"e",
+        "ordered": b"]q\x03(" + b"".join(n + b"N\x86" for n in numbers) + b"e",
         "arguments": b"(" + b"N" * count + b"tq\x04",
-        "attributes": b"}q\x05(" + numbers.replace(b"J", b"NJ") + b"Nu",
+        "attributes": b"}q\x05(" + b"".join(n + b"N" for n in numbers) + b"u",
         "bytes": b"X" + struct.pack("<I", count) + b"a" * count + b"q\x06",
         "names": b"X" + struct.pack("<I", count) + b"a" * count + b"q\x06",
     }[kind]

@@ -221,7 +221,7 @@ def test_who_receives_and_who_sends_are_told_apart() -> None:
     assert lookup(table, torch.tensor([0])).shape == (1, 6)
 
 
-def saved_bytes(atoms: Atoms) -> int:
+def saved_bytes(potential: Potential, weights: Weights, graph: Graph) -> int:
     """What autograd keeps for the backward pass, each storage once."""
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -230,17 +230,19 @@ def saved_bytes(atoms: Atoms) -> int:
         kept[storage.data_ptr()] = storage
         return tensor
 
-    weights = cast(biased_weights(), torch.float32)
-    graph = to_graph(atoms, CUTOFF)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        POTENTIAL(weights, graph)
+        potential(weights, graph)
     return sum(storage.nbytes() for storage in kept.values())
 
 
 def test_memory_is_linear_in_atoms(small_structures) -> None:
     """What is kept grows by the same amount with each copy of the cell."""
     cell = small_structures["skewed_cell"]
-    one, two, four = (saved_bytes(cell.repeat((n, 1, 1))) for n in (4, 8, 16))
+    weights = cast(biased_weights(), torch.float32)
+    one, two, four = (
+        saved_bytes(POTENTIAL, weights, to_graph(cell.repeat((n, 1, 1)), CUTOFF))
+        for n in (4, 8, 16)
+    )
     assert one > 1e5
     assert abs((four - two) / (2 * (two - one)) - 1) < 1e-3
 
@@ -255,6 +257,9 @@ def test_ten_thousand_atoms() -> None:
     graph = to_graph(place.repeat((22, 22, 21)), CUTOFF)
     assert graph.numbers.shape[0] > 10_000
     large, small = (potential(weights, g) for g in (graph, to_graph(place, CUTOFF)))
+    part = to_graph(place.repeat((22, 22, 7)), CUTOFF)
+    held, of_part = (saved_bytes(potential, weights, g) for g in (graph, part))
+    assert held / of_part == pytest.approx(3.0, rel=0.01)
     assert large.forces is not None
     ratio = float(large.energy.mean.detach() / small.energy.mean.detach())
     assert abs(ratio / graph.numbers.shape[0] - 1) < 1e-5

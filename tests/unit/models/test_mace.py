@@ -27,6 +27,10 @@ MODELS = {
     "scalars": Mace(irreps="4x0e", **SMALL),
     "vectors": Mace(irreps="4x0e + 4x1o", **SMALL),
     "degree 3": Mace(irreps="3x0e + 3x1o + 3x2e + 3x3o", **SMALL | {"correlation": 1}),
+    "harmonics to 4": Mace(
+        irreps="2x0e + 2x1o + 2x2e + 2x3o", **SMALL | {"max_ell": 4, "correlation": 3}
+    ),
+    "harmonics to 6": Mace(irreps="2x0e + 2x1o", **SMALL | {"max_ell": 6}),
     "both parities": Mace(irreps="3x0e + 3x1o + 3x0o + 3x1e", **SMALL | {"interactions": 3}),
     "one layer": Mace(irreps="4x0e + 4x1o", **SMALL | {"interactions": 1}),
     "plain first": Mace(irreps="4x0e + 4x1o", first="plain", **SMALL),

@@ -409,6 +409,7 @@ def test_spread_puts_each_part_at_the_start_of_its_place() -> None:
         ({"irreps": "8x0e + 8x1"}, "'8x1' in the irreps"),
         ({"max_ell": 7}, "less than or equal to 6"),
         ({"cutoff": 0.0}, "greater than 0"),
+        ({"radial": (8, 0)}, r"radial\.1\n.*greater than 0"),
         ({"lmax": 2}, "Extra inputs"),
     ],
 )

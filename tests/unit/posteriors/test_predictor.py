@@ -10,9 +10,10 @@ from ase.build import molecule
 
 from surefoot.blocks.conditioning import States, UnknownState
 from surefoot.blocks.dense import Weights, unstack
-from surefoot.blocks.reference import Baseline
+from surefoot.blocks.reference import Baseline, UnknownElement
 from surefoot.blocks.repulsion import Repulsion
 from surefoot.data.convert import to_graph
+from surefoot.graph import collate
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import Ensemble
@@ -159,3 +160,16 @@ def test_charge_and_spin_are_judged_one_by_one(learnt, fit, unfit) -> None:
     for state in unfit:
         with pytest.raises(UnknownState, match=r"^b\.xyz, frame 2: .* has only learned"):
             predictor.require([8, 1], *state, "b.xyz, frame 2")
+
+
+def test_a_graph_that_nobody_checked_is_refused_all_the_same() -> None:
+    """Indices of −1 would end in torch, or give another element's energy."""
+    known, strange = (to_graph(molecule(name), 3.0) for name in ("H2O", "CH4"))
+    predictor = predictor_of(POTENTIAL)
+    with pytest.raises(UnknownElement, match=r"^structure 1 of the batch: atomic number 6 "):
+        predictor(collate([known, strange, known]))
+    told = predictor_of(replace(POTENTIAL, states=States(((0, 0), (0, 1)))))
+    charged = to_graph(molecule("H2O"), 3.0, charge=2)
+    with pytest.raises(UnknownState, match=r"^structure 2 of the batch: charge 2 and a spin that"):
+        told(collate([known, known, charged]))
+    assert bool(told(known).energy.mean.isfinite().all())

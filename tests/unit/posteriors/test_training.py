@@ -167,6 +167,12 @@ def test_baseline_comes_from_the_training_split() -> None:
     assert mapped.task.potential.baseline.energies == (-1.0, -2.0, -3.0)
 
 
+def test_a_cutoff_below_all_distances_is_refused(splits) -> None:
+    short = replace(PARTS, model=PARTS.model.model_copy(update={"cutoff": 0.5}))
+    with pytest.raises(ValueError, match=r"within the cutoff of 0\.5 Å, .* raise model\.cutoff"):
+        plan_training(splits, short)
+
+
 def test_provenance_holds_what_was_given_and_the_versions(splits) -> None:
     plan = plan_training(splits, PARTS, provenance=ORIGIN)
     assert plan.provenance["files"] == ORIGIN["files"]

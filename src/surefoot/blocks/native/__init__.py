@@ -32,7 +32,7 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 COMPILER_LIMIT = 300.0  # seconds; some ten are usual
 
 _loading = threading.Lock()
-_plain = threading.Event()  # of the whole process: threads that share members follow
+_plain: set[object] = set()  # a token for each open block, in the whole process: threads follow
 
 
 class NoKernels(RuntimeError):
@@ -42,13 +42,12 @@ class NoKernels(RuntimeError):
 @contextmanager
 def plain_only() -> Iterator[None]:
     """Inside, no kernel is used in this process: the plain forms compute everything."""
-    before = _plain.is_set()
-    _plain.set()
+    token = object()  # a flag would end with the first of two blocks in two threads
+    _plain.add(token)
     try:
         yield
     finally:
-        if not before:
-            _plain.clear()
+        _plain.discard(token)
 
 
 def kernels(*tensors: Tensor) -> ctypes.CDLL | None:
@@ -59,7 +58,7 @@ def kernels(*tensors: Tensor) -> ctypes.CDLL | None:
     """
     kind = tensors[0].dtype
     usable = kind in REALS and all(t.device.type == "cpu" and t.dtype == kind for t in tensors)
-    if not usable or _plain.is_set():
+    if not usable or _plain:
         return None
     with _loading:  # members on threads of their own build nothing twice
         return _library(REALS[kind])
@@ -234,7 +233,8 @@ def open_cache(part: str = "") -> Path:
     """
     folder = cache_folder() / part
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for place in (cache_folder(), folder):  # a mode is for the last of a path alone
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise NoKernels(_unwritable(folder, error)) from error
     for place in {cache_folder(), folder}:
@@ -244,7 +244,7 @@ def open_cache(part: str = "") -> Path:
 
 def plainly() -> bool:
     """Whether this runs inside `plain_only`."""
-    return _plain.is_set()
+    return bool(_plain)
 
 
 def _unwritable(folder: Path, error: OSError) -> str:
