@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= $(CURDIR)-venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A file of tests stays in one process, since its fixtures are shared.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help setup demo test quick slow check fmt lint types contract examples bench clean
@@ -24,13 +26,13 @@ demo: $(STAMP)        ## labels to barriers with error bars, some 6 minutes on 2
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh runs/demo
 
 test: $(STAMP) lint types contract        ## everything CI runs
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 quick: $(STAMP)        ## tests without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: $(STAMP)        ## only the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 check: test        ## the same as test
 
