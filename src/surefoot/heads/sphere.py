@@ -92,9 +92,10 @@ class Sphere(Scalar):
         first = activate(linear(rows.values, branch(weights, f"layer{layer}.first")))
         return activate(linear(first, branch(weights, f"layer{layer}.hidden")))
 
-    def sum_energy(self, weights: Weights, features: Features) -> Float[Tensor, "*members graphs"]:
-        """Energy of each graph in units of the baseline's scale, in float64."""
-        return super().sum_energy(weights, features) + self.offset
+    def __call__(self, weights: Weights, features: Features) -> Distribution:
+        """A point: energy of each graph in units of the baseline's scale."""
+        # Not in `sum_energy`, which is linear in the last weights.
+        return Point(self.sum_energy(weights, features) + self.offset)
 
     def force_distribution(
         self,

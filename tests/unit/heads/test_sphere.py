@@ -126,3 +126,18 @@ def test_without_directions_there_are_no_direct_forces(model, graph) -> None:
             continue
         with pytest.raises(ValueError, match="integral over directions, and this model gives none"):
             potential(weights, graph)
+
+
+def test_the_offset_is_no_part_of_a_spread(graph) -> None:
+    """Energies that are linear in the last weights are those of differences between weights."""
+    found = []
+    for offset in (0.0, 5.0):
+        potential = potential_with(Sphere(offset=offset))
+        weights = potential.init(3, torch.float64)
+        spread = {f"spread.{n[5:]}": v[None] for n, v in weights.items() if "head.layer" in n}
+        output = potential(weights | spread, graph)
+        found.append((output.energy.mean.detach(), output.energy_factor))
+    (energy, factor), (shifted, same) = found
+    torch.testing.assert_close(shifted - energy, torch.full_like(energy, 5.0 * BASELINE.scale))
+    assert factor.abs().min() > 0
+    assert torch.equal(factor, same)

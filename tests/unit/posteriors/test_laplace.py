@@ -22,6 +22,7 @@ from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.heads.sphere import Sphere
 from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.calibration import Calibration
@@ -367,11 +368,12 @@ def test_heads_that_are_linear_in_their_last_weights(samples) -> None:
         "scalar": Scalar(),
         "mean_variance": MeanVariance(),
         "histogram": ErrorHistograms(),
+        "sphere": Sphere(),
     }
     assert linear.keys() | {"categorical"} == HEADS.keys()
     for head in linear.values():
         weights = replace(POTENTIALS["schnet"], head=head).init(0, torch.float64)
-        assert len(flatten_out(head, weights)) == 4
+        assert len(flatten_out(head, weights)) == (7 if head.energy == "sphere" else 4)
     head = Categorical()
     other = replace(POTENTIALS["schnet"], head=head)
     with pytest.raises(ValueError, match=r"categorical head is not linear.*weights: all"):
