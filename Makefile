@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)        ## virtual environment with tested versions
 
-demo: $(STAMP)        ## labels to barriers with error bars, some 6 minutes on 2 cores
+demo: $(STAMP)        ## labels to barriers with error bars, some 9 minutes of processor time
 	rm -rf runs/demo
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh runs/demo
 

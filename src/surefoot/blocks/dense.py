@@ -35,6 +35,13 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+def init_silent(generator: torch.Generator, inputs: int, width: int, outputs: int) -> Weights:
+    """A network `hidden`, `out` whose last map is zero: fresh, it gives zeros. Float64."""
+    out = init_linear(generator, width, outputs)
+    out["weight"].zero_()
+    return under("hidden", init_linear(generator, inputs, width)) | under("out", out)
+
+
 def init_linear(
     generator: torch.Generator, inputs: int, outputs: int, *, bias: bool = True
 ) -> Weights:

@@ -28,23 +28,24 @@ class RadialFunction(Protocol):
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Equally spaced Gaussians from 0 to the cutoff, as wide as their spacing.
+    """Equally spaced Gaussians from 0 to the cutoff, w times as wide as their spacing.
 
-    g_k(r) = exp(−(r − μ_k)² / (2 Δ²)),  μ_k = k Δ,  Δ = cutoff / (count − 1)
+    g_k(r) = exp(−(r − μ_k)² / (2 (w Δ)²)),  μ_k = k Δ,  Δ = cutoff / (count − 1)
 
-    Source: Schütt et al. 2018, eq. 7, with the width SchNetPack uses.
+    Source: Schütt et al. 2018, eq. 7, with the width SchNetPack uses, w = 1; SCN chooses another.
     """
 
     cutoff: float
     count: int
+    width: float = 1.0
 
     def derivative(
         self, lengths: Float[Tensor, " edges"], order: int
     ) -> Float[Tensor, "edges count"]:
-        """g^(n+1) = −2γ ((r − μ) g^(n) + n g^(n−1)),  γ = 1 / (2 Δ²)."""
+        """g^(n+1) = −2γ ((r − μ) g^(n) + n g^(n−1)),  γ = 1 / (2 (w Δ)²)."""
         spacing = self.cutoff / (self.count - 1)
         centres = spacing * torch.arange(self.count, dtype=lengths.dtype, device=lengths.device)
-        gamma = 0.5 / spacing**2
+        gamma = 0.5 / (self.width * spacing) ** 2
         x = lengths.unsqueeze(-1) - centres
         exponent = -gamma * x.square()
         # Far from its centre a Gaussian is a denormal number, and those are a hundred times slower.

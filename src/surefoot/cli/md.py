@@ -176,13 +176,11 @@ def prepare(
     import hashlib
 
     from surefoot import __version__
-    from surefoot.cli.options import quicken, read_precision, read_units
-    from surefoot.cli.screen import UserError, complain
-    from surefoot.data.read import Keys, read_frames
+    from surefoot.cli.motion import open_inputs, tell
+    from surefoot.cli.screen import UserError
     from surefoot.md.job import Job
     from surefoot.motion.guard import Watch
     from surefoot.motion.surface import DRIVES, PredictorSurface
-    from surefoot.posteriors.predictor import load_predictor
 
     if drive not in DRIVES:
         raise UserError(f"--drive {drive}: not known; there is {', '.join(DRIVES)}.")
@@ -191,10 +189,7 @@ def prepare(
             raise UserError(f"--temperature {kelvin}: it must be 0 K or more.")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: this is a file; name a folder.")
-    predictor = load_predictor(potential, dtype=read_precision(speed["precision"]))
-    predictor = quicken(predictor, splines=speed["splines"], compile_first=speed["compile_first"])
-    units = read_units("eV", "Å", "auto", "auto", spin_unit)
-    frames = read_frames([structures], Keys(energy="none", forces="none", stress="none"), units)
+    predictor, frames = open_inputs(potential, structures, **speed, spin_unit=spin_unit)
     copies = [
         (frame.atoms, kelvin, _place(frame.place, kelvin, number, temperatures, replicas))
         for frame in frames
@@ -212,16 +207,10 @@ def prepare(
         folder=output,
         places=[place for _, _, place in copies],
         potential=hashlib.sha256(potential.read_bytes()).hexdigest() + f" {way}",
-        watch=None if guard is None else Watch(guard=guard, warn=_complain),
+        watch=None if guard is None else Watch(guard=guard, warn=tell),
         made_by=f"surefoot {__version__}",
-        warn=lambda line: complain(f"surefoot: {line}"),
+        warn=tell,
     )
-
-
-def _complain(line: str) -> None:
-    from surefoot.cli.screen import complain
-
-    complain(f"surefoot: {line}")
 
 
 def _place(place: str, kelvin: float, number: int, temperatures: list[float], replicas: int) -> str:

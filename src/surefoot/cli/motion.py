@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from surefoot.data.read import Frame
     from surefoot.motion.guard import Guard
+    from surefoot.posteriors.predictor import Predictor
     from surefoot.settings import Settings
 
     Set = TypeVar("Set", bound=Settings)
@@ -61,6 +64,34 @@ def read_guard(
         every=every,
         consecutive=consecutive,
     )
+
+
+def open_inputs(
+    potential: Path,
+    structures: str,
+    *,
+    precision: str | None,
+    splines: bool,
+    compile_first: bool,
+    spin_unit: str,
+) -> tuple[Predictor, list[Frame]]:
+    """The potential in the form that was asked for, and the structures without their labels."""
+    from surefoot.cli.options import quicken, read_precision, read_units
+    from surefoot.data.read import Keys, read_frames
+    from surefoot.posteriors.predictor import load_predictor
+
+    predictor = load_predictor(potential, dtype=read_precision(precision))
+    predictor = quicken(predictor, splines=splines, compile_first=compile_first)
+    units = read_units("eV", "Å", "auto", "auto", spin_unit)
+    keys = Keys(energy="none", forces="none", stress="none")
+    return predictor, read_frames([structures], keys, units)
+
+
+def tell(line: str) -> None:
+    """Something the user should see while atoms move."""
+    from surefoot.cli.screen import complain
+
+    complain(f"surefoot: {line}")
 
 
 def read_settings(kind: type[Set], **values: Any) -> Set:

@@ -48,14 +48,12 @@ def run(
     splines: Splines = False,
     spin_unit: SpinUnit = "auto",
 ) -> None:
-    from surefoot.cli.motion import read_guard, read_settings
-    from surefoot.cli.options import quicken, read_precision, read_units
+    from surefoot.cli.motion import open_inputs, read_guard, read_settings, tell
     from surefoot.cli.predict import write_images
-    from surefoot.cli.screen import complain, progress_bar, require_writable, say
-    from surefoot.data.read import Keys, check_output, read_frames
+    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.data.read import check_output
     from surefoot.motion.guard import Watch
     from surefoot.motion.surface import PredictorSurface
-    from surefoot.posteriors.predictor import load_predictor
     from surefoot.relax.run import LIMITS, Relaxation, relax
 
     for path in (output, record):
@@ -71,10 +69,14 @@ def run(
         pressure=pressure,
     )
     guard = read_guard(guard_uncertainty, guard_ood, guard_upper, guard_action, guard_every)
-    predictor = load_predictor(potential, dtype=read_precision(precision))
-    predictor = quicken(predictor, splines=splines, compile_first=compile_first)
-    units = read_units("eV", "Å", "auto", "auto", spin_unit)
-    frames = read_frames([structures], Keys(energy="none", forces="none", stress="none"), units)
+    predictor, frames = open_inputs(
+        potential,
+        structures,
+        precision=precision,
+        splines=splines,
+        compile_first=compile_first,
+        spin_unit=spin_unit,
+    )
     kept: list[Atoms] = []
     with progress_bar("relaxing", len(frames)) as bar:
         results = relax(
@@ -82,7 +84,7 @@ def run(
             PredictorSurface(predictor=predictor),
             settings,
             places=[frame.place for frame in frames],
-            watch=None if guard is None else Watch(guard=guard, warn=complain, record=kept.append),
+            watch=None if guard is None else Watch(guard=guard, warn=tell, record=kept.append),
             limits=LIMITS.model_copy(update={"graphs": together}),
             progress=lambda done, taken: bar.move(done, f"step {taken}"),
         )
@@ -90,7 +92,7 @@ def run(
     show(frames, results)
     for one in results:
         if one.reason:
-            complain(f"surefoot: {one.reason}")
+            tell(one.reason)
     counts = {name: sum(one.status == name for one in results) for name in STATUSES}
     told = ", ".join(f"{count} {STATUSES[name]}" for name, count in counts.items() if count)
     say(f"{output}: {len(results)} structures: {told}; {predictor.calibration.describe()}")

@@ -35,7 +35,7 @@ from surefoot.blocks.dense import (
     Activation,
     Weights,
     branch,
-    init_linear,
+    init_silent,
     linear,
     under,
 )
@@ -117,9 +117,7 @@ class Categorical(Settings):
     def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
         """Fresh weights in float64; the last map is zero, so a fresh head gives the centre."""
         inputs = sum(widths)
-        out = init_linear(generator, self.width, self.bins)
-        out["weight"].zero_()
-        weights = under("hidden", init_linear(generator, inputs, self.width)) | under("out", out)
+        weights = init_silent(generator, inputs, self.width, self.bins)
         if self.forces != "gradient":
             direct = init_direct(generator, inputs, self.width, self.bins)
             weights |= under("direct", direct)

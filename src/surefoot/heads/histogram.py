@@ -27,7 +27,7 @@ from jaxtyping import Float, Shaped
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from surefoot.blocks.dense import Weights, branch, init_linear, linear, under
+from surefoot.blocks.dense import Weights, branch, init_silent, linear, under
 from surefoot.distributions.bins import Bins, error_bins, require_numbers, residual_bins
 from surefoot.distributions.densities import Distribution, Point, Rule
 from surefoot.distributions.histograms import Lengths, Residuals
@@ -103,18 +103,13 @@ class ErrorHistograms(Scalar):
         """
         weights = super().init(generator, widths)
         inputs, measured = sum(widths), self.measured or ErrorBins(power=1.0, size=0.0)
-        system = self._init_judge(generator, 2 * inputs + 1, self.system_bins)
+        system = init_silent(generator, 2 * inputs + 1, self.width, self.system_bins)
         system["hidden.weight"][-1] = 0.0
-        atom = self._init_judge(generator, inputs, self.atom_bins)
+        atom = init_silent(generator, inputs, self.width, self.atom_bins)
         for judge, shares in ((system, measured.system_shares), (atom, measured.atom_shares)):
             if shares:
                 judge["out.bias"] = torch.tensor(shares, dtype=torch.float64).log()
         return weights | under("system", system) | under("atom", atom)
-
-    def _init_judge(self, generator: torch.Generator, inputs: int, outputs: int) -> Weights:
-        out = init_linear(generator, self.width, outputs)
-        out["weight"].zero_()
-        return under("hidden", init_linear(generator, inputs, self.width)) | under("out", out)
 
     def measure(
         self,

@@ -35,8 +35,7 @@ from surefoot.blocks.dense import SILU_SCALE, Weights, branch, init_table, linea
 from surefoot.blocks.frames import edge_frames, frame_weights, nearer_frame, wigner_rows
 from surefoot.blocks.nearest import fade_within, rank_neighbors, take_ends, take_ranks
 from surefoot.blocks.orders import Layout, init_dense
-from surefoot.blocks.radial import expand
-from surefoot.blocks.smearing import Smearing
+from surefoot.blocks.radial import Gaussians, expand
 from surefoot.blocks.sphere import Points, equiangular, fibonacci, gauss, gauss_of
 from surefoot.blocks.splines import Curves
 from surefoot.graph import Features, Geometry, Graph, Rows, pairs_to_edges
@@ -246,7 +245,7 @@ class Scn(Settings):
     def evaluate(self, weights: Weights, geometry: Geometry, frames: Frames) -> Features:
         """The same with given frames."""
         edges = self._select(geometry, frames)
-        basis = expand(geometry.lengths, Smearing(self.cutoff, self.gaussians, self.width))
+        basis = expand(geometry.lengths, Gaussians(self.cutoff, self.gaussians, self.width))
         x = pad(embed(weights, geometry).unsqueeze(-2), (0, 0, 0, (self.lmax + 1) ** 2 - 1))
         for layer in range(self.layers):
             parts = branch(weights, f"layer{layer}")

@@ -179,3 +179,17 @@ def test_a_higher_power_is_flatter_at_zero_and_steeper_at_the_end(power) -> None
     assert function.derivative(r, 0).diff(dim=0).max() < 1e-15
     steeper = PolynomialCutoff(CUTOFF, power + 1)
     assert (steeper.derivative(r, 0) - function.derivative(r, 0)).min() > -1e-12
+
+
+@pytest.mark.parametrize("width", [0.7, 2.0])
+def test_gaussians_of_another_width(width) -> None:
+    lengths = torch.linspace(0.1, 5.9, 37, dtype=torch.float64)
+    smearing, spacing = Gaussians(6.0, 13, width), 0.5
+    centres = spacing * torch.arange(13)
+    expected = torch.exp(-(((lengths[:, None] - centres) / (width * spacing)) ** 2) / 2)
+    torch.testing.assert_close(smearing.derivative(lengths, 0), expected)
+    for order in range(3):
+        ahead, behind = (smearing.derivative(lengths + s, order) for s in (1e-5, -1e-5))
+        slope = (ahead - behind) / 2e-5
+        found = smearing.derivative(lengths, order + 1)
+        torch.testing.assert_close(found, slope, rtol=1e-7, atol=1e-7)
