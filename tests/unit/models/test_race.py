@@ -20,7 +20,7 @@ from surefoot.blocks.dense import Weights, branch, stack
 from surefoot.blocks.native import plain_only
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
-from surefoot.graph import Graph, Rows, collate
+from surefoot.graph import Graph, Rows, Width, collate
 from surefoot.heads.scalar import Scalar
 from surefoot.models.race import PRESETS, Race, spread
 from surefoot.potential import Potential
@@ -36,6 +36,9 @@ MODELS = {
         cutoff=2.3, irreps="5x0e + 3x1o + 4x1e + 1x2e", channels=7, interactions=4, radial=(6,)
     ),
     "scalars": Race(cutoff=2.3, irreps="4x0e", channels=2, max_ell=0, cutoff_power=4, radial=()),
+    "as published": Race(
+        cutoff=2.3, irreps="2x0e + 2x1o", channels=2, max_ell=1, normalisation="neighbors"
+    ),
     "high degrees": Race(
         cutoff=2.3, irreps="2x0e + 2x3o + 2x4e + 2x4o", channels=2, max_ell=4, interactions=2
     ),
@@ -181,6 +184,7 @@ def plain_layer(
             message = message * (values @ last / math.sqrt(last.shape[0]))
             sums[receiver][key] = sums[receiver].get(key, 0.0) + message
     result = []
+    size = NEIGHBORS if model.normalisation == "neighbors" else math.sqrt(NEIGHBORS)
     for i, atom in enumerate(atoms):
         z, after = species[i], {}
         for wanted, mixing in layer.product.items():
@@ -188,13 +192,13 @@ def plain_layer(
             rows = sum(down.shape[0] for key, down in layer.down.items() if key[0] == wanted)
             for key, down in layer.down.items():
                 if key[0] == wanted and key in sums[i]:
-                    total = total + sums[i][key] @ down / math.sqrt(rows) / NEIGHBORS
+                    total = total + sums[i][key] @ down / math.sqrt(rows) / size
             # B = A~ (x) a, all products of channels; then a linear map of B.
             products = torch.einsum("mc,f->mfc", total, layer.one_body[z])
             total = torch.einsum("mfc,fcd->md", products, mixing) / math.sqrt(mixing.shape[1])
             if wanted in layer.skip:
-                size = math.sqrt(there[wanted])
-                total = total + atom[wanted] @ layer.skip[wanted][z] / size
+                root = math.sqrt(there[wanted])
+                total = total + atom[wanted] @ layer.skip[wanted][z] / root
             after[wanted] = total
         result.append(after)
     return result
@@ -342,7 +346,7 @@ def test_rows_have_the_channels_of_their_irreps(small_structures) -> None:
     """Whatever the most channels are; the last layer has scalars only, as nothing follows."""
     model = MODELS["unequal"]
     rows = features(model, [small_structures["ethanol"]])
-    assert model.widths == (5, 5, 5, 5)
+    assert model.widths == (Width(5, 1), Width(5, 1), Width(5, 1), Width(5))
     assert [tuple(row.values.shape) for row in rows] == [(9, 5)] * 4
     assert [row.quadrupoles is not None for row in rows] == [True, True, True, False]
     assert all(tuple(row.quadrupoles.shape) == (9, 5, 1) for row in rows[:3])
