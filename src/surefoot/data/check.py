@@ -19,6 +19,7 @@ from surefoot.blocks.conditioning import Conditioning
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
 from surefoot.data.groups import check_groups
+from surefoot.data.levels import check_levels
 from surefoot.data.read import CALCULATOR, ENERGY_KEYS, FORCES_KEYS, ISOLATED, Frame
 from surefoot.data.scales import check_energy_scale, check_placeholders
 from surefoot.data.states import check_charge_and_spin, check_states
@@ -47,7 +48,7 @@ def check_frames(
 
     Returns:
         Findings in order of subject: labels, numbers, units and signs, close atoms, outliers,
-        duplicates, groups, charge and spin. An empty list means that nothing was found.
+        duplicates, groups, levels, charge and spin. An empty list means that nothing was found.
     """
     frames = [frame for split in splits.values() for frame in split]
     findings = [finding for name, split in splits.items() for finding in check_labels(name, split)]
@@ -62,6 +63,7 @@ def check_frames(
     findings += check_outliers(frames)
     findings += check_duplicates(sound)
     findings += check_groups(sound)
+    findings += check_levels(frames)
     findings += check_charge_and_spin(frames)
     if conditioning.name == "none":
         findings += check_states(frames)

@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db.row import AtomsRow
 
 SQLITE = b"SQLite format 3\0"  # how every such file begins
 RESULTS = ("energy", "forces", "stress")
@@ -69,23 +70,25 @@ def read_database(path: Path) -> list[Atoms]:
     unit = database.metadata.get("_distance_unit", ANGSTROM[0])
     if unit not in ANGSTROM:
         raise ValueError(f"its lengths are in {unit}; Å is needed, so convert the file")
-    images = []
-    for row in database.select():
-        atoms = row.toatoms()
-        results = {} if atoms.calc is None else dict(atoms.calc.results)
-        for name, value in {**row.key_value_pairs, **row.data}.items():
-            number = _to_number(value)
-            if number is None:
-                continue
-            if name in RESULTS:
-                results.setdefault(name, number)
-            elif np.ndim(number) == 2 and len(number) == len(atoms):
-                atoms.arrays.setdefault(name, number)
-            else:
-                atoms.info[name] = number
-        atoms.calc = SinglePointCalculator(atoms, **results) if results else None
-        images.append(atoms)
-    return images
+    return [row_to_atoms(row) for row in database.select()]
+
+
+def row_to_atoms(row: AtomsRow) -> Atoms:
+    """A row of a database of ASE with its key-value pairs and `data`; see `read_database`."""
+    atoms = row.toatoms()
+    results = {} if atoms.calc is None else dict(atoms.calc.results)
+    for name, value in {**row.key_value_pairs, **row.data}.items():
+        number = _to_number(value)
+        if number is None:
+            continue
+        if name in RESULTS:
+            results.setdefault(name, number)
+        elif np.ndim(number) == 2 and len(number) == len(atoms):
+            atoms.arrays.setdefault(name, number)
+        else:
+            atoms.info[name] = number
+    atoms.calc = SinglePointCalculator(atoms, **results) if results else None
+    return atoms
 
 
 def _to_number(value: Any) -> Any:

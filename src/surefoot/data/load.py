@@ -42,7 +42,14 @@ class DataSettings(Settings):
     )
     references: References = Field(
         default="auto",
-        description="energies of free atoms: auto, isolated, least_squares or {H: -13.6, …} in eV",
+        description="energies of free atoms: auto, isolated, least_squares, zero (of energies that "
+        "have a reference already) or {H: -13.6, …} in eV",
+    )
+    scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="what energies and forces of the potential are multiplied by, eV and eV/Å; "
+        "measured (root mean square of force components) where not set",
     )
     accept: list[str] = Field(
         default=[],

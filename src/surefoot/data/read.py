@@ -6,9 +6,7 @@ came from, so that every later complaint can name file and frame.
 
 from __future__ import annotations
 
-import gzip
 import math
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,9 +17,19 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
+from pydantic import Field
 
+from surefoot.data.adsorption import (
+    REFERENCE,
+    add_references,
+    mark_subtracted,
+    subtract_reference,
+    unpack,
+)
+from surefoot.data.aselmdb import read_aselmdb
 from surefoot.data.file_units import FileUnits, SpinUnit
 from surefoot.data.formats import read_ase, read_database, read_npz
+from surefoot.data.geometric import read_geometric
 from surefoot.settings import Settings
 from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
 
@@ -53,6 +61,11 @@ class Keys(Settings):
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
+    reference: str | None = Field(
+        default=None,
+        description="key in info of an energy to subtract from the energy of each frame: "
+        f"{REFERENCE} makes adsorption energies of chunks of OC20 and the texts beside them",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +73,8 @@ class Frame:
     """One structure, its labels in eV and Å (None where absent), and where it came from.
 
     Attributes:
-        atoms: the structure, without calculator.
-        energy: total energy in eV.
+        atoms: the structure, without calculator; its tags and `FixAtoms` are kept.
+        energy: in eV: of the whole structure, or beyond a reference that was subtracted.
         forces: (atoms, 3) in eV/Å.
         stress: (3, 3) in eV/Å³, tensile positive.
         charge: total charge in e as stated by the file.
@@ -87,6 +100,16 @@ class Frame:
     keys: dict[str, str] = field(default_factory=dict)
 
     @property
+    def sid(self) -> str | None:
+        """The system of OC20 that it belongs to, if the file names one."""
+        return str(self.atoms.info["sid"]) if "sid" in self.atoms.info else None
+
+    @property
+    def fid(self) -> str | None:
+        """Its number in the trajectory of that system, if the file names one."""
+        return str(self.atoms.info["fid"]) if "fid" in self.atoms.info else None
+
+    @property
     def place(self) -> str:
         """The frame as messages name it."""
         return f"{self.file}, frame {self.index}"
@@ -104,7 +127,7 @@ def read_frames(
     """Read all frames of the files, in order, with their labels in eV and Å.
 
     Args:
-        paths: files; a `.gz` suffix is unpacked first.
+        paths: files; a `.gz` or `.xz` suffix is unpacked first.
         keys: where labels stand; None looks in the order of the design.
         units: units of the labels in these files.
     Raises:
@@ -155,7 +178,9 @@ def _read_file(path: Path, keys: Keys, units: FileUnits, seen: Counter[str]) -> 
 
 
 def read_images(path: Path) -> list[Atoms]:
-    """All structures of a file as they stand there; a `.gz` suffix is unpacked first.
+    """All structures of a file as they stand there; a `.gz` or `.xz` suffix is unpacked first.
+
+    Where a text of OC20 stands beside it, its numbers are put into `info`, see `add_references`.
 
     Raises:
         UnreadableFile: with the file and the reason.
@@ -163,13 +188,9 @@ def read_images(path: Path) -> list[Atoms]:
     if not path.is_file():
         raise UnreadableFile(f"{path}: there is no such file.")
     with tempfile.TemporaryDirectory() as folder:
-        plain = path
         try:
-            if path.suffix == ".gz":
-                plain = Path(folder) / path.stem
-                with gzip.open(path, "rb") as packed, plain.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
-            return READERS.get(plain.suffix, read_ase)(plain)
+            plain = unpack(path, Path(folder))
+            return add_references(READERS.get(plain.suffix, read_ase)(plain), path)
         except Exception as error:  # ASE's readers raise whatever their parsers meet
             reason = str(error) or type(error).__name__
             raise UnreadableFile(
@@ -205,7 +226,12 @@ def refuse_overwriting(output: Path, inputs: Sequence[str | Path]) -> None:
         )
 
 
-READERS: dict[str, Callable[[Path], list[Atoms]]] = {".npz": read_npz, ".db": read_database}
+READERS: dict[str, Callable[[Path], list[Atoms]]] = {
+    ".npz": read_npz,
+    ".db": read_database,
+    ".lmdb": read_geometric,
+    ".aselmdb": read_aselmdb,
+}
 """Formats that ASE does not read, or only in part, by suffix; everything else goes to ASE."""
 
 
@@ -219,11 +245,14 @@ def _to_frame(
     length_unit = LENGTH_UNITS[units.length]
     info = atoms.info
     energy, energy_key = _find(info, results, keys.energy, ENERGY_KEYS, "energy")
+    if energy is not None:
+        reference = None if keys.reference == IGNORE else keys.reference
+        energy, energy_key = subtract_reference(energy, str(energy_key), info, reference)
     forces, forces_key = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
     stress, stress_key = _find_stress(atoms, results, keys.stress, units)
     found = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     charge, spin = read_state(info)
-    plain = atoms.copy()
+    plain = mark_subtracted(atoms.copy(), keys.reference)
     plain.calc = None
     return Frame(
         atoms=plain,
@@ -232,12 +261,19 @@ def _to_frame(
         stress=stress,
         charge=charge,
         spin=spin,
-        group=str(info.get("group", default_group)),
+        group=_group(info, default_group),
         config_type=_config_type(info),
         file=file,
         index=index,
         keys={label: key for label, key in found.items() if key is not None},
     )
+
+
+def _group(info: dict[str, Any], default: str) -> str:
+    """As the file names it; the frames of one relaxation of OC20 belong together."""
+    if "group" not in info and "sid" in info:
+        return f"sid {info['sid']}"
+    return str(info.get("group", default))
 
 
 def _config_type(info: dict[str, Any]) -> str:

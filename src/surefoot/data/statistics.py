@@ -11,7 +11,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from surefoot.data.read import ISOLATED, Frame
 
-References = Literal["auto", "isolated", "least_squares"] | dict[str, float]
+References = Literal["auto", "isolated", "least_squares", "zero"] | dict[str, float]
 RIDGE = 1e-8  # relative: only there to choose the shortest of many equal solutions
 
 
@@ -33,14 +33,18 @@ class Statistics:
     scale: float
 
 
-def measure(frames: Sequence[Frame], references: References) -> Statistics:
+def measure(
+    frames: Sequence[Frame], references: References, scale: float | None = None
+) -> Statistics:
     """References and scale of a training split.
 
     Args:
         frames: the training split, isolated atoms included.
         references: a mapping symbol → eV; `isolated` (frames of `config_type=IsolatedAtom`);
             `least_squares`; `auto` takes isolated atoms where every element has one, else least
-            squares over all other frames.
+            squares over all other frames; `zero` for energies that have a reference already, such
+            as adsorption energies.
+        scale: of the config, in eV and eV/Å; measured where not given.
     Raises:
         ValueError: if an element has no reference, with its symbol and the remedy.
     """
@@ -50,7 +54,7 @@ def measure(frames: Sequence[Frame], references: References) -> Statistics:
         elements=elements,
         energies=tuple(energies[z] for z in elements),
         source=source,
-        scale=_scale(frames, energies),
+        scale=_scale(frames, energies) if scale is None else scale,
     )
 
 
@@ -60,6 +64,8 @@ def reference_energies(
     """Reference energy of each element in eV, and a sentence on where they come from."""
     if isinstance(references, Mapping):
         return _from_mapping(references, elements), "a mapping in the config"
+    if references == "zero":
+        return dict.fromkeys(elements, 0.0), "the config, which says zero"
     if not any(frame.energy is not None for frame in frames):
         return dict.fromkeys(elements, 0.0), "zero: the training data hold no energies"
     isolated = {

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from surefoot.deploy.archive import Archive, Malformed
-from surefoot.deploy.unpickle import Global, Machine, Record
+from surefoot.pickles.archive import Archive, Malformed
+from surefoot.pickles.unpickle import Global, Machine, Record
 
 __all__ = [
     "Global",

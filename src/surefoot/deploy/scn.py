@@ -1,25 +1,23 @@
 """Potentials of fairchem-core 1: weights of its SCN become a Predictor with the same numbers.
 
-The weights are those of the class `SphericalChannelNetwork`, by their names in its state dict, and
-the options are its arguments, as a config of that package has them under `model`. Linear maps are
-stored input first here, and coefficients in the frame of an edge by order instead of by degree.
+The weights are those of the class `SphericalChannelNetwork`, by their names in its state dict
+(`scn_weights`), and the options are its arguments, as a config of that package has them under
+`model`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from surefoot.blocks.dense import Weights, under
-from surefoot.blocks.frames import by_degree
-from surefoot.blocks.orders import Layout
 from surefoot.blocks.reference import Baseline
-from surefoot.deploy.records import UnreadableFile, read_records
+from surefoot.deploy.records import Record, UnreadableFile, read_records, show
+from surefoot.deploy.scn_weights import TABLES, is_repeated, plain_name, read_weights, shapes_of
 from surefoot.heads.sphere import Sphere
 from surefoot.models.scn import Scn
 from surefoot.posteriors.calibration import Calibration
@@ -56,6 +54,14 @@ IGNORED = {
 }  # fmt: skip
 """Options that say where edges come from or what is shown; they change no number here."""
 
+BASES: dict[str, Literal["gaussian", "sigmoid", "linear_sigmoid", "silu"]] = {
+    "gaussian": "gaussian",
+    "sigmoid": "sigmoid",
+    "linearsigmoid": "linear_sigmoid",
+    "silu": "silu",
+}
+"""Their name of a radial basis → ours."""
+
 TWO_MILLION = {
     "num_interactions": 12,
     "hidden_channels": 1024,
@@ -70,25 +76,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """Options of the three published configurations, as the repository's configs have them."""
 
 
-MESSAGE = {
-    "fc1_dist": ("gate", False),
-    "fc1_edge_proj": ("inwards", True),
-    "fc1_edge": ("hidden", False),
-    "fc2_edge": ("outwards", True),
-}
-"""Linear maps of a message block, and whether one side of them is coefficients of an edge."""
-
-TABLES = ("embedding", "sender", "receiver")  # rows of elements; what is not a linear map
-
-Places = dict[str, tuple[str, Layout | None]]
-"""Name in the state dict → name here, and the coefficients that are to be put in order."""
-
-
 def read_scn(path: Path, elements: Sequence[int] | None = None) -> Predictor:
     """The potential in a checkpoint of fairchem-core 1 or of ocp before it.
 
-    Weights are those under `state_dict`, which in a checkpoint for inference are the averages of
-    the training. The file is read by `records`: nothing in it is executed.
+    Weights are the averages of the training where the file has some, as that package itself takes
+    them, and those under `state_dict` otherwise, which in its checkpoints for inference are the
+    averages. The file is read by `records`: nothing in it is executed.
 
     Args:
         path: of the file.
@@ -96,7 +89,13 @@ def read_scn(path: Path, elements: Sequence[int] | None = None) -> Predictor:
     Raises:
         UnreadableFile: if it is no such file, or holds something that is not built here.
     """
-    record = read_records(path)
+    return from_checkpoint(read_records(path), path, elements)
+
+
+def from_checkpoint(
+    record: Record | dict[Any, Any], path: Path, elements: Sequence[int] | None = None
+) -> Predictor:
+    """The same of a file that was read already."""
     try:
         if not isinstance(record, dict) or not {"state_dict", "config"} <= record.keys():
             raise UnreadableFile(
@@ -113,7 +112,7 @@ def read_scn(path: Path, elements: Sequence[int] | None = None) -> Predictor:
         if centre:
             raise UnreadableFile(f"its forces are shifted by {centre:g}; the usual shift is zero.")
         return build_scn(
-            {str(name): value for name, value in record["state_dict"].items()},
+            _averages(record),
             options,
             elements=elements,
             scale=scale,
@@ -125,13 +124,34 @@ def read_scn(path: Path, elements: Sequence[int] | None = None) -> Predictor:
         raise UnreadableFile(f"{path}: {error}") from error
 
 
+def _averages(record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights, or their averages, which are a list in the order of the weights."""
+    found = record["state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UnreadableFile("its state_dict is no dict of tensors.")
+    state = {str(name): value for name, value in found.items()}
+    ema = record.get("ema")
+    if ema is None:
+        return state
+    averages = ema.get("shadow_params") if isinstance(ema, dict) else None
+    names = [name for name in state if not is_repeated(plain_name(name))]
+    if not isinstance(averages, list | tuple) or (
+        [getattr(value, "shape", None) for value in averages] != [state[n].shape for n in names]
+    ):
+        raise UnreadableFile(
+            "its averages (ema) are not those of its weights, so that nobody can say which weights "
+            "its numbers come from; save it for inference, without ema."
+        )
+    return state | dict(zip(names, averages, strict=True))
+
+
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the class: under `model` with its name, or beside it in older files."""
     model = config.get("model")
     found = model if isinstance(model, dict) else config.get("model_attributes")
     name = model.get("name") if isinstance(model, dict) else model
     if name != "scn" or not isinstance(found, dict):
-        raise UnreadableFile(f"is a checkpoint of the model {name}; scn is read here.")
+        raise UnreadableFile(f"is a checkpoint of the model {show(name)}; scn is read here.")
     return dict(found)
 
 
@@ -140,7 +160,13 @@ def _normaliser(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[floa
     for name in names:
         found = (record.get("normalizers") or {}).get(name)
         if found is not None:
-            return float(found["mean"]), float(found["rmsd"] if "rmsd" in found else found["std"])
+            try:
+                unit = found["rmsd"] if "rmsd" in found else found["std"]
+                return float(found["mean"]), float(unit)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise UnreadableFile(
+                    f"the normaliser of its {names[0]} has no single mean and rmsd ({error})."
+                ) from error
     return 0.0, 1.0
 
 
@@ -158,10 +184,10 @@ def published_scn(options: Mapping[str, Any]) -> tuple[Scn, Sphere]:
             f"SCN has no option {unknown[0]}; there are {', '.join(sorted(OPTIONS))}."
         )
     given = OPTIONS | {name: value for name, value in options.items() if name in OPTIONS}
-    if given["distance_function"] != "gaussian":
+    if given["distance_function"] not in BASES:
         raise UnreadableFile(
-            f"the distance_function {given['distance_function']} is not built here; the published "
-            "configurations have gaussian."
+            f"there is no distance_function {show(given['distance_function'])}; there are "
+            f"{', '.join(BASES)}."
         )
     if given["mmax"] not in (0, 1):
         raise UnreadableFile(f"mmax is {given['mmax']}; the original class runs with 0 and 1.")
@@ -179,6 +205,7 @@ def published_scn(options: Mapping[str, Any]) -> tuple[Scn, Sphere]:
             reduced=None if reduced == width else reduced,
             hidden=given["hidden_channels"],
             edge=given["num_basis_functions"],
+            basis=BASES[given["distance_function"]],
             gaussians=int(given["cutoff"] / given["distance_resolution"]),
             width=given["basis_width_scalar"],
             limit=given["max_num_neighbors"],
@@ -242,89 +269,10 @@ def build_scn(
     )
 
 
-def read_weights(state: Mapping[str, Tensor], model: Scn, head: Sphere, rows: int) -> Weights:
-    """Weights of model and head; tables have all `rows` of the original, from atomic number 0.
+def their_shapes(options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the original's weights with these options.
 
     Raises:
-        UnreadableFile: naming weights that are missing, of another shape or too many.
+        UnreadableFile: as `published_scn`.
     """
-    found = {_plain(name): value for name, value in state.items()}
-    places = _places(model, head)
-    missing = sorted(places.keys() - found.keys())
-    if missing:
-        raise UnreadableFile(f"the weights {missing[0]} are missing; the options ask for them.")
-    extra = sorted(n for n in found.keys() - places.keys() if not n.endswith(".offset"))
-    if extra:
-        raise UnreadableFile(f"the weights {extra[0]} belong to nothing the options ask for.")
-    generator = torch.Generator().manual_seed(0)
-    shapes = under("model", model.init(generator, rows))
-    shapes |= under("head", head.init(generator, model.widths))
-    weights: Weights = {}
-    for name, (target, layout) in places.items():
-        value = found[name]
-        table = target.endswith(TABLES)
-        expected = shapes[target].shape if table else shapes[target].shape[::-1]
-        if value.shape != expected:
-            raise UnreadableFile(
-                f"the weights {name} have shape {tuple(value.shape)}; the options ask for "
-                f"{tuple(expected)}."
-            )
-        weights[target] = value.detach() if table else _by_order(value.detach(), target, layout)
-    return weights
-
-
-def _plain(name: str) -> str:
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
-
-
-def _places(model: Scn, head: Sphere) -> Places:
-    """Every weight the options ask for."""
-    places: Places = {"sphere_embedding.weight": ("model.embedding", None)}
-    heads = {"energy": ""} | ({"force": "force."} if head.forces == "direct" else {})
-    for kind, prefix in heads.items():
-        for number, name in enumerate(("first", "hidden", "out"), start=1):
-            places |= _linear(f"{kind}_fc{number}", f"head.{prefix}layer0.{name}")
-    for layer in range(model.layers):
-        places |= _layer_places(f"edge_blocks.{layer}", f"model.layer{layer}", model)
-    return places
-
-
-def _layer_places(theirs: str, ours: str, model: Scn) -> Places:
-    """Every weight of one layer."""
-    edge = f"{theirs}.dist_block"
-    places: Places = {
-        f"{edge}.source_embedding.weight": (f"{ours}.sender", None),
-        f"{edge}.target_embedding.weight": (f"{ours}.receiver", None),
-        **_linear(f"{edge}.fc1_dist", f"{ours}.distance"),
-        **_linear(f"{edge}.fc1_edge_attr", f"{ours}.edge"),
-    }
-    for index, layout in enumerate(model.layouts):
-        for old, (new, sorted_) in MESSAGE.items():
-            place = f"{theirs}.message_blocks.{index}.{old}", f"{ours}.message{index}.{new}"
-            places |= _linear(*place, layout if sorted_ else None)
-    if model.aggregation == "grid":
-        for number, name in enumerate(("first", "second", "third"), start=1):
-            places |= _linear(f"{theirs}.fc{number}_sphere", f"{ours}.grid.{name}")
-    if model.reduced is not None:
-        places[f"{theirs}.downsample.weight"] = f"{ours}.reduce.weight", None
-        places[f"{theirs}.upsample.weight"] = f"{ours}.expand.weight", None
-    return places
-
-
-def _linear(theirs: str, ours: str, layout: Layout | None = None) -> Places:
-    return {f"{theirs}.{part}": (f"{ours}.{part}", layout) for part in ("weight", "bias")}
-
-
-def _by_order(value: Tensor, target: str, layout: Layout | None) -> Tensor:
-    """A linear map or its bias as it is stored here."""
-    if layout is None or target.endswith("inwards.bias"):
-        return value.mT if value.dim() == 2 else value
-    index = torch.tensor(by_degree(layout.lmax, layout.mmax))
-    if "inwards" in target:
-        # From (hidden; end, coefficient, channel) to (coefficient, end, channel; hidden).
-        parts = value.unflatten(1, (2, layout.rows, -1))[:, :, index]
-        return parts.permute(2, 1, 3, 0).flatten(0, 2)
-    parts = value.unflatten(0, (layout.rows, -1))[index].flatten(0, 1)
-    return parts.mT if value.dim() == 2 else parts
+    return shapes_of(*published_scn(options), int({**OPTIONS, **options}["max_num_elements"]))

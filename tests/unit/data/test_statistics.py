@@ -191,3 +191,13 @@ def test_scale_without_forces_is_that_of_energies_per_atom() -> None:
 )
 def test_no_spread_gives_scale_one(frames) -> None:
     assert measure(frames, "auto").scale == 1.0
+
+
+def test_energies_that_have_a_reference_already() -> None:
+    """Adsorption energies: nothing is fitted, and the scale is that of the config."""
+    frames = [frame("CuO", -3.0, np.ones((2, 3))), frame("CuH", 2.0, np.ones((2, 3)))]
+    found = measure(frames, "zero", 2.8873)
+    assert found.energies == (0.0, 0.0, 0.0)
+    assert found.scale == 2.8873
+    assert "zero" in found.source
+    assert measure(frames, "zero").scale == 1.0  # measured: the root mean square force

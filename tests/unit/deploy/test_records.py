@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from surefoot.deploy.archive import Archive, Malformed, Storage, rebuild_tensor
 from surefoot.deploy.records import (
     Global,
     Record,
@@ -22,6 +21,7 @@ from surefoot.deploy.records import (
     read_records,
     tensors,
 )
+from surefoot.pickles.archive import Archive, Malformed, Storage, rebuild_tensor
 
 
 class Layer(torch.nn.Module):

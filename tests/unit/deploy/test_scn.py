@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surefoot.data.convert import to_graph
 from surefoot.deploy.records import UnreadableFile
-from surefoot.deploy.scn import PUBLISHED, build_scn, published_scn, read_scn
+from surefoot.deploy.scn import PUBLISHED, build_scn, published_scn, read_scn, their_shapes
 
 OPTIONS: dict[str, Any] = {
     "num_interactions": 1,
@@ -106,16 +106,37 @@ def test_an_older_checkpoint(save, small_structures) -> None:
     assert torch.equal(found.energy.mean, newer.energy.mean)
 
 
+def test_averages_go_before_weights(save, state, small_structures) -> None:
+    """A checkpoint of a running training holds both; the package predicts with the averages."""
+    other = {name: value + 0.1 for name, value in state.items()}
+    ema = {"decay": 0.999, "num_updates": 7, "shadow_params": list(other.values())}
+    path = save(ema=ema | {"collected_params": []})
+    graph = to_graph(small_structures["ethanol"], 4.0)
+    found, expected = read_scn(path)(graph), build_scn(other, OPTIONS)(graph)
+    torch.testing.assert_close(found.energy.mean, 2.5 * expected.energy.mean - 0.75)
+
+
+@pytest.mark.parametrize("wrong", [{"shadow_params": []}, {}, {"shadow_params": [1.0] * 26}, 3])
+def test_averages_of_other_weights_are_refused(save, wrong) -> None:
+    with pytest.raises(UnreadableFile, match="averages \\(ema\\) are not those of its weights"):
+        read_scn(save(ema=wrong))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"config": None}, "holds no state_dict beside a config"),
-        ({"config": {"model": {"name": "escn"}}}, "a checkpoint of the model escn"),
+        ({"config": {"model": {"name": "escn"}}}, "a checkpoint of the model 'escn'"),
         ({"config": {"model": {"name": "scn", "lmex": 4}}}, "no option lmex; there are basis"),
         ({"elementrefs": {"energy": {"x": torch.ones(3)}}}, "element references"),
         ({"normalizers": {"forces": {"mean": 1.0, "rmsd": 1.0}}}, "forces are shifted by 1"),
+        ({"normalizers": {"energy": {"mean": 1.0}}}, "energy has no single mean and rmsd"),
+        ({"state_dict": {"w": 3}}, "state_dict is no dict of tensors"),
     ],
-    ids=["no config", "another model", "unknown option", "references", "shifted forces"],
+    ids=[
+        *("no config", "another model", "unknown option", "references", "shifted forces"),
+        *("half a normaliser", "no tensors"),
+    ],
 )
 def test_other_checkpoints_are_refused(save, changes, message) -> None:
     path = save(**changes)
@@ -127,7 +148,8 @@ def test_other_checkpoints_are_refused(save, changes, message) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"distance_function": "sigmoid"}, "distance_function sigmoid is not built here"),
+        ({"distance_function": "bessel"}, "no distance_function 'bessel'; there are gaussian, sig"),
+        ({"distance_function": "silu"}, "distance_expansion.fc1.bias are missing"),
         ({"mmax": 2}, "mmax is 2; the original class runs with 0 and 1"),
         ({"lmax": 12}, "options are not those of SCN"),
         ({"lmax": 3}, "fc1_edge_proj.weight have shape"),
@@ -146,6 +168,18 @@ def test_other_options_are_refused(state, changes, message) -> None:
 def test_elements_that_the_tables_do_not_have(state, elements) -> None:
     with pytest.raises(UnreadableFile, match="ascending, from 1 to 9"):
         build_scn(state, OPTIONS, elements=elements)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"distance_function": "silu"}, {"use_grid": True}], ids=str
+)
+def test_shapes_of_the_weights(changes) -> None:
+    """Weights of these shapes are read; of the first options they are those above."""
+    shapes = their_shapes(OPTIONS | changes)
+    build_scn({name: torch.ones(shape) for name, shape in shapes.items()}, OPTIONS | changes)
+    if not changes:
+        assert {n: s for n, s in shapes.items() if n.endswith(".weight")} == SHAPES
+    assert ("distance_expansion.fc1.weight" in shapes) == ("silu" in changes.values())
 
 
 def test_published_configurations() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,24 @@ class Storage:
     key: str
     dtype: torch.dtype
     count: int
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a pickle comes from: a zip file of torch, or a run of bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes; what is made of the pickle is bounded by a multiple of that."""
+        ...
+
+    def program(self) -> bytes | io.BytesIO:
+        """The pickle, or a stream that stands at its start."""
+        ...
+
+    def storage(self, storage: Storage) -> bytearray:
+        """The bytes of a storage that it refers to."""
+        ...
 
 
 class Archive:
@@ -87,7 +106,7 @@ def _is_script(name: str) -> bool:
     return name.split("/")[1:2] in (["constants.pkl"], ["code"])
 
 
-def rebuild_tensor(archive: Archive, storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
+def rebuild_tensor(archive: Source, storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
     """A tensor on its storage, element i at offset + Σ i·stride.
 
     Raises:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import pickletools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from surefoot.deploy.archive import Archive, Malformed, Storage, rebuild_tensor
+from surefoot.pickles.archive import Malformed, Source, Storage, rebuild_tensor
 
 BROKEN = (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError)
 OPCODES = 4_000_000  # a large MACE has a tenth of that
@@ -92,10 +92,23 @@ def _key(value: Any) -> Any:
 
 
 class Machine:
-    """The stack machine of pickle, for the opcodes that torch's files use."""
+    """The stack machine of pickle, for the opcodes that torch's files use.
 
-    def __init__(self, archive: Archive) -> None:
+    Args:
+        archive: the pickle and its storages.
+        calls: what is carried out besides `CALLS`; None as a result leaves the call as a record.
+        allowed: names that the pickle may mention; any where not given, since none is looked up.
+    """
+
+    def __init__(
+        self,
+        archive: Source,
+        calls: Mapping[str, Callable[..., Any]] | None = None,
+        allowed: frozenset[str] | None = None,
+    ) -> None:
         self.archive = archive
+        self.calls = CALLS | dict(calls or {})
+        self.allowed = allowed
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -189,7 +202,10 @@ class Machine:
         """Push a class or function as a bare name."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise Malformed("names a class by something that is no text.")
-        self.stack.append(Global(f"{PYTHON_2.get(module, module)}.{name}"))
+        full = f"{PYTHON_2.get(module, module)}.{name}"
+        if self.allowed is not None and full not in self.allowed:
+            raise Malformed(f"names {full[:80]}, which is not among what is read here; refused.")
+        self.stack.append(Global(full))
 
     def stack_global(self, _: Any) -> None:
         """The same with both names from the stack."""
@@ -202,7 +218,7 @@ class Machine:
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise Malformed("calls something that is no name.")
-        known = CALLS.get(function.name)
+        known = self.calls.get(function.name)
         result = known(self, *args) if known is not None else None
         self.stack.append(Record(function.name, args) if result is None else result)
 
@@ -217,7 +233,10 @@ class Machine:
         """Push a storage that the pickle refers to."""
         reference = self.stack.pop()
         match reference:
-            case ("storage", Global(name=kind), str(key), _, int(count)) if kind in STORAGES:
+            # The sixth, a view of another storage, is of torch before 1.6 and no longer written.
+            case ("storage", Global(name=kind), str(key), _, int(count), *rest) if (
+                kind in STORAGES and rest in ([], [None])
+            ):
                 self.stack.append(Storage(key, STORAGES[kind], count))
             case ("storage", Global(name=kind), *_):
                 raise Malformed(f"a tensor is stored as {kind}; save it as floats or integers.")

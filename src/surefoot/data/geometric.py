@@ -1,0 +1,131 @@
+"""Databases of torch-geometric's `Data` in LMDB, as OC20 and OC22 have them.
+
+One record per key 0, 1, …, each a pickle, and optionally their number under `length`. A record has
+`pos`, `cell`, `atomic_numbers`, `tags` (0 below the surface, 1 in it, 2 of the adsorbate), `fixed`,
+`energy` (`y` in older files), `forces` (`force`), `sid`, `fid`; those of relaxations `y_init`,
+`y_relaxed` and `pos_relaxed`. Edges that were stored along are not read, since neighbours are
+searched anew. Nothing in a pickle is executed: see `pickles.record`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms
+from torch import Tensor
+
+from surefoot.data.lmdb import read_entries
+from surefoot.pickles.archive import Malformed
+from surefoot.pickles.record import read_record
+from surefoot.pickles.unpickle import Record
+
+LENGTH = b"length"
+DATA = "torch_geometric.data.data.Data"
+CLASSES = frozenset((
+    DATA,
+    "torch_geometric.data.storage.GlobalStorage",
+    "torch_geometric.data.data.DataEdgeAttr",
+    "torch_geometric.data.data.DataTensorAttr",
+    "torch_geometric.data.graph_store.EdgeAttr",
+    "torch_geometric.data.feature_store.TensorAttr",
+))  # fmt: skip
+STRUCTURE = ("pos", "cell", "atomic_numbers", "natoms", "tags", "fixed", "pbc")
+EDGES = ("edge_index", "cell_offsets", "neighbors", "distances", "edge_attr", "offsets")
+NAMED = {"y": "REF_energy", "energy": "REF_energy", "force": "REF_forces", "forces": "REF_forces"}
+"""Fields that are labels, and where labels stand in frames."""
+
+
+def read_geometric(path: Path) -> list[Atoms]:
+    """Structures of such a database in the order of their numbers.
+
+    Labels go to `REF_energy` and `REF_forces`, `pos_relaxed` and what else has three numbers per
+    atom to `arrays`, single numbers and text (`sid`, `fid`, `y_init`, `y_relaxed`) to `info`.
+
+    Raises:
+        ValueError: if the file is damaged, or a record holds anything but tensors, numbers and
+            text.
+    """
+    stated, records = None, []
+    for key, value in read_entries(path):
+        if key == LENGTH:
+            stated = _unpack(value, "length")
+        elif key.isdigit() and len(key) < 20:
+            records.append((int(key), value))
+        else:
+            raise ValueError(
+                f"it has the key {key[:20]!r}; numbers and 'length' are those of OC20 and OC22"
+            )
+    if stated is not None and stated != len(records):
+        raise ValueError(f"it says that it holds {stated} records, and {len(records)} are there")
+    return [_to_atoms(_unpack(value, f"record {n}"), n) for n, value in sorted(records)]
+
+
+def _unpack(value: bytes, place: str) -> Any:
+    try:
+        return read_record(value, CLASSES)
+    except Malformed as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _fields(record: Any, number: int) -> dict[str, Any]:
+    """The attributes of a `Data`, before and since version 2 of torch-geometric."""
+    if not isinstance(record, Record) or record.name != DATA:
+        raise ValueError(f"record {number} is no Data of torch-geometric")
+    store = record.state.get("_store")
+    fields = store.state.get("_mapping") if isinstance(store, Record) else record.state
+    if not isinstance(fields, dict):
+        raise ValueError(f"record {number} has no attributes")
+    # What begins with underscores is torch-geometric's own.
+    return {n: v for n, v in fields.items() if isinstance(n, str) and not n.startswith("_")}
+
+
+def _to_atoms(record: Any, number: int) -> Atoms:
+    fields = _fields(record, number)
+    positions = _rows(fields, "pos", number)
+    count = len(positions)
+    numbers = _numbers(fields, "atomic_numbers", count, number)
+    cell = _numbers(fields, "cell", 9, number).reshape(3, 3)
+    pbc = _numbers(fields, "pbc", 3, number) if fields.get("pbc") is not None else np.ones(3)
+    atoms = Atoms(numbers.astype(int), positions=positions, cell=cell, pbc=pbc.astype(bool))
+    if fields.get("tags") is not None:
+        atoms.set_tags(_numbers(fields, "tags", count, number).astype(int))
+    if fields.get("fixed") is not None:
+        fixed = _numbers(fields, "fixed", count, number) > 0.5
+        if fixed.any():
+            atoms.set_constraint(FixAtoms(mask=fixed))
+    for name, value in fields.items():
+        if name not in (*STRUCTURE, *EDGES) and value is not None:
+            _keep(atoms, NAMED.get(name, name), value)
+    return atoms
+
+
+def _keep(atoms: Atoms, name: str, value: Any) -> None:
+    """A field beside the structure, where it is one number, text, or a vector of each atom."""
+    if isinstance(value, str | bool | int | float):
+        atoms.info.setdefault(name, value)
+    elif isinstance(value, Tensor) and value.numel() == 1 and value.dim() < 3:
+        atoms.info.setdefault(name, value.item())
+    elif isinstance(value, Tensor) and value.shape == (len(atoms), 3):
+        atoms.arrays.setdefault(name, value.double().numpy().copy())
+
+
+def _rows(fields: dict[str, Any], name: str, number: int) -> np.ndarray:
+    value = fields.get(name)
+    if not isinstance(value, Tensor) or value.dim() != 2 or value.shape[1] != 3:
+        raise ValueError(f"record {number} has no {name} with three numbers per atom")
+    return value.double().numpy()
+
+
+def _numbers(fields: dict[str, Any], name: str, count: int, number: int) -> np.ndarray:
+    """So many numbers in one row."""
+    value = fields.get(name)
+    if isinstance(value, list | tuple) and all(isinstance(part, int | float) for part in value):
+        value = np.array(value, float)
+    elif isinstance(value, Tensor):
+        value = value.double().numpy()
+    if not isinstance(value, np.ndarray) or value.size != count or not np.isfinite(value).all():
+        raise ValueError(f"record {number} has no {name} of {count} finite numbers")
+    return value.reshape(count)
