@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,14 +13,24 @@ from surefoot.cli.options import Files
 
 if TYPE_CHECKING:
     from surefoot.label.labeler import Labeler
+    from surefoot.label.run import Conduct
+
+SHOWN = 5  # failures told on the screen; the file has them all
 
 
 def run(
     files: Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ to write.")],
-    labeler: Annotated[str, typer.Option(help="Source of the labels.")] = "xtb",
+    labeler: Annotated[str | None, typer.Option(help="Source of the labels; xtb if unset.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="Of the labeler; of xtb GFN2-xTB (its default) or GFN1-xTB.")
+        str | None,
+        typer.Option(help="Of the labeler, such as spGFN2-xTB of xtb or B3LYP of pyscf."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with the sections `labeler` and `conduct`.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, such as labeler.grid=4.")
     ] = None,
     charge: Annotated[
         int | None, typer.Option(help="Total charge of frames that state none.")
@@ -29,6 +41,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one per core where not set.")
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Calculate again what failed in an earlier run.")
+    ] = False,
 ) -> None:
     import os
 
@@ -38,7 +53,9 @@ def run(
 
     require_writable(output)
     check_output(output, files)
-    source = make_labeler(labeler, method)
+    source, conduct = load_labeler(config, labeler, method, overrides or ())
+    if retry:
+        conduct = conduct.model_copy(update={"retry": True})
     frames = read_frames(files, Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE))
     count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
     with (
@@ -46,9 +63,10 @@ def run(
         worker_pool(count) as pool,
         progress_bar("labelling", len(frames)) as bar,
     ):
+        pace = Pace()
 
-        def follow(done: int, _: int) -> None:
-            bar.move(done)
+        def follow(done: int, total: int) -> None:
+            bar.move(done, pace.note(done, total))
             if asked:  # between two results: the journal is whole and the pool can close
                 raise KeyboardInterrupt
 
@@ -58,32 +76,130 @@ def run(
             output,
             executor=pool,
             progress=follow,
-            charge=charge,
-            spin=spin,
+            state=(charge, spin),
+            conduct=conduct,
         )
     say(
         f"{output}: {report.labelled} frames labelled with {source.describe()}, "
         f"{report.reused} known already, {len(report.failed)} failed"
     )
-    for failure in report.failed[:5]:
+    for failure in report.failed[:SHOWN]:
         complain(f"{failure.file}, frame {failure.frame}: {failure.reason}")
+    if len(report.failed) > SHOWN:
+        complain(f"and {len(report.failed) - SHOWN} more; all are in {output}.failed.json")
 
 
-def make_labeler(name: str, method: str | None) -> Labeler:
-    """The source of labels that options name.
+class Pace:
+    """How fast frames are done and how long the rest will take, from the first call on."""
+
+    def __init__(self) -> None:
+        self._begin: tuple[float, int] | None = None
+
+    def note(self, done: int, total: int) -> str:
+        """Rate and time left in words; empty as long as nothing is known.
+
+        Args:
+            done: frames that have labels, or have failed.
+            total: frames in all.
+        """
+        now = time.monotonic()
+        if self._begin is None:  # what the journal held took no time
+            self._begin = now, done
+        began, known = self._begin
+        if done == known or now <= began:
+            return ""
+        rate = (done - known) / (now - began)
+        shown = f"{rate:.2g}/s" if rate >= 1 else f"{60 * rate:.2g}/min"
+        return f"{shown}, {_show_duration((total - done) / rate)} left"
+
+
+def _show_duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def load_labeler(
+    config: Path | None, name: str | None, method: str | None, overrides: Sequence[str] = ()
+) -> tuple[Labeler, Conduct]:
+    """The source of labels, and what is taken as one, that a file and options name.
+
+    Args:
+        config: YAML with the sections `labeler` and `conduct`, or None.
+        name: of the labeler; it takes the place of the file's.
+        method: of the labeler, likewise.
+        overrides: `section.key=value`.
 
     Raises:
-        UserError: if there is no such labeler, or it has no such method.
+        UserError: if there is no such labeler, or it does not have these settings.
     """
+    from surefoot.cli.screen import UserError
+    from surefoot.label import LABELERS
+    from surefoot.label.run import Conduct
+
+    place = "the command line" if config is None else str(config)
+    content = {} if config is None else _read_sections(config)
+    chosen_here = {"name": name, "method": method}
+    content.setdefault("labeler", {}).update(
+        {key: value for key, value in chosen_here.items() if value is not None}
+    )
+    for override in overrides:
+        _override(content, override)
+    unknown = [section for section in content if section not in ("labeler", "conduct")]
+    if unknown:
+        raise UserError(
+            f"{place}: there is no section '{unknown[0]}'; there is `labeler` and `conduct`."
+        )
+    settings = content["labeler"]
+    chosen = settings.get("name", "xtb")
+    if chosen not in LABELERS:
+        raise UserError(f"--labeler {chosen}: not known; there is {', '.join(LABELERS)}.")
+    source = _validate(LABELERS[chosen], settings, f"{place}: labeler {chosen}")
+    return source, _validate(Conduct, content.get("conduct", {}), f"{place}: conduct")
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    import yaml
+
+    from surefoot.cli.screen import UserError
+
+    name, found, value = override.partition("=")
+    section, dot, key = name.partition(".")
+    if not (found and dot):
+        raise UserError(f"--set {override}: write section.key=value, such as labeler.grid=4.")
+    try:
+        content.setdefault(section, {})[key] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML ({error}).") from error
+
+
+def _read_sections(path: Path) -> dict[str, Any]:
+    import yaml
+
+    from surefoot.cli.screen import UserError
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: can not be read as YAML ({error}).") from error
+    if not isinstance(content, dict) or not all(isinstance(s, dict) for s in content.values()):
+        raise UserError(
+            f"{path}: write sections, for example `labeler: {{name: pyscf, method: BMK}}`."
+        )
+    return content
+
+
+def _validate(settings: Any, content: dict[str, Any], place: str) -> Any:
     from pydantic import ValidationError
 
     from surefoot.cli.screen import UserError
-    from surefoot.label import LABELERS
 
-    if name not in LABELERS:
-        raise UserError(f"--labeler {name}: not known; there is {', '.join(LABELERS)}.")
     try:
-        return LABELERS[name].model_validate({} if method is None else {"method": method})
+        return settings.model_validate(content)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise UserError(f"--method {method}: the labeler {name} refuses it: {reason}.") from error
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        reason = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            reason = f"there is no such key; there is {', '.join(settings.model_fields)}"
+        raise UserError(f"{place}: {key}: {reason} (found {problem['input']!r}).") from error

@@ -48,8 +48,14 @@ RADICALS: dict[str, Radical] = {
     "hydroxymethyl": Radical("CO", 0),
     "methoxy": Radical("CO", 1),
     "methylthiyl": Radical("CS", 1),
+    "aminomethyl": Radical("CN", 0),
+    "methylaminyl": Radical("CN", 1),
+    "carbamoyl": Radical("C(=O)N", 0),
+    "hydroxyl": Radical("O", 0),
+    "amidogen": Radical("N", 0),
 }
-"""Radicals by name: CH3•, CH3CH2•, (CH3)2CH•, •CH2OH, CH3O•, CH3S•."""
+"""Radicals by name: CH3•, CH3CH2•, (CH3)2CH•, •CH2OH, CH3O•, CH3S•, •CH2NH2, CH3NH•, •CONH2, HO•
+and H2N•."""
 
 
 def radical(name: str) -> Radical:

@@ -59,7 +59,7 @@ def sample_configurations(
         elif chance < 2 * ENDS:
             kind, position = "end", transfer.end
         else:
-            kind, position = "between", _between(transfer, placement, generator)
+            kind, position = "between", hang_between(transfer, placement, generator)
         atoms = transfer.with_hydrogen_at(position)
         atoms.info |= describe_frame(transfer, system, kind)
         frames.append(atoms)
@@ -209,10 +209,19 @@ def _check_request(donors: Sequence[str], radicals: Sequence[str], count: int) -
         radical(name)
 
 
-def _between(
+def hang_between(
     transfer: Transfer, placement: Placement, generator: np.random.Generator
 ) -> Float[np.ndarray, "3"]:
-    """A position between start and end, off the line, and clear of every other atom."""
+    """A position between start and end, off the line, and clear of every other atom.
+
+    Args:
+        transfer: the two molecules.
+        placement: its `hydrogen_clearance` is kept.
+        generator: source of all random numbers.
+
+    Raises:
+        PlacementFailed: if there is no such position.
+    """
     way = transfer.end - transfer.start
     for _ in range(TRIES):
         direction = generator.normal(size=3)

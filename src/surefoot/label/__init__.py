@@ -5,7 +5,16 @@ Comes in: `Frame`s with charge and spin. Goes out: an extended XYZ file with `RE
 settings; knows no model and no potential.
 """
 
+from surefoot.label.calculator import AseCalculator
+from surefoot.label.pyscf import Pyscf
 from surefoot.label.xtb import Xtb
+from surefoot.label.xtb_program import XtbProgram
+from surefoot.settings import Settings
 
-LABELERS: dict[str, type] = {"xtb": Xtb}
+LABELERS: dict[str, type[Settings]] = {
+    "xtb": Xtb,
+    "pyscf": Pyscf,
+    "ase": AseCalculator,
+    "xtb_program": XtbProgram,
+}
 """Sources of labels by name; each is a `Labeler` whose fields are its settings."""

@@ -1,7 +1,8 @@
-"""Finished labels on disk, one JSON record a line, safe against being killed at any moment."""
+"""Labels and failures on disk, one JSON record a line, safe against being killed at any moment."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -36,7 +37,7 @@ def content_hash(atoms: Atoms, charge: int, spin: int, settings: dict[str, Any])
 
 
 class Journal:
-    """Labels by content hash, appended to a file as they come and read back on the next run.
+    """Labels and failures by content hash, appended to a file and read back on the next run.
 
     A record is written by one system call and synchronised to the disk, so a killed run can leave
     at most one torn line at the end; it is cut off when the journal is opened again.
@@ -46,13 +47,18 @@ class Journal:
         """Read what an earlier run left at `path`, if there was one, and open it for appending.
 
         Raises:
-            ValueError: if a line other than the last is damaged.
+            ValueError: if another run holds the journal, or a line other than the last is damaged.
         """
         self.path = path
         self._labels: dict[str, Labels] = {}
-        if path.exists():
-            self._read()
+        self._reasons: dict[str, str] = {}
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self._lock()
+            self._read()
+        except ValueError:
+            os.close(self._file)
+            raise
 
     def __enter__(self) -> Journal:
         return self
@@ -74,27 +80,71 @@ class Journal:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def append(self, key: str, labels: Labels) -> None:
-        """Keep the labels of one structure; they are on the disk when this returns."""
-        record = {"key": key, "energy": labels.energy, "forces": labels.forces.tolist()}
+    def reason(self, key: str) -> str | None:
+        """Why a calculation failed; None if it did not, or was never tried."""
+        return self._reasons.get(key)
+
+    def append(self, key: str, labels: Labels, seconds: float | None = None) -> None:
+        """Keep the labels of one structure; they are on the disk when this returns.
+
+        Args:
+            key: the structure's content hash.
+            labels: what was calculated.
+            seconds: processor time it took.
+        """
+        record: dict[str, Any] = {
+            "key": key,
+            "energy": labels.energy,
+            "forces": labels.forces.tolist(),
+        }
+        if labels.spin_squared is not None:
+            record["spin_squared"] = labels.spin_squared
+        self._write(record, seconds)
+        self._labels[key] = labels
+        self._reasons.pop(key, None)
+
+    def append_failure(self, key: str, reason: str, seconds: float | None = None) -> None:
+        """Keep why a structure has no labels, so that a resumed run need not find out again."""
+        self._write({"key": key, "failed": reason}, seconds)
+        self._reasons[key] = reason
+
+    def _write(self, record: dict[str, Any], seconds: float | None) -> None:
+        if seconds is not None:
+            record["seconds"] = round(seconds, 3)
         line = (json.dumps(record) + "\n").encode()
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self.path}: could not be written to the end; is the disk full?")
         os.fsync(self._file)
-        self._labels[key] = labels
+
+    def _lock(self) -> None:
+        # Two runs on one journal would calculate everything twice. The lock ends with the process.
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{self.path}: another run is writing labels here; wait for it, or choose another "
+                "output."
+            ) from error
 
     def _read(self) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                record = json.loads(line)
-                labels = Labels(record["energy"], np.array(record["forces"], float).reshape(-1, 3))
-                self._labels[record["key"]] = labels
+                self._take(json.loads(line))
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{self.path}, line {number}: this is no record of a finished label ({error}). "
-                    "Remove the line, or the file to label everything again."
+                    f"{self.path}, line {number}: this is no record of a label or a failure "
+                    f"({error}). Remove the line, or the file to label everything again."
                 ) from error
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
+
+    def _take(self, record: dict[str, Any]) -> None:
+        key = str(record["key"])
+        if "failed" in record:
+            self._reasons[key] = str(record["failed"])
+            return
+        forces = np.array(record["forces"], float).reshape(-1, 3)
+        self._labels[key] = Labels(float(record["energy"]), forces, record.get("spin_squared"))
+        self._reasons.pop(key, None)

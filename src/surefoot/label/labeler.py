@@ -17,10 +17,13 @@ class Labels:
     Attributes:
         energy: total energy in eV.
         forces: minus the gradient of the energy in eV/Å.
+        spin_squared: ⟨S²⟩ of the wave function, S(S+1) for a pure state; None where the method has
+            no such number.
     """
 
     energy: float
     forces: Float[np.ndarray, "atoms 3"]
+    spin_squared: float | None = None
 
 
 class LabelingFailed(RuntimeError):
@@ -63,6 +66,36 @@ class Labeler(Protocol):
             ValueError: if charge and spin do not fit the electrons.
         """
         ...
+
+
+def check_molecule(atoms: Atoms, labeler: str) -> None:
+    """Refuse what no code for molecules can calculate.
+
+    Args:
+        atoms: the structure.
+        labeler: its name, for the message.
+
+    Raises:
+        LabelingFailed: if the structure is periodic or a position is no number.
+    """
+    if atoms.pbc.any():
+        raise LabelingFailed(
+            f"the frame is periodic and the {labeler} labeler takes molecules only; "
+            "set pbc to false if the cell is only a box around a molecule"
+        )
+    if not np.isfinite(atoms.positions).all():
+        raise LabelingFailed("some positions are not finite")
+
+
+def check_labels(labels: Labels, method: str) -> Labels:
+    """The labels, if all their numbers are finite.
+
+    Raises:
+        LabelingFailed: if they are not, with the method.
+    """
+    if not (np.isfinite(labels.energy) and np.isfinite(labels.forces).all()):
+        raise LabelingFailed(f"{method}: energy or forces are not finite")
+    return labels
 
 
 def check_state(numbers: Integer[np.ndarray, " atoms"], charge: int, spin: int) -> None:

@@ -1,14 +1,13 @@
 """Label many structures in parallel and lose no finished calculation.
 
-Beside the output `a.xyz` stand `a.xyz.journal.jsonl` with every finished label and, if frames
-failed, `a.xyz.failed.json` with the reasons. The journal stays after success: a later run with more
-frames, or after an interruption, calculates only what is new. Failures are not kept in it, so each
-run tries them again. Removing the journal is safe whenever the output is there.
+Beside the output `a.xyz` stand `a.xyz.journal.jsonl` with every finished label and every failure
+and, if frames failed, `a.xyz.failed.json` with the reasons. The journal stays after success: a
+later run with more frames, or after an interruption, calculates only what is new. Removing it is
+safe whenever the output is there and no frame failed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -22,29 +21,42 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Any
 
-import ase.io
 from ase import Atoms
+from pydantic import Field
 
-from surefoot.data.read import STRESS_KEYS, VIRIAL_KEYS, Frame, check_output
+from surefoot.data.read import Frame, check_output
 from surefoot.label.journal import Journal, content_hash
 from surefoot.label.labeler import Labeler, LabelingFailed, Labels, check_state
+from surefoot.label.output import Failure, beside, with_labels, write_failed, write_labelled
+from surefoot.label.processes import THREAD_VARIABLES
+from surefoot.label.timeout import time_limit
+from surefoot.settings import Settings
 
 IN_FLIGHT = 512  # structures handed to the executor at once: bounds memory, feeds any node
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """One frame without labels: its file, its number there from 0, and the reason."""
+class Conduct(Settings):
+    """What is not taken as a label, whatever the labeler.
 
-    file: str
-    frame: int
-    reason: str
+    Attributes:
+        timeout: seconds of the clock one structure may take; no limit where not set. Not with
+            executors of threads.
+        contamination: largest ⟨S²⟩ − S(S+1) of a label that is written; where it is larger the
+            state that was asked for is mixed with one of higher spin. Such labels stay in the
+            journal, so that another limit costs nothing.
+        retry: calculate again what failed in an earlier run.
+    """
+
+    timeout: float | None = Field(default=None, gt=0)
+    contamination: float = Field(default=0.1, ge=0)
+    retry: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +66,7 @@ class LabelReport:
     Attributes:
         labelled: frames calculated in this run.
         reused: frames whose labels were in the journal, or equal to another frame of this run.
-        failed: frames that are not in the output.
+        failed: frames that are not in the output, in this run or an earlier one.
         journal: the file of finished labels.
     """
 
@@ -74,20 +86,25 @@ class _Task:
     spin: int
 
 
+_Outcome = tuple[Labels | LabelingFailed, float]
+"""Labels, or why there are none, and the processor time in seconds."""
+
+
 def label_frames(
     frames: Sequence[Frame],
     labeler: Labeler,
     output: Path,
     executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
-    charge: int | None = None,
-    spin: int | None = None,
+    state: tuple[int | None, int | None] = (None, None),
+    conduct: Conduct = Conduct(),
 ) -> LabelReport:
     """Calculate the labels of all frames and write them as extended XYZ.
 
     Every output frame keeps its info and arrays and gains info `REF_energy` (eV), `charge`, `spin`,
-    `label_method` and array `REF_forces` (eV/Å). Stresses of an earlier method are dropped: they do
-    not belong to the new energies.
+    `label_method`, `label_settings` (all settings and versions), where the method has it
+    `spin_squared` (⟨S²⟩), and array `REF_forces` (eV/Å). Stresses of an earlier method are dropped:
+    they do not belong to the new energies.
 
     Args:
         frames: structures to label; labels they already have are replaced.
@@ -95,34 +112,45 @@ def label_frames(
         output: a file ending in .xyz or .extxyz; it appears only when the run is through.
         executor: runs the calculations, for example `worker_pool(2)`; None runs them here.
         progress: called with frames done and frames in all.
-        charge: total charge in e of frames that state none.
-        spin: multiplicity of frames that state none.
+        state: total charge in e and multiplicity of frames that state none.
+        conduct: what is not taken as a label.
 
     Raises:
-        ValueError: before anything runs, if the output can not be used, or charge or spin is
-            missing or impossible.
+        ValueError: before anything runs, if the output can not be used, the labeler can not
+            calculate with its settings, or charge or spin is missing or impossible.
         LabelingFailed: if no frame could be labelled, or a worker process died.
     """
     if not frames:
         raise ValueError("There are no frames to label.")
     check_output(output, sorted({frame.file for frame in frames}))
-    tasks = _tasks(frames, labeler, charge, spin)
+    settings = labeler.settings()
+    tasks = [_task(frame, settings, state) for frame in frames]
     output.parent.mkdir(parents=True, exist_ok=True)
-    with Journal(_beside(output, "journal.jsonl")) as journal:
-        known = len(journal)
-        reasons = _calculate_new(tasks, labeler, executor, journal, progress)
-        failed = _failures(frames, tasks, reasons)
-        _write_failed(_beside(output, "failed.json"), failed)
+    with Journal(beside(output, "journal.jsonl")) as journal:
+        new = _calculate_new(tasks, labeler, executor, journal, progress, conduct)
+        reasons = {task.key: _find_fault(task, journal, conduct) for task in tasks}
+        failed = [
+            Failure(frame.file, frame.index, reason)
+            for frame, task in zip(frames, tasks, strict=True)
+            if (reason := reasons[task.key]) is not None
+        ]
+        write_failed(beside(output, "failed.json"), failed)
         if len(failed) == len(frames):
             raise LabelingFailed(
                 f"None of the {len(frames)} frames could be labelled. The first one, "
                 f"{frames[0].place}: {failed[0].reason}."
             )
-        _write_output(output, frames, tasks, journal, labeler.describe())
-        labelled = len(journal) - known
+        method = labeler.describe()
+        images = [
+            with_labels(frame.atoms, journal[task.key], (task.charge, task.spin), method, settings)
+            for frame, task in zip(frames, tasks, strict=True)
+            if reasons[task.key] is None
+        ]
+        write_labelled(output, images)
+    labelled = sum(reasons[key] is None for key in new)
     return LabelReport(
         labelled=labelled,
-        reused=len(frames) - labelled - len(failed),
+        reused=len(images) - labelled,
         failed=failed,
         journal=journal.path,
     )
@@ -161,30 +189,37 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _tasks(
-    frames: Sequence[Frame], labeler: Labeler, charge: int | None, spin: int | None
-) -> list[_Task]:
-    settings = labeler.settings()
-    tasks = []
-    for frame in frames:
-        frame_charge = charge if frame.charge is None else frame.charge
-        frame_spin = spin if frame.spin is None else frame.spin
-        if frame_charge is None or frame_spin is None:
-            missing = "charge" if frame_charge is None else "spin (multiplicity 2S+1)"
-            raise ValueError(
-                f"{frame.place}: the {missing} is not stated and is never guessed. Write charge "
-                "and spin into the info of every frame, or give a value for all that lack one."
-            )
-        try:
-            check_state(frame.atoms.numbers, frame_charge, frame_spin)
-        except ValueError as error:
-            raise ValueError(f"{frame.place}: {error}.") from error
-        plain = Atoms(
-            frame.atoms.numbers, frame.atoms.positions, cell=frame.atoms.cell, pbc=frame.atoms.pbc
+def _task(frame: Frame, settings: dict[str, Any], state: tuple[int | None, int | None]) -> _Task:
+    charge = state[0] if frame.charge is None else frame.charge
+    spin = state[1] if frame.spin is None else frame.spin
+    if charge is None or spin is None:
+        missing = "charge" if charge is None else "spin (multiplicity 2S+1)"
+        raise ValueError(
+            f"{frame.place}: the {missing} is not stated and is never guessed. Write charge "
+            "and spin into the info of every frame, or give a value for all that lack one."
         )
-        key = content_hash(plain, frame_charge, frame_spin, settings)
-        tasks.append(_Task(key, plain, frame_charge, frame_spin))
-    return tasks
+    try:
+        check_state(frame.atoms.numbers, charge, spin)
+    except ValueError as error:
+        raise ValueError(f"{frame.place}: {error}.") from error
+    plain = Atoms(
+        frame.atoms.numbers, frame.atoms.positions, cell=frame.atoms.cell, pbc=frame.atoms.pbc
+    )
+    return _Task(content_hash(plain, charge, spin, settings), plain, charge, spin)
+
+
+def _find_fault(task: _Task, journal: Journal, conduct: Conduct) -> str | None:
+    """Why a structure has no label that can be used; None if it has one."""
+    if task.key not in journal:
+        return journal.reason(task.key) or "not calculated"
+    spin_squared = journal[task.key].spin_squared
+    pure = (task.spin**2 - 1) / 4
+    if spin_squared is None or spin_squared - pure <= conduct.contamination:
+        return None
+    return (
+        f"<S^2> is {spin_squared:.3f} where a pure spin {task.spin} has {pure:g}: more than the "
+        f"contamination of {conduct.contamination:g} that is allowed"
+    )
 
 
 def _calculate_new(
@@ -193,25 +228,29 @@ def _calculate_new(
     executor: Executor | None,
     journal: Journal,
     progress: Callable[[int, int], None] | None,
-) -> dict[str, str]:
+    conduct: Conduct,
+) -> list[str]:
     """Calculate what the journal does not hold, each structure once, and keep it there.
 
     Returns:
-        Reasons of the failures by content hash.
+        Content hashes of what was calculated, with or without success.
     """
     copies = Counter(task.key for task in tasks)
-    new = {task.key: task for task in tasks if task.key not in journal}
+    new = {
+        task.key: task
+        for task in tasks
+        if task.key not in journal and (conduct.retry or journal.reason(task.key) is None)
+    }
     done = len(tasks) - sum(copies[key] for key in new)
     if progress is not None:
         progress(done, len(tasks))
-    reasons: dict[str, str] = {}
-    outcomes = _outcomes(list(new.values()), labeler, executor)
+    outcomes = _outcomes(list(new.values()), partial(_calculate, labeler, conduct), executor)
     try:
-        for key, outcome in outcomes:
+        for key, (outcome, seconds) in outcomes:
             if isinstance(outcome, Labels):
-                journal.append(key, outcome)
+                journal.append(key, outcome, seconds)
             else:
-                reasons[key] = str(outcome)
+                journal.append_failure(key, str(outcome), seconds)
             done += copies[key]
             if progress is not None:
                 progress(done, len(tasks))
@@ -223,23 +262,23 @@ def _calculate_new(
         ) from error
     finally:
         outcomes.close()  # now, and not when the traceback of an interruption is forgotten
-    return reasons
+    return list(new)
 
 
 def _outcomes(
-    tasks: Sequence[_Task], labeler: Labeler, executor: Executor | None
-) -> Generator[tuple[str, Labels | LabelingFailed], None, None]:
+    tasks: Sequence[_Task], calculate: Callable[[_Task], _Outcome], executor: Executor | None
+) -> Generator[tuple[str, _Outcome], None, None]:
     """Hashes and results in the order in which they are ready."""
     if executor is None:
         for task in tasks:
-            yield task.key, _calculate(labeler, task)
+            yield task.key, calculate(task)
         return
     waiting = iter(tasks)
-    futures: dict[Future[Labels | LabelingFailed], str] = {}
+    futures: dict[Future[_Outcome], str] = {}
     try:
         while True:
             for task in islice(waiting, IN_FLIGHT - len(futures)):
-                futures[executor.submit(_calculate, labeler, task)] = task.key
+                futures[executor.submit(calculate, task)] = task.key
             if not futures:
                 return
             ready, _ = wait(futures, return_when=FIRST_COMPLETED)
@@ -250,66 +289,18 @@ def _outcomes(
             future.cancel()
 
 
-def _calculate(labeler: Labeler, task: _Task) -> Labels | LabelingFailed:
+def _calculate(labeler: Labeler, conduct: Conduct, task: _Task) -> _Outcome:
     """Labels of one structure; runs in a worker process, hence top level and picklable."""
+    begin = _processor_seconds()
+    outcome: Labels | LabelingFailed
     try:
-        return labeler.label(task.atoms, task.charge, task.spin)
+        with time_limit(conduct.timeout):
+            outcome = labeler.label(task.atoms, task.charge, task.spin)
     except LabelingFailed as error:
-        return LabelingFailed(str(error))  # without its cause, which may not be picklable
+        outcome = LabelingFailed(str(error))  # without its cause, which may not be picklable
+    return outcome, _processor_seconds() - begin
 
 
-def _failures(
-    frames: Sequence[Frame], tasks: Sequence[_Task], reasons: dict[str, str]
-) -> list[Failure]:
-    return [
-        Failure(frame.file, frame.index, reasons[task.key])
-        for frame, task in zip(frames, tasks, strict=True)
-        if task.key in reasons
-    ]
-
-
-def _write_failed(path: Path, failed: list[Failure]) -> None:
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    unfinished = _beside(path, "unfinished")
-    unfinished.write_text(json.dumps([asdict(failure) for failure in failed], indent=1) + "\n")
-    _put_in_place(unfinished, path)
-
-
-def _write_output(
-    output: Path, frames: Sequence[Frame], tasks: Sequence[_Task], journal: Journal, method: str
-) -> None:
-    labelled = [
-        _labelled(frame.atoms, task, journal[task.key], method)
-        for frame, task in zip(frames, tasks, strict=True)
-        if task.key in journal
-    ]
-    unfinished = _beside(output, "unfinished")
-    ase.io.write(unfinished, labelled, format="extxyz")
-    _put_in_place(unfinished, output)
-
-
-def _put_in_place(unfinished: Path, path: Path) -> None:
-    # The content is on the disk before the name is: whole or not at all, whatever happens.
-    with unfinished.open("rb+") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def _labelled(atoms: Atoms, task: _Task, labels: Labels, method: str) -> Atoms:
-    labelled = atoms.copy()
-    for key in (*STRESS_KEYS, *VIRIAL_KEYS, "stress"):
-        labelled.info.pop(key, None)
-    labelled.info |= {
-        "REF_energy": labels.energy,
-        "charge": task.charge,
-        "spin": task.spin,
-        "label_method": method,
-    }
-    labelled.arrays["REF_forces"] = labels.forces
-    return labelled
-
-
-def _beside(output: Path, ending: str) -> Path:
-    return output.with_name(f"{output.name}.{ending}")
+def _processor_seconds() -> float:
+    """Processor time of this process and of those it has waited for."""
+    return sum(os.times()[:4])

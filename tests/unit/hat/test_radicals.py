@@ -11,6 +11,11 @@ EXPECTED = {
     "hydroxymethyl": ("CH3O", "C", 3),
     "methoxy": ("CH3O", "O", 1),
     "methylthiyl": ("CH3S", "S", 1),
+    "aminomethyl": ("CH4N", "C", 3),
+    "methylaminyl": ("CH4N", "N", 2),
+    "carbamoyl": ("CH2NO", "C", 1),
+    "hydroxyl": ("HO", "O", 2),
+    "amidogen": ("H2N", "N", 3),
 }
 
 
@@ -39,5 +44,5 @@ def test_taking_a_hydrogen_leaves_the_parent_alone() -> None:
 
 
 def test_an_unknown_radical_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"no radical 'hydroxyl'. Allowed are methyl, ethyl"):
-        acceptors("hydroxyl", 0)
+    with pytest.raises(ValueError, match=r"no radical 'phenyl'. Allowed are methyl, ethyl"):
+        acceptors("phenyl", 0)

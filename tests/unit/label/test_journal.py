@@ -7,7 +7,7 @@ from ase import Atoms
 from surefoot.label.journal import Journal, content_hash
 from surefoot.label.labeler import Labels
 
-LABELS = Labels(-1 / 3, np.array([[0.1, -2 / 7, 1e-17]]))
+LABELS = Labels(-1 / 3, np.array([[0.1, -2 / 7, 1e-17]]), 0.75 + 1 / 7)
 
 
 def test_records_come_back_bit_by_bit(tmp_path: Path) -> None:
@@ -17,8 +17,32 @@ def test_records_come_back_bit_by_bit(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         assert journal["a"].energy == LABELS.energy
         np.testing.assert_array_equal(journal["a"].forces, LABELS.forces)
+        assert journal["a"].spin_squared == LABELS.spin_squared
         assert "b" not in journal
         assert len(journal) == 1
+
+
+def test_failures_come_back_until_there_is_a_label(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.append_failure("a", "no way", 1.5)
+        journal.append_failure("b", "none either")
+        journal.append("b", LABELS, 0.5)
+        assert (journal.reason("a"), journal.reason("b")) == ("no way", None)
+    with Journal(tmp_path / "j") as journal:
+        assert (journal.reason("a"), journal.reason("b")) == ("no way", None)
+        assert "a" not in journal
+        assert "b" in journal
+    assert '"seconds": 1.5' in (tmp_path / "j").read_text()
+
+
+def test_two_runs_do_not_share_a_journal(tmp_path: Path) -> None:
+    with (
+        Journal(tmp_path / "j"),
+        pytest.raises(ValueError, match="another run is writing labels here"),
+    ):
+        Journal(tmp_path / "j")
+    with Journal(tmp_path / "j"):
+        pass  # the lock went with the first run
 
 
 @pytest.mark.parametrize("torn", [1, 20, -1])

@@ -3,10 +3,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ase.build import molecule
 
 from surefoot.data.read import Frame, read_frames
 from surefoot.label.labeler import LabelingFailed, Labels
-from surefoot.label.run import label_frames, worker_pool
+from surefoot.label.run import Conduct, label_frames, worker_pool
 from surefoot.label.xtb import Xtb
 
 
@@ -71,6 +72,8 @@ def test_labels_stand_in_the_file_with_all_that_was_there(tmp_path: Path) -> Non
         assert read.atoms.info["id"] == index
         assert read.atoms.arrays["tag"][0] == index
         assert read.atoms.info["label_method"] == "spring (test)"
+        assert read.atoms.info["label_settings"] == {"name": "spring", "strength": 2.0}
+        assert "spin_squared" not in read.atoms.info
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"out.xyz", "out.xyz.journal.jsonl"}
 
@@ -131,26 +134,105 @@ def test_failed_frames_are_reported_and_left_out(tmp_path: Path) -> None:
         {"file": "in.xyz", "frame": 3, "reason": "too far out"}
     ]
     assert [read.atoms.info["id"] for read in read_frames([output])] == [0, 1, 2]
-    retry = Spring()
-    assert label_frames(frames(4), retry, output).failed == []
+
+
+def test_failures_are_remembered_and_tried_again_where_asked(tmp_path: Path) -> None:
+    output, failed = tmp_path / "out.xyz", tmp_path / "out.xyz.failed.json"
+    label_frames(frames(4), Spring(fail_at=3.0), output)
+    again, retry = Spring(), Spring()
+    report = label_frames(frames(4), again, output)
+    assert again.calls == []
+    assert [one.reason for one in report.failed] == ["too far out"]
+    assert (report.labelled, report.reused) == (0, 3)
+    report = label_frames(frames(4), retry, output, conduct=Conduct(retry=True))
     assert retry.calls == [3.0]
+    assert (report.labelled, report.reused, report.failed) == (1, 3, [])
     assert not failed.exists()
+
+
+def test_failures_of_a_killed_run_are_not_lost(tmp_path: Path) -> None:
+    output = tmp_path / "out.xyz"
+    with pytest.raises(KeyboardInterrupt):
+        label_frames(frames(5), Spring(fail_at=3.0, stop_after=4), output)
+    again = Spring()
+    report = label_frames(frames(5), again, output)
+    assert again.calls == [4.0]
+    assert [one.frame for one in report.failed] == [3]
+
+
+@dataclass
+class Mixed(Spring):
+    """Says that the spin is mixed the more, the further out the atom is."""
+
+    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
+        labels = super().label(atoms, charge, spin)
+        return replace(labels, spin_squared=0.75 + float(atoms.positions[0, 0]) / 10)
+
+
+def test_mixed_spins_are_left_out_with_their_number(tmp_path: Path) -> None:
+    output = tmp_path / "out.xyz"
+    doublets = [frame(float(index), index, charge=1, spin=2) for index in range(4)]
+    report = label_frames(doublets, Mixed(), output, conduct=Conduct(contamination=0.15))
+    assert [one.frame for one in report.failed] == [2, 3]
+    assert "<S^2> is 0.950 where a pure spin 2 has 0.75" in report.failed[0].reason
+    assert (report.labelled, report.reused) == (2, 0)
+    assert [read.atoms.info["spin_squared"] for read in read_frames([output])] == [0.75, 0.85]
+    wider = Mixed()
+    report = label_frames(doublets, wider, output, conduct=Conduct(contamination=0.25))
+    assert wider.calls == []
+    assert [one.frame for one in report.failed] == [3]
+    assert report.reused == 3
 
 
 def test_a_report_of_failures_is_whole_or_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, failed = tmp_path / "out.xyz", tmp_path / "out.xyz.failed.json"
-    label_frames(frames(4), Spring(fail_at=3.0), output)
+    doublets = [frame(float(index), index, charge=1, spin=2) for index in range(4)]
+    label_frames(doublets, Mixed(), output, conduct=Conduct(contamination=0.25))
     before = failed.read_bytes()
 
     def stop(_handle: int) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("surefoot.label.run.os.fsync", stop)
+    monkeypatch.setattr("surefoot.label.output.os.fsync", stop)
     with pytest.raises(OSError, match="disk is full"):
-        label_frames(frames(4), Spring(fail_at=2.0), output)
+        label_frames(doublets, Mixed(), output, conduct=Conduct(contamination=0.15))
     assert failed.read_bytes() == before
+
+
+@dataclass
+class Slow(Spring):
+    """Takes its time with every frame but the first."""
+
+    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
+        labels = super().label(atoms, charge, spin)
+        time.sleep(30.0 if atoms.positions[0, 0] else 0.0)
+        return labels
+
+
+def test_a_frame_that_takes_too_long_fails(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    report = label_frames(frames(2), Slow(), tmp_path / "out.xyz", conduct=Conduct(timeout=0.3))
+    assert [(one.frame, one.reason) for one in report.failed] == [(1, "not finished within 0.3 s")]
+    assert time.monotonic() - begin < 20
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_threads_can_not_be_stopped(tmp_path: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(ValueError, match="A time limit needs processes"),
+    ):
+        label_frames(
+            frames(1), Slow(), tmp_path / "out.xyz", executor, conduct=Conduct(timeout=5.0)
+        )
+
+
+def test_the_time_each_label_took_stands_in_the_journal(tmp_path: Path) -> None:
+    label_frames(frames(2), Spring(), tmp_path / "out.xyz")
+    lines = (tmp_path / "out.xyz.journal.jsonl").read_text().splitlines()
+    assert all(0 <= json.loads(line)["seconds"] < 60 for line in lines)
 
 
 def test_if_all_fail_nothing_is_written(tmp_path: Path) -> None:
@@ -189,7 +271,7 @@ def test_a_missing_or_wrong_state_stops_before_anything_runs(
 
 def test_given_charge_and_spin_fill_only_the_gaps(tmp_path: Path) -> None:
     given = [frame(0.0, 0, charge=None, spin=None), frame(1.0, 1)]
-    label_frames(given, Spring(), tmp_path / "out.xyz", charge=1, spin=2)
+    label_frames(given, Spring(), tmp_path / "out.xyz", state=(1, 2))
     read = read_frames([tmp_path / "out.xyz"])
     assert [(one.charge, one.spin) for one in read] == [(1, 2), (0, 1)]
 
@@ -302,7 +384,10 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
-def test_worker_processes_give_the_labels_of_this_one(tmp_path: Path) -> None:
+def test_worker_processes_give_the_labels_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")  # what a worker would take over
     atoms = [molecule("CH3", info={"charge": 0, "spin": 2, "id": index}) for index in range(3)]
     for index, one in enumerate(atoms):
         one.positions *= 1 + 0.01 * index
@@ -312,8 +397,8 @@ def test_worker_processes_give_the_labels_of_this_one(tmp_path: Path) -> None:
         threads = pool.submit(os.listdir, "/proc/self/task").result()
         label_frames(given, Xtb(), tmp_path / "there.xyz", pool)
         assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
-        # tblite starts its threads at the first calculation if it is allowed any.
-        assert len(pool.submit(os.listdir, "/proc/self/task").result()) == len(threads)
+        # tblite starts its threads, here eight, at the first calculation if it is allowed any.
+        assert len(pool.submit(os.listdir, "/proc/self/task").result()) < len(threads) + 4
     label_frames(given, Xtb(), tmp_path / "here.xyz")
     for here, there in zip(
         read_frames([tmp_path / "here.xyz"]), read_frames([tmp_path / "there.xyz"]), strict=True
