@@ -16,16 +16,20 @@ from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 
 from surefoot.blocks.dense import Weights, stack
+from surefoot.blocks.frames import Frames
 from surefoot.data.convert import to_graph
 from surefoot.deploy.scn import OPTIONS, PUBLISHED, build_scn, published_scn
 from surefoot.graph import Geometry, Graph, collate
-from surefoot.models.scn import Frames, Scn
+from surefoot.models.scn import Scn
 from surefoot.posteriors.predictor import Predictor
 from surefoot.potential import Potential
 
 ORACLES = Path(__file__).parent / "oracles"
 TOLERANCE = 1e-12  # relative to the largest value
-CASES = ("invariant", "one tap", "four taps", "two resolutions", "no grid", "high degree")
+CASES = (
+    *("invariant", "one tap", "four taps", "two resolutions", "no grid"),
+    *("sigmoid", "linear sigmoid", "silu", "high degree"),
+)
 RULES = runpy.run_path(str(ORACLES / "scn_values.py"), run_name="rules")
 
 

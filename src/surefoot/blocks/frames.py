@@ -10,13 +10,15 @@ turn is smooth on the whole sphere. Two are given here, singular in opposite dir
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.blocks.angular import clebsch_gordan, wigner
+from surefoot.blocks.angular import clebsch_gordan
 
 TILT = (
     (-0.8, 0.6, 0.0),
@@ -27,6 +29,19 @@ TILT = (
 
 LEAST = 1e-3  # 1 + cos of the angle to the polar axis below which a frame is no longer right
 OVERLAP = 0.8  # cosines to either side of the equator between which two frames are mixed
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Rotations that put edges on the polar axis.
+
+    Attributes:
+        rotations: (…, edges, frames, 3, 3).
+        weights: (…, edges, frames), one in all, or None for one frame.
+    """
+
+    rotations: Float[Tensor, "*members edges frames 3 3"]
+    weights: Float[Tensor, "*members edges frames"] | None = None
 
 
 def count_rows(lmax: int, mmax: int) -> int:
@@ -103,66 +118,67 @@ def nearer_frame(
     return torch.where(above, first, second)
 
 
-def wigner_rows(
+def wigner_blocks(
     rotations: Float[Tensor, "*edges 3 3"], lmax: int, mmax: int
-) -> Float[Tensor, "*edges rows components"]:
-    """The rows |m| ≤ mmax of D with Y(R v) = D(R) Y(v), by order, differentiable to any order.
+) -> Float[Tensor, "*edges entries"]:
+    """The rows |m| ≤ mmax of D with Y(R v) = D(R) Y(v), differentiable to any order.
 
     Only a row m of degree l − 1 and the polar axis couple to row m of degree l, |m| < l,
 
         D^l[m] = (D^(l−1)[m] ⊗ R[y]) C / C[m, y, m]
 
-    so the cost is that of 2 mmax + 1 sets of harmonics, once the full degrees up to mmax are there.
+    and the rows ±l come from the rows ±(l − 1) and the two other axes. The cost is that of
+    2 mmax + 1 sets of harmonics.
 
     Args:
         rotations: (…, 3, 3) that act on columns (x, y, z).
         lmax: highest degree, 0 to 11.
         mmax: highest order that is kept; what is above lmax does not matter.
     Returns:
-        (…, `count_rows(lmax, mmax)`, (lmax + 1)²), zero between different degrees.
+        (…, entries): the blocks of degree 0 … lmax one after the other, each with its rows by m,
+        2 l + 1 numbers to a row.
     """
-    mmax = min(mmax, lmax)
+    rows = rotations.new_ones((*rotations.shape[:-2], 1, 1))
     polar = rotations[..., None, 1, :]
-    rows = wigner(rotations, 0)
-    blocks = []
-    for degree in range(lmax + 1):
+    blocks = [rows.flatten(-2)]
+    for degree in range(1, lmax + 1):
+        table, scale, outer = _climb(degree, mmax, rotations.dtype, rotations.device)
+        climbed = ((rows.unsqueeze(-1) * polar.unsqueeze(-2)).flatten(-2) @ table) * scale
         if degree <= mmax:
-            rows = wigner(rotations, degree)
-        else:
-            product = (rows.unsqueeze(-1) * polar.unsqueeze(-2)).flatten(-2)
-            table, scale = _climb(degree, mmax, rotations.dtype, rotations.device)
-            rows = (product @ table) * scale
-        after = (lmax + 1) ** 2 - (degree + 1) ** 2
-        blocks.append(torch.nn.functional.pad(rows, (degree**2, after)))
-    index = _index(by_degree(lmax, mmax), rotations.device)
-    return torch.cat(blocks, dim=-2).index_select(-2, index)
+            ends = rows if degree == 1 else torch.stack([rows[..., 0, :], rows[..., -1, :]], -2)
+            product = ends[..., :, None, :, None] * rotations[..., None, ::2, None, :]
+            low, high = (outer @ (product.flatten(-2).flatten(-3, -2) @ table)).split(1, dim=-2)
+            climbed = torch.cat([low, climbed, high], dim=-2)
+        rows = climbed
+        blocks.append(rows.flatten(-2))
+    return torch.cat(blocks, dim=-1)
+
+
+Turn = tuple[tuple[float, float], tuple[float, float]]
+"""A matrix of two rows."""
 
 
 @cache
-def turns(
-    mmax: int, taps: int, mirrors: int, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "orders copies 2 2"]:
+def turn_table(order: int, taps: int, mirrors: int) -> tuple[Turn, ...]:
     """What turns about the polar axis, and mirrors that hold it, do to orders −m and m.
 
     (y_−m, y_m) of a copy is matrix · (y_−m, y_m): for a turn by φ the cosine of m φ on the diagonal
-    and ± its sine beside it; a mirror first changes the sign of −m.
+    and ∓ its sine beside it; a mirror first changes the sign of −m.
 
     Args:
-        mmax: highest order.
+        order: m, 1 or more.
         taps: evenly spaced turns, the first by nothing.
-        mirrors: 1 for the turns alone, 2 for these and their mirror images.
-        dtype: of the result.
-        device: of the result.
+        mirrors: 1 for the turns alone, 2 for these and then their mirror images.
     Returns:
-        (mmax, taps · mirrors, 2, 2) for the orders 1 … mmax; each is orthogonal.
+        taps · mirrors matrices; each is orthogonal, and zeros are zero to the bit.
     """
-    with torch.inference_mode(mode=False):
-        order = torch.arange(1, mmax + 1, dtype=torch.float64).reshape(-1, 1)
-        angle = order * torch.arange(taps) * (2 * torch.pi / taps)
-        cosine, sine = angle.cos(), angle.sin()
-        turned = torch.stack([cosine, -sine, sine, cosine], dim=-1).unflatten(-1, (2, 2))
-        flipped = turned * turned.new_tensor([-1.0, 1.0])
-        return torch.cat([turned, flipped][:mirrors], dim=1).to(dtype=dtype, device=device)
+    turned, flipped = [], []
+    for tap in range(taps):
+        angle = 2 * math.pi * (order * tap % taps) / taps
+        cosine, sine = (x if abs(x) > 1e-15 else 0.0 for x in (math.cos(angle), math.sin(angle)))
+        turned.append(((cosine, -sine), (sine, cosine)))
+        flipped.append(((-cosine, -sine), (-sine, cosine)))
+    return (*turned, *flipped)[: taps * mirrors]
 
 
 @cache
@@ -178,19 +194,21 @@ def _axes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 @cache
 def _climb(
     degree: int, mmax: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Float[Tensor, "products components"], Float[Tensor, "rows 1"]]:
-    """The coupling of degree − 1 and 1 to degree, and 1 / C[m, y, m] of each row |m| ≤ mmax."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the rows of degree − 1 to those of a degree.
+
+    Returns:
+        The coupling (products, components) of degree − 1 and 1 to degree; 1 / C[m, y, m] of each
+        row |m| < degree that is kept (rows, 1); and by what the products of rows ±(degree − 1)
+        with the axes x and z make rows ∓ and ± degree (2, products).
+    """
     with torch.inference_mode(mode=False):
         coupling = clebsch_gordan(degree - 1, 1, degree)
-        m = torch.arange(-mmax, mmax + 1)
+        last = min(degree - 1, mmax)
+        m = torch.arange(-last, last + 1)
         scale = 1 / coupling[m + degree - 1, 1, m + degree]
-        return (
-            coupling.flatten(0, 1).to(dtype=dtype, device=device),
-            scale.unsqueeze(-1).to(dtype=dtype, device=device),
-        )
-
-
-@cache
-def _index(rows: tuple[int, ...], device: torch.device) -> Int[Tensor, " rows"]:
-    with torch.inference_mode(mode=False):
-        return torch.tensor(rows, device=device)
+        ends = coupling[[0] if degree == 1 else [0, -1]][:, ::2][..., [0, -1]]
+        outer = (2 * degree + 1) * ends.flatten(0, 1).mT
+        tables = coupling.flatten(0, 1), scale.unsqueeze(-1), outer
+        found = [table.to(dtype=dtype, device=device).contiguous() for table in tables]
+        return found[0], found[1], found[2]

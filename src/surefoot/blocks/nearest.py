@@ -12,11 +12,10 @@ About K neighbours lie within it, and it is the cutoff where fewer than K lie wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from surefoot.graph import Graph
@@ -27,17 +26,44 @@ SPREAD = 0.25  # share of K over which a count counts as full
 SPACING = 0.2  # Å between radii
 
 
-def rank_neighbors(lengths: Float[Tensor, " edges"], receivers: Segments) -> Int[Tensor, " edges"]:
-    """How many neighbours of the receiver are nearer; of equally near ones the edges' order counts.
+@dataclass(frozen=True)
+class Chosen:
+    """Some neighbours of each atom, as many places for every atom.
+
+    Attributes:
+        edges: (atoms, places) which edges they are; None for all edges as they are.
+        there: of the same shape, or (edges): whether there is a neighbour at this place.
+    """
+
+    edges: Int[Tensor, "atoms places"] | None
+    there: Bool[Tensor, "..."]
+
+
+def take_nearest(
+    lengths: Float[Tensor, " edges"], receivers: Segments, low: int, high: int | None
+) -> Chosen:
+    """The neighbours of each atom from the low-th nearest up to, and without, the high-th.
+
+    Of equally near ones the edges' order counts. Each atom has high − low places, whether it has
+    so many neighbours or not, so that no shape hangs on a value.
 
     Args:
-        lengths: (edges) Å.
+        lengths: (edges) Å, of at least one edge.
         receivers: edges by receiver, sorted.
+        low: how many are left out.
+        high: None for all that are left.
     """
     by_length = torch.argsort(lengths, stable=True)
     order = by_length[torch.argsort(receivers.index[by_length], stable=True)]
-    place = torch.arange(order.shape[0], device=order.device)
-    return torch.empty_like(order).index_copy_(0, order, place - receivers.offsets[receivers.index])
+    if high is None:
+        place = torch.arange(order.shape[0], device=order.device)
+        rank = torch.empty_like(order).index_copy_(
+            0, order, place - receivers.offsets[receivers.index]
+        )
+        return Chosen(None, rank >= low)
+    place = receivers.offsets[:-1, None] + torch.arange(low, high, device=order.device)
+    there = place < receivers.offsets[1:, None]
+    return Chosen(order[place.clamp(max=order.shape[0] - 1)], there)
 
 
 def find_reach(
@@ -96,23 +122,17 @@ def fade_within(
     return fade(lengths / find_reach(lengths, receivers, count, cutoff))
 
 
-def take_ranks(
-    rank: Int[Tensor, " edges"], bounds: Sequence[int | None]
-) -> list[Int[Tensor, " chosen"]]:
-    """The edges whose ranks lie from one bound up to the next; None bounds nothing."""
-    chosen = []
-    for low, high in pairwise((0, *bounds)):
-        mask = rank >= (low or 0)
-        chosen.append((mask if high is None else mask & (rank < high)).nonzero().squeeze(-1))
-    return chosen
+def take_ends(graph: Graph, edges: Int[Tensor, "atoms places"]) -> tuple[Segments, Segments]:
+    """The edges that `take_nearest` chose, row by row, by receiver and by sender.
 
-
-def take_ends(graph: Graph, chosen: Int[Tensor, " chosen"]) -> tuple[Segments, Segments]:
-    """Some edges by receiver and by sender; they keep the order of the graph's."""
-    bounds = torch.arange(graph.numbers.shape[0] + 1, device=chosen.device)
-    receiver, sender = graph.edge_index.index_select(1, chosen)
+    A place without a neighbour belongs to its receiver, and to the sender of any edge.
+    """
+    atoms, places = edges.shape
+    index = torch.arange(atoms, device=edges.device).unsqueeze(-1).expand(-1, places).flatten()
+    bounds = torch.arange(atoms + 1, device=edges.device)
+    sender = graph.edge_index[1].index_select(0, edges.flatten())
     order = torch.argsort(sender, stable=True)
     return (
-        Segments(index=receiver, offsets=torch.searchsorted(receiver, bounds)),
+        Segments(index=index, offsets=places * bounds),
         Segments(index=sender, offsets=torch.searchsorted(sender[order], bounds), order=order),
     )

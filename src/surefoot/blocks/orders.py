@@ -12,6 +12,7 @@ an order is one product of matrices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from surefoot.blocks.dense import SILU_SCALE, Weights, branch, linear, under
-from surefoot.blocks.frames import count_rows, turns
+from surefoot.blocks.frames import count_rows, turn_table
 
 
 @dataclass(frozen=True)
@@ -122,39 +123,61 @@ def tapped(
     hidden = _enter(x, branch(weights, "inwards"), layout)
     hidden = silu(hidden) * gate.unsqueeze(-2)
     hidden = silu(_apply(hidden, branch(weights, "hidden")))
-    found = silu(_apply(hidden, branch(weights, "outwards")))
+    out = branch(weights, "outwards")
     if layout.copies == 1:
-        return found.squeeze(-2).unflatten(-1, (layout.rows, -1))
-    channels = found.shape[-1] // layout.rows
-    zero, *above = found.split(layout.sizes(channels), dim=-1)
-    back = turns(layout.mmax, layout.taps, layout.mirrors, x.dtype, x.device) / layout.copies
+        return silu(_apply(hidden, out)).squeeze(-2).unflatten(-1, (layout.rows, -1))
+    channels = out["bias"].shape[-1] // layout.rows
+    # Weights are split, and not what they make, which is a hundred times as large.
+    maps = zip(*(out[n].split(layout.sizes(channels), -1) for n in ("weight", "bias")), strict=True)
+    zero, *above = (silu(_apply(hidden, {"weight": weight, "bias": bias})) for weight, bias in maps)
     results = [zero.mean(-2)]
-    for part, matrices in zip(above, back, strict=True):
-        pairs = part.unflatten(-1, (2, part.shape[-1] // 2)).flatten(-3, -2)
-        results.append((matrices.flatten(0, 1).mT @ pairs).flatten(-2))
+    for order, part in enumerate(above, start=1):
+        values = part.unflatten(-1, (2, part.shape[-1] // 2)).flatten(-3, -2).unbind(-2)
+        table = turn_table(order, layout.taps, layout.mirrors)
+        for sign in (0, 1):
+            factors = [copy[other][sign] / layout.copies for copy in table for other in (0, 1)]
+            results.append(_combine(factors, values))
     return torch.cat(results, dim=-1).unflatten(-1, (layout.rows, channels))
+
+
+def _combine(factors: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """Σ f v, without the terms whose factor is zero: half of them, with four taps."""
+    first, *others = [(f, v) for f, v in zip(factors, values, strict=True) if f != 0.0]
+    total = first[0] * first[1]
+    for factor, value in others:
+        total = torch.add(total, value, alpha=factor)
+    return total
 
 
 def _enter(
     x: Tensor, weights: Weights, layout: Layout
 ) -> Float[Tensor, "*members edges copies hidden"]:
-    """W₁ g_k x + b of all copies."""
+    """W₁ g_k x + b of all copies.
+
+    With x = (x_−m, x_m) and a turn of cosine c and sine s it is, order by order,
+
+        W g x = c (W_− x_− + W_+ x_+) + s (W_+ x_− − W_− x_+)
+
+    so two products serve all turns; mirrors, which change the sign of x_−, need two more.
+    """
     if layout.copies == 1:
         return linear(x.flatten(-2), weights).unsqueeze(-2)
     zero, above = layout.split(x)
     maps = weights["weight"].split(layout.sizes(x.shape[-1]), dim=-2)
-    first = linear(zero, {**weights, "weight": maps[0]}).unsqueeze(-2)
-    hidden, parts = maps[0].shape[-1], []
-    for values, matrix in zip(above, maps[1:], strict=True):
-        both = matrix.unflatten(-2, (2, matrix.shape[-2] // 2))  # by sign, numbers, hidden
-        wide = both.transpose(-3, -2).flatten(-2)  # numbers, sign and hidden
-        product = values.flatten(-3, -2) @ wide
-        # By sign of the coefficients, then by sign of the weights.
-        parts.append(product.unflatten(-2, (values.shape[-3], 2)).unflatten(-1, (2, hidden)))
-    stacked = torch.cat([part.flatten(-3, -2) for part in parts], dim=-2)
-    mixed = turns(layout.mmax, layout.taps, layout.mirrors, x.dtype, x.device)
-    # Σ_ab (g_k)_ab W_a x_b, with b before a as above.
-    return first + mixed.permute(1, 0, 3, 2).flatten(1) @ stacked
+    first = linear(zero, {**weights, "weight": maps[0]})
+    factors: list[list[float]] = [[1.0] for _ in range(layout.copies)]
+    parts = [first]
+    for order, (values, matrix) in enumerate(zip(above, maps[1:], strict=True), start=1):
+        low, high = matrix.chunk(2, dim=-2)
+        wide = [(low, high), (high, -low), (-low, high), (-high, -low)][: 2 * layout.mirrors]
+        columns = torch.cat([torch.cat(pair, dim=-2) for pair in wide], dim=-1)
+        parts += (values.flatten(-2) @ columns).chunk(2 * layout.mirrors, dim=-1)
+        for copy, (upper, lower) in enumerate(turn_table(order, layout.taps, 1) * layout.mirrors):
+            place = 2 * (copy // layout.taps)
+            given = [0.0] * (2 * layout.mirrors)
+            given[place : place + 2] = upper[0], lower[0]
+            factors[copy] += given
+    return torch.stack([_combine(row, parts) for row in factors], dim=-2)
 
 
 def _apply(x: Float[Tensor, "*members edges copies inputs"], weights: Weights) -> Tensor:

@@ -22,7 +22,7 @@ from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irre
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.forms import without
 from surefoot.compilation import operator
-from surefoot.graph import Kinds, Rows
+from surefoot.graph import Kinds, Rows, Width
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,12 @@ _by_kind = operator(
     _empty_by_kind,
     device="CompositeExplicitAutograd",  # any
 )
+
+
+def width_of(irreps: Multiplicities) -> Width:
+    """Channels of what `read_out` gives of features with these irreps."""
+    channels = {irrep: count for count, irrep in irreps}
+    return Width(channels[Irrep(0, 1)], channels.get(Irrep(2, 1), 0))
 
 
 def read_out(x: Float[Tensor, "*members rows components channels"], irreps: Multiplicities) -> Rows:

@@ -11,7 +11,7 @@ import torch
 
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.splines import Curves
-from surefoot.graph import Features, Geometry
+from surefoot.graph import Features, Geometry, Width
 from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
@@ -42,7 +42,7 @@ class Model(Protocol):
         ...
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[Width, ...]:
         """Channels of each read-out layer."""
         ...
 

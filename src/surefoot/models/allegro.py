@@ -43,7 +43,7 @@ from surefoot.blocks.environment import (
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
 from surefoot.blocks.splines import Curves
-from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
+from surefoot.graph import Features, Geometry, Rows, Width, pairs_to_edges
 from surefoot.segments import Segments, gather, segment_sum
 from surefoot.settings import Settings
 
@@ -85,9 +85,10 @@ class Allegro(Settings):
     latent_width: int = Field(default=64, ge=1, description="their width")
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[Width, ...]:
         """Channels of each read-out layer."""
-        return (self.scalars * (self.layers + 1),)
+        quadrupoles = self.tensors if self.lmax >= 2 else 0
+        return (Width(self.scalars * (self.layers + 1), quadrupoles),)
 
     @property
     def couplings(self) -> tuple[EnvironmentCouplings, ...]:

@@ -48,10 +48,11 @@ from surefoot.blocks.products import (
     mix,
     mix_species,
     read_out,
+    width_of,
 )
 from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
 from surefoot.blocks.splines import Curves, interpolate
-from surefoot.graph import Features, Geometry, pairs_to_edges
+from surefoot.graph import Features, Geometry, Width, pairs_to_edges
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
@@ -159,9 +160,12 @@ class Mace(Settings):
         return parse_irreps(self.irreps)[0][0]
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[Width, ...]:
         """Channels of each read-out layer."""
-        return (self.channels,) * self.interactions
+        return tuple(
+            width_of(tuple((self.channels, irrep) for irrep in layer.outputs))
+            for layer in self.layers()
+        )
 
     def layers(self) -> tuple[Layer, ...]:
         """What each layer takes, couples and gives."""

@@ -32,7 +32,7 @@ from surefoot.blocks.dense import (
 )
 from surefoot.blocks.radial import CUTOFFS, Gaussians, expand
 from surefoot.blocks.splines import Curves, interpolate
-from surefoot.graph import Features, Geometry, Rows, pairs_to_edges
+from surefoot.graph import Features, Geometry, Rows, Width, pairs_to_edges
 from surefoot.segments import gather, segment_sum
 from surefoot.settings import Settings
 
@@ -61,9 +61,9 @@ class Schnet(Settings):
     )
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[Width, ...]:
         """Channels of each read-out layer."""
-        return (self.features,)
+        return (Width(self.features),)
 
     def init(self, generator: torch.Generator, species: int) -> Weights:
         """Fresh weights in float64.

@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import pad, silu
@@ -32,56 +31,26 @@ from torch.nn.functional import pad, silu
 from surefoot.blocks import orders, pointwise
 from surefoot.blocks.conditioning import embed
 from surefoot.blocks.dense import SILU_SCALE, Weights, branch, init_table, linear, lookup, under
-from surefoot.blocks.frames import edge_frames, frame_weights, nearer_frame, wigner_rows
-from surefoot.blocks.nearest import fade_within, rank_neighbors, take_ends, take_ranks
+from surefoot.blocks.edges import RECEIVER, Edges, turned_edges
+from surefoot.blocks.frames import Frames, edge_frames, frame_weights, nearer_frame
+from surefoot.blocks.nearest import Chosen, fade_within, take_nearest
 from surefoot.blocks.orders import Layout, init_dense
 from surefoot.blocks.radial import Gaussians, expand
+from surefoot.blocks.sigmoids import Sigmoids
 from surefoot.blocks.sphere import Points, equiangular, fibonacci, gauss, gauss_of
 from surefoot.blocks.splines import Curves
-from surefoot.graph import Features, Geometry, Graph, Rows, pairs_to_edges
-from surefoot.segments import Segments, gather, segment_sum
+from surefoot.blocks.turning import turn, turn_back
+from surefoot.graph import Features, Geometry, Graph, Rows, Width, pairs_to_edges
+from surefoot.segments import Segments
 from surefoot.settings import Settings
 
 NEAR = 12  # neighbours whose messages have the full resolution, where there are two
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Rotations that put edges on the polar axis.
-
-    Attributes:
-        rotations: (…, edges, frames, 3, 3).
-        weights: (…, edges, frames), one in all, or None for one frame.
-    """
-
-    rotations: Float[Tensor, "*members edges frames 3 3"]
-    weights: Float[Tensor, "*members edges frames"] | None = None
-
-
-@dataclass(frozen=True)
-class Edges:
-    """The edges of one resolution.
-
-    Attributes:
-        chosen: (chosen) which they are, or None for all.
-        receivers: these edges by receiver.
-        senders: these edges by sender.
-        wigner: (…, chosen, frames · rows, components) from an atom's coefficients to those in the
-            edge's frames.
-        weight: (…, chosen, frames, 1, 1) by which messages are multiplied, or None.
-    """
-
-    chosen: Int[Tensor, " chosen"] | None
-    receivers: Segments
-    senders: Segments
-    wigner: Float[Tensor, "*members chosen rows components"]
-    weight: Float[Tensor, "*members chosen frames 1 1"] | None
-
-
 class Scn(Settings):
     """Settings of SCN, and the model itself: a pure function of weights and geometry."""
 
-    native: ClassVar[bool] = False  # kernels in C
+    native: ClassVar[bool] = True  # kernels in C
     recomputes: ClassVar[bool] = False  # weights by blocks of pairs
     name: Literal["scn"] = "scn"
     form: Literal["smooth", "published"] = Field(
@@ -116,10 +85,19 @@ class Scn(Settings):
     )
     hidden: int = Field(default=128, ge=4, description="width of the message networks")
     edge: int = Field(default=64, ge=1, description="numbers that describe an edge")
+    basis: Literal["gaussian", "sigmoid", "linear_sigmoid", "silu"] = Field(
+        default="gaussian",
+        description="radial basis functions: Gaussians, steps, steps that go on rising, or "
+        "learnt ramps",
+    )
     gaussians: int = Field(
         default=64, ge=2, description="radial basis functions between 0 and the cutoff"
     )
-    width: float = Field(default=1.0, gt=0, description="of the Gaussians, in units of spacings")
+    width: float = Field(
+        default=1.0,
+        gt=0,
+        description="of the Gaussians, in units of spacings; steepness of the steps",
+    )
     limit: int | None = Field(
         default=None, ge=1, description="neighbours that an atom sees; all where not set"
     )
@@ -164,9 +142,9 @@ class Scn(Settings):
         return self
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[Width, ...]:
         """Channels of each read-out layer."""
-        return (self.channels,)
+        return (Width(self.channels),)
 
     @property
     def published(self) -> bool:
@@ -189,14 +167,21 @@ class Scn(Settings):
             species: number of elements.
         """
         weights: Weights = {"embedding": init_table(generator, species, self.channels)}
+        if self.basis == "silu":
+            # Ramps that begin anywhere within the cutoff, some falling.
+            ramp = init_dense(generator, 1, self.gaussians, gain=math.pi / self.cutoff)
+            begin = torch.rand(self.gaussians, generator=generator, dtype=torch.float64)
+            ramp["bias"] = -self.cutoff * begin * ramp["weight"][0]
+            weights |= under("basis", ramp)
         for layer in range(self.layers):
             weights |= under(f"layer{layer}", self._init_layer(generator, species))
         return weights
 
     def _init_layer(self, generator: torch.Generator, species: int) -> Weights:
         width, edge = self.reduced or self.channels, self.edge
-        # About √π width of the Gaussians are there at any length.
+        # About √π width of the Gaussians are there at any length, and half of the steps.
         near = math.sqrt(self.gaussians / (math.sqrt(math.pi) * self.width))
+        near = near if self.basis == "gaussian" else math.sqrt(2.0)
         weights = {
             **under("distance", init_dense(generator, self.gaussians, edge, gain=near)),
             "sender": 0.5 * init_table(generator, species, edge),
@@ -237,15 +222,14 @@ class Scn(Settings):
                     "can not be a gradient; set `head: {energy: sphere, forces: direct}`, or "
                     "`model: {form: smooth}`."
                 )
-            return Frames(edge_frames(vectors)[..., :1, :, :])
-        if self.mmax and self.messages == "taps":
+        elif self.mmax and self.messages == "taps":
             return Frames(edge_frames(vectors), frame_weights(vectors))
         return Frames(nearer_frame(vectors).unsqueeze(-3))
 
     def evaluate(self, weights: Weights, geometry: Geometry, frames: Frames) -> Features:
         """The same with given frames."""
         edges = self._select(geometry, frames)
-        basis = expand(geometry.lengths, Gaussians(self.cutoff, self.gaussians, self.width))
+        basis = self._expand(branch(weights, "basis"), geometry.lengths)
         x = pad(embed(weights, geometry).unsqueeze(-2), (0, 0, 0, (self.lmax + 1) ** 2 - 1))
         for layer in range(self.layers):
             parts = branch(weights, f"layer{layer}")
@@ -253,6 +237,18 @@ class Scn(Settings):
             update = self._update(parts, x, described, edges)
             x = update if self.published and layer == 0 else x + update
         return Features(layers=(self._rows(x, geometry.graph),), geometry=geometry)
+
+    def _expand(self, weights: Weights, lengths: Tensor) -> Tensor:
+        """Radial basis functions of each pair."""
+        settings = self.cutoff, self.gaussians, self.width
+        match self.basis:
+            case "gaussian":
+                return expand(lengths, Gaussians(*settings))
+            case "silu":
+                return silu(linear(lengths.unsqueeze(-1), weights))
+            case _:
+                tilt = 0.001 if self.basis == "linear_sigmoid" else 0.0
+                return expand(lengths, Sigmoids(*settings, tilt))
 
     def curves(self, weights: Weights) -> dict[str, Curves]:  # noqa: ARG002
         """None: what depends on the distance depends on the elements too."""
@@ -275,11 +271,11 @@ class Scn(Settings):
         """What one layer makes of the functions."""
         if "reduce.weight" in weights:
             x = _mix(x, weights["reduce.weight"])
-        summed = torch.zeros_like(x)
+        summed = x
         for index, (part, layout) in enumerate(zip(edges, self.layouts, strict=True)):
-            found = self._messages(branch(weights, f"message{index}"), x, described, part, layout)
-            missing = summed.shape[-2] - found.shape[-2]
-            summed = summed + pad(found, (0, 0, 0, missing))
+            block = branch(weights, f"message{index}")
+            found = self._messages(block, x, described, part, layout)
+            summed = found if index == 0 else summed + found
         if self.aggregation == "grid":
             tables = self._grid_tables(x)
             summed = pointwise.on_grid(x, summed, branch(weights, "grid"), *tables, self.bands)
@@ -294,41 +290,31 @@ class Scn(Settings):
         if edges.chosen is not None:
             described = described.index_select(-2, edges.chosen)
         gate = silu(linear(described, branch(weights, "gate")))
-        x = x[..., : edges.wigner.shape[-1], :]
-        ends = [gather(x, side, axis=-3) for side in (edges.senders, edges.receivers)]
-        seen = edges.wigner @ torch.cat(ends, dim=-1)
-        frames = seen.shape[-2] // layout.rows
-        # Each frame of an edge is an edge to the network.
-        seen = seen.unflatten(-2, (frames, layout.rows)).flatten(-4, -3)
-        if frames > 1:
-            gate = gate.unsqueeze(-2).expand(*gate.shape[:-1], frames, -1).flatten(-3, -2)
+        if edges.frames > 1:  # each frame of an edge is an edge to the network
+            copies = (*gate.shape[:-1], edges.frames, gate.shape[-1])
+            gate = gate.unsqueeze(-2).expand(copies).flatten(-3, -2)
+        degrees = layout.lmax, layout.mmax
+        seen = turn(x, edges.inwards, edges.ends, *degrees)
         network = orders.tapped if self.messages == "taps" else orders.circular
         said = network(seen, gate, weights, layout)
-        said = said.unflatten(-3, (edges.receivers.index.shape[0], frames))
-        if edges.weight is not None:
-            said = said * edges.weight
-        return segment_sum(edges.wigner.mT @ said.flatten(-3, -2), edges.receivers, axis=-3)
+        return turn_back(said, edges.outwards, edges.ends.only(RECEIVER), *degrees, x.shape[-2])
 
     def _select(self, geometry: Geometry, frames: Frames) -> list[Edges]:
         """The edges of each resolution, how much each counts, and their rotations."""
         graph = geometry.graph
         lengths = pairs_to_edges(geometry.lengths.unsqueeze(-1), graph)
-        chosen: Sequence[Tensor | None] = (None,) * len(self.layouts)
-        weights: Sequence[Tensor | None] = chosen
+        chosen: Sequence[Chosen | None] = (None,) * len(self.layouts)
+        weights: Sequence[Tensor | None] = chosen  # type: ignore[assignment]
         if not self.published:
             weights = self._fade(lengths, geometry)
-        elif self.limit is not None or self.resolutions == 2:
+        elif lengths.shape[-2] > 0 and (self.limit is not None or self.resolutions == 2):
             seen = lengths.detach().reshape(-1, lengths.shape[-2])[0]
-            near = (NEAR,) if self.resolutions == 2 else ()
-            chosen = take_ranks(rank_neighbors(seen, graph.receivers), (*near, self.limit))
-        edges = []
-        for layout, part, weight in zip(self.layouts, chosen, weights, strict=True):
-            rotations, ends = frames.rotations, (graph.receivers, graph.senders)
-            if part is not None:
-                rotations, ends = rotations.index_select(-4, part), take_ends(graph, part)
-            wigner = wigner_rows(rotations, layout.lmax, layout.mmax).flatten(-3, -2)
-            edges.append(Edges(part, *ends, wigner, _by_frame(weight, frames)))
-        return edges
+            near = ((0, NEAR), (NEAR, self.limit)) if self.resolutions == 2 else ((0, self.limit),)
+            chosen = [take_nearest(seen, graph.receivers, *pair) for pair in near]
+        return [
+            turned_edges(graph, frames, layout.lmax, layout.mmax, part, weight)
+            for layout, part, weight in zip(self.layouts, chosen, weights, strict=True)
+        ]
 
     def _fade(self, lengths: Tensor, geometry: Geometry) -> list[Tensor]:
         """How much each edge counts at each resolution; both together fade at the cutoff."""
@@ -378,11 +364,3 @@ class Scn(Settings):
 def _mix(x: Tensor, matrix: Tensor) -> Tensor:
     """A linear map of channels: (…, atoms, components, inputs) → outputs."""
     return (x.flatten(-3, -2) @ matrix).unflatten(-2, x.shape[-3:-1])
-
-
-def _by_frame(weight: Tensor | None, frames: Frames) -> Tensor | None:
-    if weight is None:
-        return None
-    if frames.weights is not None:
-        weight = weight * frames.weights
-    return weight.unsqueeze(-1).unsqueeze(-1)

@@ -14,11 +14,9 @@ from surefoot.blocks.frames import (
     frame_weights,
     nearer_frame,
     orders,
-    turns,
-    wigner_rows,
+    turn_table,
+    wigner_blocks,
 )
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -30,6 +28,21 @@ def noise(vectors: Tensor) -> Tensor:
     """600 times as many vectors, spread evenly enough."""
     steps = torch.arange(600 * vectors.numel(), dtype=torch.float64)
     return 4 * torch.sin(steps**1.5).reshape(-1, 3)
+
+
+def wigner_rows(rotations: Tensor, lmax: int, mmax: int) -> Tensor:
+    """The blocks as one matrix, with its rows by order."""
+    mmax = min(mmax, lmax)
+    blocks = wigner_blocks(rotations, lmax, mmax)
+    shapes = [(2 * min(degree, mmax) + 1, 2 * degree + 1) for degree in range(lmax + 1)]
+    parts = blocks.split([rows * size for rows, size in shapes], dim=-1)
+    whole = [
+        torch.nn.functional.pad(
+            part.unflatten(-1, shape), (degree**2, (lmax + 1) ** 2 - (degree + 1) ** 2)
+        )
+        for degree, (part, shape) in enumerate(zip(parts, shapes, strict=True))
+    ]
+    return torch.cat(whole, dim=-2)[..., list(by_degree(lmax, mmax)), :]
 
 
 def all_rows(rotations: Tensor, lmax: int) -> Tensor:
@@ -97,7 +110,9 @@ def test_the_nearer_frame(vectors) -> None:
         assert (found.unsqueeze(1) == edge_frames(edges)).all((-2, -1)).any(-1).all()
 
 
-@pytest.mark.parametrize(("lmax", "mmax"), [(6, 1), (11, 0), (8, 2), (4, 4), (3, 7), (11, 3)])
+@pytest.mark.parametrize(
+    ("lmax", "mmax"), [(6, 1), (11, 0), (8, 2), (4, 4), (3, 7), (11, 3), (11, 11)]
+)
 def test_rows_are_those_of_the_whole_matrix(lmax, mmax, vectors) -> None:
     rotations = edge_frames(vectors)
     found = wigner_rows(rotations, lmax, mmax)
@@ -132,7 +147,7 @@ def test_derivatives_of_second_order(vectors) -> None:
 
 @pytest.mark.parametrize("mirrors", [1, 2])
 def test_turns_are_rotations_and_mirrors_about_the_polar_axis(mirrors) -> None:
-    found = turns(3, 5, mirrors, torch.float64, CPU)
+    found = torch.tensor([turn_table(m, 5, mirrors) for m in (1, 2, 3)], dtype=torch.float64)
     assert found.shape == (3, 5 * mirrors, 2, 2)
     for copy in range(5 * mirrors):
         angle = -2 * math.pi * (copy % 5) / 5

@@ -7,10 +7,9 @@ from surefoot.blocks.nearest import (
     fade,
     fade_within,
     find_reach,
-    rank_neighbors,
     step,
     take_ends,
-    take_ranks,
+    take_nearest,
 )
 from surefoot.blocks.radial import PolynomialCutoff
 from surefoot.data.convert import to_graph
@@ -33,31 +32,36 @@ def lengths_of(graph) -> torch.Tensor:
     return torch.linalg.vector_norm(vectors, dim=-1)
 
 
-def test_ranks_against_a_loop(graph) -> None:
+@pytest.mark.parametrize(("low", "high"), [(0, 3), (3, 7), (0, 60), (12, 14), (0, None), (4, None)])
+def test_the_nearest_against_a_loop(low, high, graph) -> None:
+    """Of the bare atom none is there; of equal lengths the first edges are."""
     lengths, receivers = lengths_of(graph), graph.receivers
-    found = rank_neighbors(lengths, receivers)
+    found = take_nearest(lengths, receivers, low, high)
+    edges = torch.arange(len(lengths)) if found.edges is None else found.edges
+    expected = []
     for atom in range(receivers.count):
-        mine = receivers.index == atom
-        expected = torch.argsort(torch.argsort(lengths[mine], stable=True), stable=True)
-        assert torch.equal(found[mine], expected)
+        mine = (receivers.index == atom).nonzero().squeeze(-1)
+        expected += mine[torch.argsort(lengths[mine], stable=True)][low:high].tolist()
+    assert sorted(edges[found.there].tolist()) == sorted(expected)
+    if high is not None:
+        assert edges[found.there].tolist() == expected
+        assert edges.shape == found.there.shape == (receivers.count, high - low)
 
 
-def test_every_edge_is_taken_once(graph) -> None:
-    rank = rank_neighbors(lengths_of(graph), graph.receivers)
-    near, rest = take_ranks(rank, (3, None))
-    assert torch.equal(torch.cat([near, rest]).sort().values, torch.arange(len(rank)))
-    first, second = take_ranks(rank, (3, 7))
-    assert torch.equal(first, near)
-    assert set(rank[second].tolist()) == {3, 4, 5, 6}
-
-
-def test_ends_of_some_edges(graph) -> None:
-    chosen = torch.arange(0, graph.edge_index.shape[1], 3)
-    for side, row in zip(take_ends(graph, chosen), graph.edge_index, strict=True):
-        assert torch.equal(side.index, row[chosen])
-        assert torch.equal(side.offsets, find_offsets(row[chosen], graph.numbers.shape[0]))
-        in_order = side.index if side.order is None else side.index[side.order]
-        assert (in_order.diff() >= 0).all()
+def test_ends_of_the_nearest(graph) -> None:
+    """Every place belongs to its atom; there it is the edge's own."""
+    found = take_nearest(lengths_of(graph), graph.receivers, 0, 9)
+    assert found.edges is not None
+    receivers, senders = take_ends(graph, found.edges)
+    count = graph.numbers.shape[0]
+    assert torch.equal(receivers.index, torch.arange(count).repeat_interleave(9))
+    assert torch.equal(receivers.offsets, 9 * torch.arange(count + 1))
+    assert torch.equal(senders.index, graph.edge_index[1, found.edges.flatten()])
+    assert torch.equal(senders.offsets, find_offsets(senders.index, count))
+    assert senders.order is not None
+    assert (senders.index[senders.order].diff() >= 0).all()
+    real = found.edges[found.there]
+    assert torch.equal(receivers.index[found.there.flatten()], graph.edge_index[0, real])
 
 
 def star(lengths: torch.Tensor) -> Segments:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from surefoot.blocks.dense import Weights, stack
-from surefoot.blocks.frames import orders, turns
+from surefoot.blocks.frames import orders, turn_table
 from surefoot.blocks.orders import (
     Layout,
     circular,
@@ -26,7 +26,12 @@ LAYOUTS = [
     Layout(3, 3, 7, 2),
     Layout(0, 0, 4, 2),
 ]
-CPU = torch.device("cpu")
+
+
+def turns(mmax: int, taps: int, mirrors: int) -> Tensor:
+    """The matrices of all orders, (orders, copies, 2, 2)."""
+    found = [turn_table(order, taps, mirrors) for order in range(1, mmax + 1)]
+    return torch.tensor(found, dtype=torch.float64).reshape(mmax, taps * mirrors, 2, 2)
 
 
 def random(generator: torch.Generator, *shape: int) -> Tensor:
@@ -51,7 +56,7 @@ def whole_turn(layout: Layout, matrices: Tensor) -> Tensor:
 
 def plain(x: Tensor, gate: Tensor, weights: Weights, layout: Layout) -> Tensor:
     """Copy by copy."""
-    matrices = turns(layout.mmax, layout.taps, layout.mirrors, torch.float64, CPU)
+    matrices = turns(layout.mmax, layout.taps, layout.mirrors)
     total = torch.zeros(())
     for copy in range(layout.copies):
         turn = whole_turn(layout, matrices[:, copy])
@@ -74,7 +79,7 @@ def test_tapped_against_copies(layout, generator) -> None:
 @pytest.mark.parametrize("layout", [Layout(4, 1, 4), Layout(3, 2, 4, 2), Layout(2, 2, 6)], ids=str)
 def test_turned_back_and_averaged_nothing_is_lost(layout, generator) -> None:
     """A network that does nothing returns what it is given, truncated as it was."""
-    matrices = turns(layout.mmax, layout.taps, layout.mirrors, torch.float64, CPU)
+    matrices = turns(layout.mmax, layout.taps, layout.mirrors)
     x = random(generator, layout.rows, CHANNELS)
     copies = [whole_turn(layout, matrices[:, copy]) for copy in range(layout.copies)]
     back = sum((turn.mT @ (turn @ x) for turn in copies), torch.zeros(())) / layout.copies
@@ -92,9 +97,9 @@ def test_taps_commute_with_their_own_turns_and_mirrors_only(layout, generator) -
         there = tapped(turn @ x, gate, weights, layout)
         return float((there - turn @ here).abs().max() / here.abs().max())
 
-    own = turns(layout.mmax, 4, 2, torch.float64, CPU)
+    own = turns(layout.mmax, 4, 2)
     assert max(error(own[:, copy]) for copy in range(8)) < 1e-12
-    others = turns(layout.mmax, 7, 1, torch.float64, CPU)
+    others = turns(layout.mmax, 7, 1)
     assert error(others[:, 1]) > 1e-6
 
 
@@ -105,7 +110,7 @@ def test_circular_commutes_with_every_turn_and_mirror(layout, generator) -> None
     gate = random(generator, EDGES, HIDDEN * (layout.mmax + 1))
     here = circular(x, gate, weights, layout)
     assert here.shape == (EDGES, layout.rows, CHANNELS)
-    any_turns = turns(layout.mmax, 13, 2, torch.float64, CPU)
+    any_turns = turns(layout.mmax, 13, 2)
     for copy in range(26):
         turn = whole_turn(layout, any_turns[:, copy])
         there = circular(turn @ x, gate, weights, layout)

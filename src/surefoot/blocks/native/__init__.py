@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = ("kernels.c", "convolution.h", "contraction.h", "rows.h", "splines.h")
+SOURCES = ("kernels.c", "convolution.h", "contraction.h", "rows.h", "splines.h", "turns.h")
 NATIVE = "-march=native"
 FLAGS = ("-O3", NATIVE, "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 REALS = {torch.float32: "float", torch.float64: "double"}

@@ -43,6 +43,7 @@ INLINE REAL sum_one(REAL value) { return value; }
 #include "contraction.h"
 #include "rows.h"
 #include "splines.h"
+#include "turns.h"
 #undef T
 #undef KIND
 
@@ -52,6 +53,7 @@ INLINE REAL sum_one(REAL value) { return value; }
 #include "contraction.h"
 #include "rows.h"
 #include "splines.h"
+#include "turns.h"
 #undef T
 #undef KIND
 
@@ -218,4 +220,66 @@ void spline_in(const int64_t *k, const REAL *g, const REAL *table, REAL *gb, int
     spline_add_lanes(sums, gb + 6 * p);
     spline_add_one(rest, gb + 6 * p);
   }
+}
+
+/* ---- rotations: F(g, D, x) = sum over edges, ends, rows, k, channels of
+ *      g[edge, place(l, m), end, c] D[edge, l, m, k] x[atom(edge, end), l, k, c].
+ * Threads share the edges, or the atoms where coefficients of atoms come out. */
+
+void turns_in(const Turns *plan, const REAL *D, const REAL *x, REAL *out, int64_t begin,
+              int64_t end) {
+  const int64_t C = plan->channels, size = (int64_t)plan->components * C;
+  for (int64_t e = begin; e < end; ++e)
+    for (int side = 0; side < plan->ends; ++side) {
+      const REAL *from = x + plan->atoms[side * plan->edges + e] * size;
+      REAL *to = out + (e * plan->rows * plan->ends + side) * C;
+      const REAL *matrix = D + e * plan->entries;
+      int c = 0;
+      for (; c + LANES <= C; c += LANES) {
+        EACH_DEGREE(turn_in_lanes, matrix, from, to, c)
+      }
+      for (; c < C; ++c) {
+        EACH_DEGREE(turn_in_one, matrix, from, to, c)
+      }
+    }
+}
+
+void turns_back(const Turns *plan, const REAL *g, const REAL *D, REAL *gx, int64_t begin,
+                int64_t end) {
+  const int64_t C = plan->channels, size = (int64_t)plan->components * C;
+  clear(gx, begin, end, size);
+  for (int64_t atom = begin; atom < end; ++atom)
+    for (int side = 0; side < plan->ends; ++side) {
+      const int64_t *offsets = plan->offsets + side * (plan->atom_count + 1);
+      for (int64_t j = offsets[atom]; j < offsets[atom + 1]; ++j) {
+        const int64_t e = plan->order[side * plan->edges + j];
+        const REAL *from = g + (e * plan->rows * plan->ends + side) * C;
+        const REAL *matrix = D + e * plan->entries;
+        REAL *to = gx + atom * size;
+        int c = 0;
+        for (; c + LANES <= C; c += LANES) {
+          EACH_DEGREE(turn_back_lanes, matrix, from, to, c)
+        }
+        for (; c < C; ++c) {
+          EACH_DEGREE(turn_back_one, matrix, from, to, c)
+        }
+      }
+    }
+}
+
+void turns_slope(const Turns *plan, const REAL *g, const REAL *x, REAL *gD, int64_t begin,
+                 int64_t end) {
+  const int C = plan->channels, whole = C - C % LANES;
+  const int64_t size = (int64_t)plan->components * C;
+  clear(gD, begin, end, plan->entries);
+  for (int64_t e = begin; e < end; ++e)
+    for (int side = 0; side < plan->ends; ++side) {
+      const REAL *from = x + plan->atoms[side * plan->edges + e] * size;
+      const REAL *slope = g + (e * plan->rows * plan->ends + side) * C;
+      REAL *matrix = gD + e * plan->entries;
+      EACH_DEGREE(turn_slope_lanes, slope, from, matrix, 0, whole, LANES)
+      if (whole < C) {
+        EACH_DEGREE(turn_slope_one, slope, from, matrix, whole, C, 1)
+      }
+    }
 }
