@@ -14,9 +14,13 @@ from ase import Atoms
 from surefoot.md.saved import Ending, identify
 from surefoot.md.settings import Simulation
 from surefoot.md.trajectory import Frame
+from surefoot.motion.bias import Bias
 from surefoot.motion.guard import Watch
-from surefoot.motion.surface import Surface
+from surefoot.motion.surface import PredictorSurface, Surface
 from surefoot.train.checkpoint import write_atomically
+
+GUARD = "guard"
+"""The folder of frames that the guard finds worth labelling, in that of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ class Job:
         watch: a guard.
         made_by: goes into `predicted_by` of extended XYZ.
         warn: called with a sentence.
-        progress: called now and then.
+        progress: called now and then, at the end of a run at the latest.
         asked: whether the run shall stop, keep what it has done, and go on later.
     """
 
@@ -88,10 +92,17 @@ class Job:
     asked: Callable[[], bool] = lambda: False
 
     @property
+    def bias(self) -> Bias | None:
+        """What pulls the atoms beside the potential."""
+        return self.surface.bias if isinstance(self.surface, PredictorSurface) else None
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same."""
         guard = None if self.watch is None else self.watch.guard.model_dump()
-        return identify(self.structures, self.temperatures, self.settings, self.potential, guard)
+        bias = None if self.bias is None else self.bias.model_dump()
+        whole = identify(self.structures, self.temperatures, self.settings, self.potential)
+        return {**whole, "guard": guard, "bias": bias}
 
 
 def write_frame(path: Path, atoms: Atoms) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from surefoot.graph import Graph
 from surefoot.md.checks import Limits, examine, find_adrift
 from surefoot.md.integrator import Engine, conserved, kick, move
-from surefoot.md.job import Job, Progress, Report, write_frame
-from surefoot.md.saved import Ending, Saved, save, versions
+from surefoot.md.job import GUARD, Job, Progress, Report, write_frame
+from surefoot.md.saved import Ending, Saved, full_disk, save, versions
 from surefoot.md.state import State, kinetic_energy, temperature
 from surefoot.md.trajectory import Frame, Writer, to_structure
-from surefoot.motion.guard import judge, mark_frame, say_verdict
-from surefoot.motion.skin import NeighborLists
+from surefoot.motion.guard import judge, look_closer, mark_frame, say_verdict
+from surefoot.motion.skin import NeighborLists, NoNeighbors
 from surefoot.motion.surface import Evaluation
+
+SHOWN = 0.2
+"""Seconds between two looks at the progress: what it shows costs as much as some steps."""
 
 
 @dataclass(kw_only=True)
@@ -34,7 +37,8 @@ class Run:
     state: State | None = None
     frames: list[Frame] = field(default_factory=list)
     endings: dict[int, Ending] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    shown: float = -float("inf")
 
     @property
     def needs_stress(self) -> bool:
@@ -44,47 +48,85 @@ class Run:
     def until_done(self) -> Report:
         """Make the steps that are left, and keep what they gave."""
         settings = self.job.settings
+        self.began = time.monotonic()
         while self.step < settings.steps and self.engine.systems.count > 0:
             if self.job.asked():
                 break
             self._make_step()
-            if self.step % settings.every == 0:
-                self.job.progress(self._progress())
+            self._show()
         self._keep()
         return self.report()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self.shown > SHOWN or self.step == self.job.settings.steps:
+            self.shown = now
+            self.job.progress(self._progress())
 
     def _make_step(self) -> None:
         before = self._state()
         moved = move(before, self.step, self.engine)
         adrift = find_adrift(moved, self.engine)
-        if adrift.any():
-            reason = "positions are no longer finite; use a shorter timestep"
-            self._end(dict.fromkeys(adrift.nonzero()[:, 0].tolist(), reason), before, self.step)
-            moved = moved.select(~adrift, self.engine.systems)
-            before = before.select(~adrift, self.engine.systems)
-            self.leave(adrift)
-            if self.engine.systems.count == 0:
-                return
-        graph = self.lists.graph(moved.configuration)
-        evaluation = self.job.surface(
-            graph, stress=self.needs_stress, uncertainty=self._asks(self.step + 1)
+        reasons = dict.fromkeys(
+            adrift.nonzero()[:, 0].tolist(),
+            "positions are no longer finite; use a shorter timestep",
         )
+        graph = None
+        while graph is None:
+            if reasons:
+                before, moved = self._lose(reasons, before, moved)
+                if self.engine.systems.count == 0:
+                    return
+            try:
+                graph = self.lists.graph(moved.configuration)
+            except NoNeighbors as error:
+                reasons = {error.number: "two atoms are at one place; it has collapsed"}
+        evaluation, asked = self.evaluate(graph, self.step + 1)
         state = kick(moved.evaluated(evaluation), self.engine)
         self.step += 1
         reasons, self.state = examine(state, graph, self.step, self.engine, self.limits)
         if reasons:
             self._end(reasons, before, self.step - 1)
-            broken = torch.zeros(self.engine.systems.count, dtype=torch.bool)
-            broken[list(reasons)] = True
+            broken = self._marked(reasons)
             evaluation = evaluation.select(~broken, ~broken[self.engine.systems.owner])
+            asked = asked[~broken]
             self.leave(broken)
         if self.engine.systems.count > 0:
-            self.finish_step(evaluation)
+            self.finish_step(evaluation, asked)
 
-    def finish_step(self, evaluation: Evaluation) -> None:
-        """What is looked at and written after a step."""
+    def _lose(self, reasons: dict[int, str], before: State, moved: State) -> tuple[State, State]:
+        """End systems in the middle of a step; both states without them."""
+        self._end(reasons, before, self.step)
+        gone, systems = self._marked(reasons), self.engine.systems
+        self.leave(gone)
+        return before.select(~gone, systems), moved.select(~gone, systems)
+
+    def _marked(self, numbers: dict[int, str]) -> Tensor:
+        marked = torch.zeros(self.engine.systems.count, dtype=torch.bool)
+        marked[list(numbers)] = True
+        return marked
+
+    def evaluate(self, graph: Graph, step: int) -> tuple[Evaluation, Tensor]:
+        """What the surface says after a step, and (systems) of whom all was asked that it knows."""
+        watch = self.job.watch
+        checked = watch is not None and step % watch.guard.every == 0
+        wanted = self._shows(step) or (watch is not None and checked and not watch.guard.screens)
+        evaluation = self.job.surface(graph, stress=self.needs_stress, uncertainty=wanted)
+        if watch is not None and checked and watch.guard.screens and not wanted:
+            return look_closer(watch.guard, self.job.surface, graph, evaluation)
+        return evaluation, torch.ones(len(evaluation.energy), dtype=torch.bool)
+
+    def _shows(self, step: int) -> bool:
+        """Whether the frame of this step, if there is one, is to have uncertainties."""
         settings = self.job.settings
-        stopped = self._guard(evaluation)
+        if settings.uncertainty_every == 0:
+            return False
+        return step % (settings.every * settings.uncertainty_every) == 0
+
+    def finish_step(self, evaluation: Evaluation, asked: Tensor) -> None:
+        """What is looked at and written after a step; see `evaluate`."""
+        settings = self.job.settings
+        stopped = self._guard(evaluation, asked)
         if self.step % settings.every == 0:
             self.frames.append(self._frame(evaluation))
         if stopped.any():
@@ -92,19 +134,13 @@ class Run:
         if len(self.frames) >= settings.chunk:
             self._keep()
 
-    def _asks(self, step: int) -> bool:
-        """Whether uncertainties are wanted after this step."""
-        watch = self.job.watch
-        guarded = watch is not None and step % watch.guard.every == 0
-        return guarded or step % self.job.settings.every == 0
-
-    def _guard(self, evaluation: Evaluation) -> Tensor:
+    def _guard(self, evaluation: Evaluation, asked: Tensor) -> Tensor:
         """Which systems the guard stops, after it has told and recorded."""
         state, systems, watch = self._state(), self.engine.systems, self.job.watch
         stopped = torch.zeros(systems.count, dtype=torch.bool)
         if watch is None or self.step % watch.guard.every != 0:
             return stopped
-        verdict = judge(watch.guard, evaluation, systems.owner, state.unsure)
+        verdict = judge(watch.guard, evaluation, systems.owner, state.unsure, asked)
         self.state = replace(state, unsure=verdict.counts)
         for number in verdict.fired.nonzero()[:, 0].tolist():
             scores = verdict.atom_scores[systems.owner == number]
@@ -142,19 +178,20 @@ class Run:
         )
         atoms = mark_frame(atoms, scores.numpy())
         name = f"system-{system:04d}-step-{self.step:09d}.xyz"
-        write_frame(self.job.folder / "guard" / name, atoms)
+        with full_disk(self.job.folder, self.step):
+            write_frame(self.job.folder / GUARD / name, atoms)
         if self.job.watch is not None:
             self.job.watch.record(atoms)
 
     def _end(self, reasons: dict[int, str], before: State, good: int) -> None:
         """Say why systems end, and write their last good frame: `before`, after `good` steps."""
-        evaluation = Evaluation(energy=before.energy, forces=before.forces)
-        frame = self._frame(evaluation, before, good)
+        frame = self._frame(before.plain, before, good)
         for number, reason in reasons.items():
             system = int(self.engine.systems.ids[number])
             path = self.job.folder / f"last-good-{system:04d}.xyz"
             atoms = to_structure(frame, number, self.job.structures[system], self.job.made_by)
-            write_frame(path, atoms)
+            with full_disk(self.job.folder, good):
+                write_frame(path, atoms)
             place = f"{self.job.places[system]}, step {good + 1}"
             self._told("broken", number, f"{place}: {reason}. The last good frame is {path}.")
 
@@ -199,7 +236,7 @@ class Run:
         reference = state.configuration
         if self.engine.systems.count > 0:
             reference = self.lists.reference
-        try:
+        with full_disk(self.job.folder, self.step):
             if self.frames:
                 self.writer.write(self.frames)
             saved = Saved(
@@ -212,13 +249,6 @@ class Run:
                 made_by=versions(),
             )
             save(self.job.folder, saved, self.job.identity)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise ValueError(
-                f"{self.job.folder}: the disk is full at step {self.step}. What was written before "
-                "is whole; make room and resume the run."
-            ) from error
         self.frames.clear()
 
     def _progress(self) -> Progress:
@@ -241,8 +271,7 @@ class Run:
         """What has been done so far."""
         last = self.frames[-1] if self.frames else None
         if self.state is not None and self.engine.systems.count > 0:
-            state = self.state
-            last = self._frame(Evaluation(energy=state.energy, forces=state.forces))
+            last = self._frame(self.state.plain)
         return Report(
             step=self.step,
             endings=self.endings,

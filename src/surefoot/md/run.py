@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from surefoot.data.read import read_state
 from surefoot.md.checks import find_limits, say_momentless
-from surefoot.md.integrator import Engine, conserved, draw_momenta
-from surefoot.md.job import Job, Report
+from surefoot.md.integrator import Engine, conserved, draw_momenta, rest
+from surefoot.md.job import GUARD, Job, Report
 from surefoot.md.loop import Run
 from surefoot.md.noise import Noise
 from surefoot.md.saved import STATE, load, versions
-from surefoot.md.state import State, kinetic_energy
+from surefoot.md.settings import Langevin
+from surefoot.md.state import at_rest, kinetic_energy
 from surefoot.md.timestep import fastest_periods, say_too_long
-from surefoot.md.trajectory import HdfWriter, Writer, XyzWriter
+from surefoot.md.trajectory import INDEX, PARTS, HdfWriter, Writer, XyzWriter
 from surefoot.motion.skin import NeighborLists
+from surefoot.motion.surface import Evaluation, PredictorSurface
 from surefoot.motion.systems import Systems, UnfitStructure, join_systems
 from surefoot.train.checkpoint import RefusedFile
-from surefoot.units import DALTON
+from surefoot.units import BOLTZMANN, DALTON
+
+OURS = re.compile(
+    rf"{re.escape(STATE)}|{re.escape(INDEX)}|{PARTS}|{GUARD}|system-\d{{4,}}\.xyz|last-good-\d{{4,}}\.xyz"
+    rf"|\.({re.escape(STATE)}|{re.escape(INDEX)}|last-good-\d{{4,}}\.xyz)\..*"
+)
+"""Names in the folder of a run; those with a dot in front were being written when it was killed."""
+AT_REST = 1e-12
+"""Of the kinetic energy of given momenta: what is left of a translation after rounding."""
+
+
+LET_GO = 0.99
+"""Of its depth: where a bias pulls no more."""
+TOLD = 1e-3
+"""Of kT: kinetic energy of the whole that is taken out without a word."""
 
 
 class RunExists(ValueError):
@@ -41,40 +59,26 @@ def start(job: Job) -> Report:
             f"{job.folder}: it is not empty ({held[0]}) and nothing is written over another run; "
             "choose another folder, resume this run, or remove it."
         )
-    _require(job)
+    require_fit_job(job)
     systems, configuration = join_systems(job.structures, job.places)
-    _require_barostat(job, systems)
     run = _prepare(job, systems, torch.tensor(job.temperatures, dtype=torch.float64))
-    momentless = ""
-    if job.settings.dynamics.thermostat is not None:
-        momentless = say_momentless(run.engine.modes, run.engine.temperatures, job.places)
-    if momentless:
-        raise ValueError(f"{momentless}.")
     for number, period in enumerate(
         fastest_periods(systems, configuration, job.surface, run.lists).tolist()
     ):
         sentence = say_too_long(period, job.settings.dynamics.timestep, job.places[number])
         if sentence:
             job.warn(sentence)
-    nothing = torch.zeros(systems.count, dtype=torch.float64)
     graph = run.lists.graph(configuration)
-    run.state = State(
-        positions=configuration.positions,
-        momenta=_first_momenta(job, run.engine),
-        cell=configuration.cell,
-        exchanged=nothing,
-        unsure=torch.zeros(systems.count, dtype=torch.int64),
-        anchor=nothing,
-        bound=graph.receiver_offsets.diff() > 0,
-        energy=nothing,
-        forces=torch.zeros_like(configuration.positions),
-        stress=torch.zeros_like(configuration.cell),
-    )
+    momenta = _first_momenta(job, run.engine)
+    _tell_translation(job, momenta, run.engine)
+    run.state = replace(at_rest(configuration, graph.receiver_offsets.diff() > 0), momenta=momenta)
     evaluation = job.surface(graph, stress=run.needs_stress, uncertainty=True)
+    _tell_loose(job, evaluation)
+    _tell_direct(job)
     run.state = run.state.evaluated(evaluation)
     run.state = replace(run.state, anchor=conserved(run.state, run.engine))
     job.folder.mkdir(parents=True, exist_ok=True)
-    run.finish_step(evaluation)
+    run.finish_step(evaluation, torch.ones(systems.count, dtype=torch.bool))
     return run.until_done()
 
 
@@ -85,8 +89,11 @@ def resume(job: Job) -> Report:
         RefusedFile: if there is no state, or it is of another run.
     """
     if not (job.folder / STATE).is_file():
-        raise RefusedFile(f"{job.folder}: there is no {STATE} to go on from; begin a new run.")
-    _require(job)
+        raise RefusedFile(
+            f"{job.folder}: there is no {STATE} to go on from; begin a new run, in another folder "
+            "or over what an interrupted one has left here."
+        )
+    require_known(job)
     saved = load(job.folder, job.identity)
     if saved.made_by != versions():
         job.warn(
@@ -106,9 +113,36 @@ def resume(job: Job) -> Report:
     return run.until_done()
 
 
-def _require(job: Job) -> None:
+def find_strangers(folder: Path) -> list[str]:
+    """Names in the folder of a run that no run gives; all of them where there is no run."""
+    names = sorted(path.name for path in folder.iterdir())
+    if not any(OURS.fullmatch(name) for name in names):
+        return names
+    return [name for name in names if not OURS.fullmatch(name)]
+
+
+def require_known(job: Job) -> None:
+    """Refuse structures of which the surface can know nothing."""
     for atoms, place in zip(job.structures, job.places, strict=True):
         job.surface.require(atoms.numbers, *read_state(atoms.info), place)
+
+
+def require_fit_job(job: Job) -> None:
+    """Refuse a job that can not begin, before anything is calculated or removed for it.
+
+    Raises:
+        UnfitStructure: if a structure can not be moved.
+        ValueError: if settings contradict the structures.
+    """
+    require_known(job)
+    systems, _ = join_systems(job.structures, job.places)
+    _require_barostat(job, systems)
+    run = _prepare(job, systems, torch.tensor(job.temperatures, dtype=torch.float64))
+    if job.settings.dynamics.thermostat is not None:
+        momentless = say_momentless(run.engine.modes, run.engine.temperatures, job.places)
+        if momentless:
+            raise ValueError(f"{momentless}.")
+    _first_momenta(job, run.engine)
 
 
 def _require_barostat(job: Job, systems: Systems) -> None:
@@ -135,22 +169,70 @@ def _first_momenta(job: Job, engine: Engine) -> Tensor:
             raise UnfitStructure(
                 f"{place}: it states no momenta; let them be drawn, or write them into the file."
             )
-    given = torch.cat([torch.tensor(atoms.get_momenta()) for atoms in job.structures])
-    momenta = torch.where(engine.systems.fixed[:, None], 0.0, given * DALTON**0.5)
-    still = kinetic_energy(momenta, engine.systems) == 0
+    momenta = _given(job, engine)
+    if isinstance(job.settings.dynamics.thermostat, Langevin):
+        return momenta
+    # What keeps the total momentum counts no kinetic energy for it.
+    whole = kinetic_energy(momenta, engine.systems)
+    momenta = rest(momenta, engine.systems)
+    still = kinetic_energy(momenta, engine.systems) <= AT_REST * whole
     if job.settings.dynamics.thermostat is not None and still.any():
         place = job.places[int(still.nonzero()[0, 0])]
         raise UnfitStructure(
-            f"{place}: all of its momenta are zero, and a thermostat begins from motion; let them "
-            "be drawn."
+            f"{place}: all of its momenta are zero beside that of the whole, and this thermostat "
+            "begins from motion; let them be drawn."
         )
     return momenta
 
 
+def _given(job: Job, engine: Engine) -> Tensor:
+    """Momenta as the structures have them, eV·fs/Å; fixed atoms have none."""
+    given = torch.cat([torch.tensor(atoms.get_momenta()) for atoms in job.structures])
+    return torch.where(engine.systems.fixed[:, None], 0.0, given * DALTON**0.5)
+
+
+def _tell_direct(job: Job) -> None:
+    """Say where forces are no slope, and nothing takes out the motion of the whole they make."""
+    if not isinstance(job.surface, PredictorSurface):
+        return
+    forces = job.surface.predictor.potential.head.forces
+    if forces != "gradient" and not isinstance(job.settings.dynamics.thermostat, Langevin):
+        job.warn(
+            f"the forces of this potential are {forces} and no slope of its energy: they conserve "
+            "neither energy nor momentum, so the whole will drift and heat up; use langevin."
+        )
+
+
+def _tell_loose(job: Job, evaluation: Evaluation) -> None:
+    """Say where a bias pulls at nothing, since the uncertainty is beyond its width already."""
+    if job.bias is None or evaluation.bias_energy is None:
+        return
+    for number in (evaluation.bias_energy < -LET_GO * job.bias.depth).nonzero()[:, 0].tolist():
+        job.warn(
+            f"{job.places[number]}: the bias lets go at once, since its width of {job.bias.width} "
+            f"is far below the uncertainty of {job.bias.of} at the start; make it wider."
+        )
+
+
+def _tell_translation(job: Job, momenta: Tensor, engine: Engine) -> None:
+    """Say where a motion of the whole has been taken out of given momenta."""
+    if job.settings.momenta == "drawn":
+        return
+    lost = kinetic_energy(_given(job, engine) - momenta, engine.systems)
+    thermal = BOLTZMANN * engine.temperatures.clamp(min=1.0)
+    for number in (lost > TOLD * thermal).nonzero()[:, 0].tolist():
+        job.warn(
+            f"{job.places[number]}: its centre of mass moved with a kinetic energy of "
+            f"{float(lost[number]):.3g} eV; that has been taken out, since temperatures do not "
+            "count it."
+        )
+
+
 def _prepare(job: Job, systems: Systems, temperatures: Tensor) -> Run:
-    writer: Writer = XyzWriter(job.folder, job.structures, job.made_by)
+    bias = "" if job.bias is None else job.bias.model_dump_json()
+    writer: Writer = XyzWriter(job.folder, job.structures, job.made_by, bias)
     if job.settings.format == "h5":
-        writer = HdfWriter(job.folder, systems, temperatures)
+        writer = HdfWriter(job.folder, systems, temperatures, bias)
     return Run(
         job=job,
         engine=Engine(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from surefoot.data.read import read_state
 from surefoot.md.settings import Simulation
 from surefoot.md.state import State
 from surefoot.md.trajectory import Marks
-from surefoot.motion.systems import Configuration
+from surefoot.motion.systems import Configuration, find_fixed
 from surefoot.train.checkpoint import RefusedFile, digest, read_tree, refuse_difference, write_tree
 
 KIND = "state of molecular dynamics"
@@ -71,17 +74,16 @@ def identify(
     temperatures: Sequence[float],
     settings: Simulation,
     potential: str,
-    guard: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What makes two runs the same: everything but their length.
+    """What makes two runs the same: everything but their length, guard and bias.
 
     Args:
         structures: as they came.
         temperatures: K, of each.
         settings: of the run.
         potential: what names the surface, such as the hash of its file.
-        guard: its settings.
     """
+    states = [read_state(atoms.info) for atoms in structures]
     parts = {
         "numbers": np.concatenate([atoms.numbers for atoms in structures]),
         "positions": np.concatenate([atoms.positions for atoms in structures]),
@@ -89,13 +91,35 @@ def identify(
         "masses": np.concatenate([atoms.get_masses() for atoms in structures]),
         "cells": np.array([atoms.cell.array for atoms in structures]),
         "temperatures": np.array(temperatures, float),
+        "pbc": np.array([atoms.pbc for atoms in structures]),
+        "fixed": np.concatenate([find_fixed(atoms) for atoms in structures]),
+        "states": np.array(  # nan: nobody stated it
+            [[np.nan if part is None else part for part in state] for state in states], float
+        ),
     }
     return {
         "structures": digest({name: torch.tensor(value) for name, value in parts.items()}),
         "settings": settings.model_dump(exclude={"steps"}),
         "potential": potential,
-        "guard": guard,
     }
+
+
+@contextmanager
+def full_disk(folder: Path, step: int) -> Iterator[None]:
+    """Say in a sentence that the disk is full.
+
+    Raises:
+        ValueError: where the system says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f"{folder}: the disk is full at step {step}. What was written before is whole; make "
+            "room and resume the run."
+        ) from error
 
 
 def save(folder: Path, saved: Saved, identity: dict[str, Any]) -> None:

@@ -69,6 +69,12 @@ class Simulation(Settings):
         default="drawn", description="drawn at the temperature, or as the structures have them"
     )
     every: int = Field(default=10, ge=1, description="steps from frame to frame")
+    uncertainty_every: int = Field(
+        default=1,
+        ge=0,
+        description="frames from one with the uncertainties of all draws to the next, where these "
+        "have to be asked; 0: only where the guard asks",
+    )
     chunk: int = Field(default=100, ge=1, description="frames that are written at once")
     format: Format = Field(default="h5", description="h5 (HDF5) or xyz (extended XYZ)")
     skin: float = Field(default=SKIN, ge=0, description="of neighbour lists, Å")

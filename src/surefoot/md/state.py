@@ -25,9 +25,11 @@ class State:
         unsure: (systems) checks in a row in which the guard was over its limit.
         anchor: (systems) eV, what is conserved at the step from which its drift is measured.
         bound: (atoms) whether an atom had a neighbour when the run began.
-        energy: (systems) eV.
-        forces: (atoms, 3) eV/Å.
-        stress: (systems, 3, 3) eV/Å³; zeros where nobody needs it.
+        energy: (systems) eV, that of a bias included.
+        forces: (atoms, 3) eV/Å, likewise.
+        stress: (systems, 3, 3) eV/Å³, likewise; zeros where nobody needs it.
+        bias_energy: (systems) eV, the part of a bias.
+        bias_forces: (atoms, 3) eV/Å, the part of a bias.
     """
 
     positions: Float[Tensor, "atoms 3"]
@@ -40,6 +42,8 @@ class State:
     energy: Float[Tensor, " systems"]
     forces: Float[Tensor, "atoms 3"]
     stress: Float[Tensor, "systems 3 3"]
+    bias_energy: Float[Tensor, " systems"]
+    bias_forces: Float[Tensor, "atoms 3"]
 
     @property
     def configuration(self) -> Configuration:
@@ -62,17 +66,63 @@ class State:
         )
 
     def evaluated(self, evaluation: Evaluation) -> State:
-        """The same with what a surface says of it."""
-        stress = torch.zeros_like(self.cell) if evaluation.stress is None else evaluation.stress
-        return replace(self, energy=evaluation.energy, forces=evaluation.forces, stress=stress)
+        """The same with what a surface says of it, and with what pulls beside it."""
+        stress, pull = evaluation.stress, evaluation.bias_stress
+        if stress is None:
+            stress = torch.zeros_like(self.cell)
+        elif pull is not None:
+            stress = stress + pull
+        energy, forces = evaluation.bias_energy, evaluation.bias_forces
+        energy = torch.zeros_like(evaluation.energy) if energy is None else energy
+        forces = torch.zeros_like(evaluation.forces) if forces is None else forces
+        return replace(
+            self,
+            energy=evaluation.energy + energy,
+            forces=evaluation.forces + forces,
+            stress=stress,
+            bias_energy=energy,
+            bias_forces=forces,
+        )
+
+    @property
+    def plain(self) -> Evaluation:
+        """Energy and forces of the potential alone."""
+        return Evaluation(
+            energy=self.energy - self.bias_energy, forces=self.forces - self.bias_forces
+        )
 
     def tree(self) -> dict[str, Tensor]:
         """As tensors by name, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-OF_ATOMS = ("positions", "momenta", "bound", "forces")
+OF_ATOMS = ("positions", "momenta", "bound", "forces", "bias_forces")
 """Fields of a `State` with one row per atom; the others have one per system."""
+
+
+def at_rest(configuration: Configuration, bound: Bool[Tensor, " atoms"]) -> State:
+    """A state that nothing has been said of yet.
+
+    Args:
+        configuration: where the atoms are.
+        bound: (atoms) whether an atom has a neighbour.
+    """
+    nothing = torch.zeros(len(configuration.cell), dtype=torch.float64)
+    nowhere = torch.zeros_like(configuration.positions)
+    return State(
+        positions=configuration.positions,
+        momenta=nowhere,
+        cell=configuration.cell,
+        exchanged=nothing,
+        unsure=nothing.long(),
+        anchor=nothing,
+        bound=bound,
+        energy=nothing,
+        forces=nowhere,
+        stress=torch.zeros_like(configuration.cell),
+        bias_energy=nothing,
+        bias_forces=nowhere,
+    )
 
 
 def kinetic_energy(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from surefoot.motion.frames import with_results
 from surefoot.motion.surface import OF_ATOMS, Evaluation
 from surefoot.motion.systems import Systems, to_atoms
-from surefoot.train.checkpoint import write_atomically
+from surefoot.train.checkpoint import RefusedFile, write_atomically
 from surefoot.units import DALTON
 
 INDEX, PARTS = "trajectory.h5", "parts"
@@ -42,6 +42,9 @@ UNITS = {
     "stress": "eV/Å³",
     "energy_uncertainty": "eV",
     "forces_uncertainty_norm": "eV/Å",
+    "bias_energy": "eV",
+    "bias_forces": "eV/Å",
+    "bias_stress": "eV/Å³",
     "masses": "Da",
     "target_temperature": "K",
 }
@@ -109,13 +112,15 @@ class HdfWriter:
         folder: of the run.
         systems: all systems of the run.
         temperatures: (systems) K, what was asked for.
-        parts: chunks so far.
+        bias: what pulled the atoms beside the potential, as JSON; empty where nothing did.
+        shapes: of the datasets of each chunk so far, by name.
     """
 
     folder: Path
     systems: Systems
     temperatures: Tensor
-    parts: int = 0
+    bias: str = ""
+    shapes: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Put a chunk on the disk, whole or not at all."""
@@ -124,21 +129,34 @@ class HdfWriter:
         with h5py.File(content, "w") as file:
             for name, value in data.items():
                 file.create_dataset(name, data=value, compression="gzip", compression_opts=1)
-        write_atomically(self._part(self.parts), content.getvalue())
-        self.parts += 1
+        write_atomically(self._part(len(self.shapes)), content.getvalue())
+        self.shapes.append({name: value.shape for name, value in data.items()})
         self._write_index()
 
     def marks(self) -> Marks:
         """How many parts count now."""
-        return {"parts": self.parts}
+        return {"parts": len(self.shapes)}
 
     def cut(self, marks: Marks) -> None:
-        """Forget later parts."""
-        self.parts = marks.get("parts", 0)
+        """Forget later parts.
+
+        Raises:
+            RefusedFile: if one that counts is missing.
+        """
+        count = marks.get("parts", 0)
+        self.shapes.clear()
+        for number in range(count):
+            if not self._part(number).is_file():
+                raise RefusedFile(
+                    f"{self._part(number)}: this part of the trajectory is missing; put it back, "
+                    "or begin a new run."
+                )
+            with h5py.File(self._part(number)) as file:
+                self.shapes.append({name: file[name].shape for name in file})  # type: ignore[union-attr]
         for path in (self.folder / PARTS).glob("*.h5"):
-            if not path.stem.isdigit() or int(path.stem) >= self.parts:
+            if not path.stem.isdigit() or int(path.stem) >= count:
                 path.unlink()
-        if self.parts == 0:
+        if count == 0:
             (self.folder / INDEX).unlink(missing_ok=True)
         else:
             self._write_index()
@@ -147,29 +165,27 @@ class HdfWriter:
         return self.folder / PARTS / f"{number:06d}.h5"
 
     def _write_index(self) -> None:
-        shapes: dict[str, list[tuple[int, ...]]] = {}
-        for number in range(self.parts):
-            with h5py.File(self._part(number)) as file:
-                for name in file:
-                    shapes.setdefault(name, []).append(file[name].shape)  # type: ignore[union-attr]
+        names = dict.fromkeys(name for part in self.shapes for name in part)
         content = io.BytesIO()
         with h5py.File(content, "w", libver="latest") as file:
-            for name, parts in shapes.items():
-                if len(parts) < self.parts:
-                    continue  # not in every part, so it has no frames of its own
-                self._index(file, name, parts)
+            for name in names:
+                self._index(file, name)
             self._describe(file)
         write_atomically(self.folder / INDEX, content.getvalue())
 
-    def _index(self, file: Any, name: str, parts: list[tuple[int, ...]]) -> None:
-        frames = sum(shape[0] for shape in parts)
+    def _index(self, file: Any, name: str) -> None:
+        """One dataset over all parts; nan where a part has none of the name."""
+        counts = [part["step"][0] for part in self.shapes]
+        shape = next(part[name] for part in self.shapes if name in part)
         kind = "i8" if name == "step" else "f8"
-        layout = h5py.VirtualLayout(shape=(frames, *parts[0][1:]), dtype=kind)
+        layout = h5py.VirtualLayout(shape=(sum(counts), *shape[1:]), dtype=kind)
         start = 0
-        for number, shape in enumerate(parts):
-            source = f"{PARTS}/{number:06d}.h5"
-            layout[start : start + shape[0]] = h5py.VirtualSource(source, name, shape=shape)
-            start += shape[0]
+        for number, count in enumerate(counts):
+            if name in self.shapes[number]:
+                source = f"{PARTS}/{number:06d}.h5"
+                whole = self.shapes[number][name]
+                layout[start : start + count] = h5py.VirtualSource(source, name, shape=whole)
+            start += count
         dataset = file.create_virtual_dataset(name, layout, fillvalue=np.nan if kind == "f8" else 0)
         if name in UNITS:
             dataset.attrs["unit"] = UNITS[name]
@@ -190,21 +206,25 @@ class HdfWriter:
             dataset = file.create_dataset(name, data=value.numpy())
             if name in UNITS:
                 dataset.attrs["unit"] = UNITS[name]
+        if self.bias:
+            file.attrs["bias"] = self.bias
 
 
 def _stack(frames: Sequence[Frame], systems: Systems) -> dict[str, np.ndarray]:
-    """Frames as arrays over all systems of the run; nan where one has left."""
+    """Frames as arrays over all systems of the run; nan where one has left or nobody was asked."""
     rows = [_columns(frame) for frame in frames]
     data = {
         "step": np.array([frame.step for frame in frames], np.int64),
         "time": np.array([frame.time for frame in frames]),
     }
-    for name in rows[0]:
+    shapes = {name: value.shape[1:] for row in rows for name, value in row.items()}
+    for name, shape in shapes.items():
         of_atoms = name in FRAME_ATOMS
         count = len(systems.owner) if of_atoms else systems.count
-        shape = rows[0][name].shape[1:]
         whole = np.full((len(frames), count, *shape), np.nan)
         for number, (frame, row) in enumerate(zip(frames, rows, strict=True)):
+            if name not in row:
+                continue
             here = torch.isin(systems.ids, frame.systems.ids)
             chosen = here[systems.owner] if of_atoms else here
             whole[number, chosen.numpy()] = row[name]
@@ -227,18 +247,30 @@ class XyzWriter:
         folder: of the run.
         structures: as they came, for what does not move.
         made_by: goes into `predicted_by`.
+        bias: what pulled the atoms beside the potential, as JSON; empty where nothing did.
     """
 
     folder: Path
     structures: Sequence[Atoms]
     made_by: str
+    bias: str = ""
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Put a chunk on the disk; it counts once the state of the run names its length."""
+        before = self.marks()
+        try:
+            self._append(frames)
+        except OSError:
+            self.cut(before)
+            raise
+
+    def _append(self, frames: Sequence[Frame]) -> None:
         texts: dict[int, io.StringIO] = {}
         for frame in frames:
             for number, system in enumerate(frame.systems.ids.tolist()):
                 atoms = to_structure(frame, number, self.structures[system], self.made_by)
+                if self.bias:
+                    atoms.info["bias"] = self.bias
                 ase.io.write(texts.setdefault(system, io.StringIO()), atoms, format="extxyz")
         for system, text in texts.items():
             with self._path(system).open("ab") as file:
@@ -252,11 +284,21 @@ class XyzWriter:
         return {path.name: path.stat().st_size for path in paths if path.exists()}
 
     def cut(self, marks: Marks) -> None:
-        """Cut off what was written later."""
+        """Cut off what was written later.
+
+        Raises:
+            RefusedFile: if a file is shorter than it was.
+        """
         for system in range(len(self.structures)):
             path = self._path(system)
-            if path.exists():
-                os.truncate(path, marks.get(path.name, 0))
+            length, mark = path.stat().st_size if path.exists() else 0, marks.get(path.name, 0)
+            if length < mark:
+                raise RefusedFile(
+                    f"{path}: it has {length} bytes where the run had written {mark}; put the file "
+                    "back, or begin a new run."
+                )
+            if length > mark:
+                os.truncate(path, mark)
 
     def _path(self, system: int) -> Path:
         return self.folder / f"system-{system:04d}.xyz"

@@ -7,13 +7,17 @@ A check gives every atom the score
 of the limits that are set, and a system that of its worst atom. A system whose score is 1 or more
 in m checks in a row has lost firm ground, and the guard acts. Beyond an upper limit a frame is
 not worth labelling any more: it stops whatever the action is, and is not recorded.
+
+Where only the first draw moves the atoms, the uncertainty of forces costs an evaluation of all
+draws, and what is cheap can be looked at first: `ood`, and standard deviations of energies in
+closed form. Below `near_ood` and `near_energy` a system passes the check without asking all draws.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +27,9 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from surefoot.motion.surface import Evaluation
+from surefoot.graph import Graph
+from surefoot.motion.slices import take_graphs
+from surefoot.motion.surface import Evaluation, Surface
 from surefoot.settings import Settings
 
 Action = Literal["stop", "warn", "record", "damp"]
@@ -49,7 +55,21 @@ class Guard(Settings):
         description="stop: the system ends; warn: a sentence; record: the frame is kept for "
         "labelling; damp: its momenta are multiplied by `damping`, and the frame is kept",
     )
-    damping: float = Field(default=0.5, ge=0, lt=1, description="factor of momenta for damp")
+    damping: float = Field(default=0.5, gt=0, lt=1, description="factor of momenta for damp")
+    near_ood: float | None = Field(
+        default=None, gt=0, description="ood of a structure from which on all draws are asked"
+    )
+    near_energy: float | None = Field(
+        default=None,
+        gt=0,
+        description="energy_uncertainty over √atoms, eV, from which on all draws are asked; for "
+        "posteriors that know it in closed form",
+    )
+
+    @property
+    def screens(self) -> bool:
+        """Whether what is cheap is looked at first."""
+        return self.near_ood is not None or self.near_energy is not None
 
     @model_validator(mode="after")
     def _ordered(self) -> Guard:
@@ -62,6 +82,11 @@ class Guard(Settings):
                     f"`{name}_upper` is {upper} and `{name}` is {lower}; the upper limit must lie "
                     "above a lower one that is set"
                 )
+        if self.screens and self.uncertainty is None:
+            raise ValueError(
+                "`near_ood` and `near_energy` say where the uncertainty of forces is looked at; "
+                "set its limit, `uncertainty`, or leave them out"
+            )
         return self
 
 
@@ -108,6 +133,7 @@ def judge(
     evaluation: Evaluation,
     owner: Int[Tensor, " atoms"],
     counts: Int[Tensor, " systems"],
+    asked: Bool[Tensor, " systems"] | None = None,
 ) -> Verdict:
     """One check of all systems.
 
@@ -116,10 +142,14 @@ def judge(
         evaluation: with uncertainties.
         owner: (atoms) the system of each atom.
         counts: (systems) checks in a row before this one.
+        asked: (systems) of whom the uncertainty of forces counts, see `look_closer`; all where
+            not given. Of the others only `ood` is judged.
     Raises:
         NoUncertainty: if the potential does not give what a limit is set on.
     """
     norm, ood = read_scores(guard, evaluation)
+    if norm is not None and asked is not None:
+        norm = torch.where(asked[owner], norm, 0.0)
     scores = _scaled(norm, guard.uncertainty, owner)
     scores = torch.maximum(scores, _scaled(ood, guard.ood, owner))
     beyond = torch.zeros(len(owner), dtype=torch.bool)
@@ -139,6 +169,95 @@ def judge(
         fired=(counts >= guard.consecutive) | exploded,
         exploded=exploded,
     )
+
+
+def look_closer(
+    guard: Guard,
+    surface: Surface,
+    graph: Graph,
+    quick: Evaluation,
+    due: Bool[Tensor, " systems"] | None = None,
+) -> tuple[Evaluation, Bool[Tensor, " systems"]]:
+    """Uncertainties of the systems that may be near the limits, and which these are.
+
+    Which these are does not depend on what `quick` knows already: a check finds the same whether
+    or not its frame is one that shows all uncertainties.
+
+    Args:
+        guard: the limits.
+        surface: what is asked.
+        graph: the batch.
+        quick: of it, from `surface`; where it holds the uncertainty of forces, nobody is asked.
+        due: (systems) that are checked now; all where not given.
+    Returns:
+        `quick` with uncertainties, nan where nobody was asked; (systems) that are near.
+    Raises:
+        NoUncertainty: if the potential does not give what is looked at first.
+    """
+    near = find_near(guard, quick, graph.atom_counts)
+    near = near if due is None else near & due
+    if quick.forces_uncertainty_norm is not None:
+        return quick, near
+    norm = torch.full_like(quick.forces[:, 0], torch.nan)
+    energy = quick.energy_uncertainty
+    energy = torch.full_like(quick.energy, torch.nan) if energy is None else energy.clone()
+    if near.any():
+        # The first draw too, once more: a surface has no other way to be asked.
+        closer = surface(take_graphs(graph, near), stress=False, uncertainty=True)
+        known, _ = read_scores(guard, closer)
+        if known is not None:
+            norm[near[graph.graph_index]] = known
+        if closer.energy_uncertainty is not None:
+            energy[near] = closer.energy_uncertainty
+    return replace(quick, forces_uncertainty_norm=norm, energy_uncertainty=energy), near
+
+
+def require_scores(guard: Guard, surface: Surface, graph: Graph) -> None:
+    """Refuse a guard on what a surface does not say, by what it says of the first structure.
+
+    Args:
+        guard: the limits.
+        surface: what moves the atoms.
+        graph: the batch.
+    Raises:
+        NoUncertainty: if the potential does not give what a limit is set on, or is looked at first.
+    """
+    alone = take_graphs(graph, torch.arange(len(graph.charge)) == 0)
+    if guard.screens:
+        quick = surface(alone, stress=False, uncertainty=False)
+        find_near(guard, quick, alone.atom_counts)
+    read_scores(guard, surface(alone, stress=False, uncertainty=guard.uncertainty is not None))
+
+
+def find_near(
+    guard: Guard, quick: Evaluation, atoms: Int[Tensor, " systems"]
+) -> Bool[Tensor, " systems"]:
+    """Systems that may be near the limits, by what is cheap; all of them for a guard that has none.
+
+    Args:
+        guard: its `near_ood` and `near_energy`.
+        quick: without the uncertainty of forces.
+        atoms: (systems) in each.
+    Raises:
+        NoUncertainty: if the potential does not give it.
+    """
+    near = torch.full(quick.energy.shape, not guard.screens)
+    if guard.near_ood is not None:
+        if quick.ood is None:
+            raise NoUncertainty(
+                "the guard looks at ood first, but this potential has no gate: run `surefoot "
+                "calibrate`, or leave `near_ood` out."
+            )
+        near |= ~(quick.ood < guard.near_ood)
+    if guard.near_energy is not None:
+        if quick.energy_uncertainty is None:
+            raise NoUncertainty(
+                "the guard looks at the uncertainty of energies first, but this potential has none "
+                "that needs no draws: a Laplace approximation of the last layer has, or leave "
+                "`near_energy` out."
+            )
+        near |= ~(quick.energy_uncertainty / atoms.sqrt() < guard.near_energy)
+    return near
 
 
 def read_scores(guard: Guard, evaluation: Evaluation) -> tuple[Tensor | None, Tensor | None]:
@@ -186,64 +305,6 @@ def say_verdict(
     passed = "; beyond the upper limit, so not worth labelling" if exploded else ""
     of = " or ".join(limits)
     return f"{place}: the potential is unsure, {times} ({of}) at atoms {named}{passed}."
-
-
-class LostGround(RuntimeError):
-    """An ASE run that its guard has stopped; the message says where and why."""
-
-
-class AseGuard:
-    """The guard for runs of ASE's own dynamics, optimisers and bands.
-
-    Attach it: `dynamics.attach(AseGuard(Watch(guard=guard), atoms), interval=guard.every)`. It
-    reads the results of `atoms.calc`, which must have been calculated for where the atoms are.
-
-    Args:
-        watch: the guard, and whom it tells.
-        atoms: what moves, or the image of a band that is looked at.
-    """
-
-    def __init__(self, watch: Watch, atoms: Atoms) -> None:
-        self.watch, self.atoms = watch, atoms
-        self._counts = torch.zeros(1, dtype=torch.int64)
-        self._checks = 0
-
-    def __call__(self) -> None:
-        """Check the atoms where they are.
-
-        Raises:
-            LostGround: if the guard stops the run.
-        """
-        self._checks += 1
-        guard = self.watch.guard
-        owner = torch.zeros(len(self.atoms), dtype=torch.int64)
-        verdict = judge(guard, self._evaluation(), owner, self._counts)
-        self._counts = verdict.counts
-        if not verdict.fired[0]:
-            return
-        exploded = bool(verdict.exploded[0])
-        responsible = (~(verdict.atom_scores < 1)).nonzero()[:, 0].tolist()
-        place = f"check {self._checks}"
-        sentence = say_verdict(
-            guard, float(verdict.score[0]), responsible, place, exploded=exploded
-        )
-        if not exploded and guard.action != "warn":
-            self.watch.record(mark_frame(self.atoms.copy(), verdict.atom_scores.numpy()))
-        if exploded or guard.action == "stop":
-            raise LostGround(sentence)
-        self.watch.warn(sentence)
-        if guard.action == "damp" and self.atoms.has("momenta"):
-            self.atoms.set_momenta(self.atoms.get_momenta() * guard.damping)
-
-    def _evaluation(self) -> Evaluation:
-        results = {} if self.atoms.calc is None else self.atoms.calc.results
-        names = ("forces_uncertainty_norm", "ood_atoms")
-        found = {n: torch.tensor(np.asarray(results[n], float)) for n in names if n in results}
-        return Evaluation(
-            energy=torch.zeros(1, dtype=torch.float64),
-            forces=torch.zeros(len(self.atoms), 3, dtype=torch.float64),
-            **found,
-        )
 
 
 def mark_frame(atoms: Atoms, scores: Float[np.ndarray, " atoms"]) -> Atoms:

@@ -25,9 +25,21 @@ from torch import Tensor
 from surefoot.graph import Graph, build_graph, collate, edge_vectors
 from surefoot.motion.slices import take_pairs
 from surefoot.motion.systems import Configuration, Systems
-from surefoot.neighbors import find_neighbors
+from surefoot.neighbors import CoincidentAtoms, find_neighbors
 
 SKIN = 1.0  # Å
+
+
+class NoNeighbors(ValueError):
+    """A system of which no list can be made: the others of the batch can go on without it.
+
+    Attributes:
+        number: of the system in the batch.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class NeighborLists:
@@ -75,7 +87,7 @@ class NeighborLists:
         """The batch at these positions, with all edges shorter than the cutoff.
 
         Raises:
-            ValueError: if a position or cell is not finite.
+            NoNeighbors: if a position or cell is not finite, or two atoms are at one place.
         """
         stale = self._stale(configuration)
         if stale.any():
@@ -124,22 +136,27 @@ class NeighborLists:
         return ~(smallest * (self.cutoff + self.skin) - largest >= self.cutoff)
 
     def _build(self, configuration: Configuration, which: Bool[Tensor, " systems"]) -> None:
-        systems = self._systems
+        systems, self._joined = self._systems, None
         bounds = systems.atoms.offsets.tolist()
         for number in which.nonzero()[:, 0].tolist():
             atoms = slice(bounds[number], bounds[number + 1])
             positions, cell = configuration.positions[atoms], configuration.cell[number]
             if not (positions.isfinite().all() and cell.isfinite().all()):
-                raise ValueError(
+                raise NoNeighbors(
+                    number,
                     f"structure {int(systems.ids[number])} has a position that is not finite, so "
-                    "it has no neighbours; it has exploded."
+                    "it has no neighbours; it has exploded.",
                 )
-            index, shift = find_neighbors(
-                positions.numpy(),
-                cell.numpy(),
-                systems.pbc[number].numpy(),
-                self.cutoff + self.skin,
-            )
+            try:
+                index, shift = find_neighbors(
+                    positions.numpy(),
+                    cell.numpy(),
+                    systems.pbc[number].numpy(),
+                    self.cutoff + self.skin,
+                )
+            except CoincidentAtoms as error:
+                place = f"structure {int(systems.ids[number])}"
+                raise NoNeighbors(number, f"{place} has collapsed: {error}") from error
             self._lists[number] = build_graph(
                 positions=positions,
                 numbers=systems.numbers[atoms],
@@ -151,7 +168,6 @@ class NeighborLists:
                 spin=int(systems.spin[number]),
             )
             self.builds += 1
-        self._joined = None
 
     def _join(self) -> Graph:
         if self._joined is None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from surefoot.data.batches import BatchLimits
-from surefoot.graph import Graph
+from surefoot.graph import Graph, collate
 
 
 def slice_graph(graph: Graph, limits: BatchLimits) -> list[Graph]:
@@ -60,6 +60,16 @@ def _cut(graph: Graph, start: int, stop: int, atoms: list[int], edges: list[int]
         charge=graph.charge[start:stop],
         spin=graph.spin[start:stop],
     )
+
+
+def take_graphs(graph: Graph, keep: Bool[Tensor, " graphs"]) -> Graph:
+    """Some structures of a batch, at least one, as a batch of their own."""
+    if keep.all():
+        return graph
+    atoms = graph.graph_offsets.tolist()
+    edges = graph.receiver_offsets[graph.graph_offsets].tolist()
+    chosen = keep.nonzero()[:, 0].tolist()
+    return collate([_cut(graph, number, number + 1, atoms, edges) for number in chosen])
 
 
 def take_pairs(graph: Graph, keep: Bool[Tensor, " pairs"]) -> Graph:

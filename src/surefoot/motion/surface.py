@@ -15,10 +15,11 @@ from torch import Tensor
 
 from surefoot.data.batches import EVALUATION, BatchLimits
 from surefoot.graph import Graph
+from surefoot.motion.bias import Bias, Push, find_push, require_bias
 from surefoot.motion.slices import slice_graph
-from surefoot.posteriors.predictor import Predictor
-from surefoot.potential import take_members
+from surefoot.posteriors.predictor import Predictor, driver, knows_energies
 from surefoot.prediction import Prediction
+from surefoot.settings import Settings
 
 Drive = Literal["mean", "first"]
 """Whose forces move the atoms: the mean of all draws, or the first draw alone, which is cheaper."""
@@ -38,6 +39,9 @@ class Evaluation:
         forces_uncertainty_norm: (atoms) eV/Å, root of the trace of each force's covariance.
         ood: (graphs) distance to the training data, 1 at its edge.
         ood_atoms: (atoms) the same of each atom.
+        bias_energy: (graphs) eV, what moves the atoms beside the energy; None without a bias.
+        bias_forces: (atoms, 3) eV/Å, its forces; `forces` are without them.
+        bias_stress: (graphs, 3, 3) eV/Å³, its stress; `stress` is without it.
     """
 
     energy: Float[Tensor, " graphs"]
@@ -47,6 +51,9 @@ class Evaluation:
     forces_uncertainty_norm: Float[Tensor, " atoms"] | None = None
     ood: Float[Tensor, " graphs"] | None = None
     ood_atoms: Float[Tensor, " atoms"] | None = None
+    bias_energy: Float[Tensor, " graphs"] | None = None
+    bias_forces: Float[Tensor, "atoms 3"] | None = None
+    bias_stress: Float[Tensor, "graphs 3 3"] | None = None
 
     def select(self, graphs: Bool[Tensor, " graphs"], atoms: Bool[Tensor, " atoms"]) -> Evaluation:
         """The same of some graphs and their atoms."""
@@ -63,7 +70,7 @@ class Evaluation:
         return {name: value for name, value in values.items() if value is not None}
 
 
-OF_ATOMS = ("forces", "forces_uncertainty_norm", "ood_atoms")
+OF_ATOMS = ("forces", "forces_uncertainty_norm", "ood_atoms", "bias_forces")
 """Fields of an `Evaluation` with one row per atom; the others have one per graph."""
 
 
@@ -74,6 +81,11 @@ class Surface(Protocol):
     @property
     def cutoff(self) -> float:
         """Å; no edge of a graph needs to be longer."""
+        ...
+
+    @property
+    def bias(self) -> Settings | None:
+        """What pushes the atoms beside energy and forces, as settings; None where nothing does."""
         ...
 
     def require(
@@ -103,11 +115,20 @@ class PredictorSurface:
         drive: `mean` moves on the mean of all draws, and uncertainties cost nothing more; `first`
             moves on the first draw, and all draws are asked only where an uncertainty is wanted.
         limits: of what is evaluated at once; larger batches are taken in parts.
+        bias: what pushes atoms to where the potential is unsure; None is no bias.
+    Raises:
+        ValueError: if the potential has no uncertainty to be pushed by.
     """
 
     predictor: Predictor
     drive: Drive = "mean"
     limits: BatchLimits = EVALUATION
+    bias: Bias | None = None
+
+    def __post_init__(self) -> None:
+        """See `require_bias`."""
+        if self.bias is not None:
+            require_bias(self.bias, self.predictor, alone=self.drive == "first")
 
     @property
     def cutoff(self) -> float:
@@ -123,33 +144,37 @@ class PredictorSurface:
     def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
         """Energies and forces of a batch; see `Surface`."""
         if self.drive == "mean" or self.predictor.draws == 1:
-            return _evaluate(self.predictor, graph, self.limits, stress=stress)
-        driver = replace(self.predictor, weights=take_members(self.predictor.weights, slice(0, 1)))
-        driven = _evaluate(driver, graph, self.limits, stress=stress)
-        # One draw of several knows nothing of their spread.
-        driven = replace(driven, energy_uncertainty=None, forces_uncertainty_norm=None)
+            return self._evaluate(self.predictor, graph, self.bias, stress=stress)
+        driven = self._evaluate(driver(self.predictor), graph, self.bias, stress=stress)
+        # One draw of several knows nothing of the spread of forces.
+        driven = replace(driven, forces_uncertainty_norm=None)
+        closed = knows_energies(self.predictor)
+        if not closed:
+            driven = replace(driven, energy_uncertainty=None)
         if not uncertainty:
             return driven
-        whole = _evaluate(self.predictor, graph, self.limits, stress=False)
+        whole = self._evaluate(self.predictor, graph, None, stress=False)
         return replace(
             driven,
-            energy_uncertainty=whole.energy_uncertainty,
+            # The same whether or not all are asked, since a guard may decide by it.
+            energy_uncertainty=(driven if closed else whole).energy_uncertainty,
             forces_uncertainty_norm=whole.forces_uncertainty_norm,
         )
 
+    def _evaluate(
+        self, predictor: Predictor, graph: Graph, bias: Bias | None, *, stress: bool
+    ) -> Evaluation:
+        members = bias is not None and bias.of == "energy"
+        parts = []
+        for part in slice_graph(graph, self.limits.shared_by(predictor.draws)):
+            prediction = predictor(part, stress=stress, members=members)
+            push = None if bias is None else find_push(bias, predictor, part, prediction)
+            parts.append(to_evaluation(prediction, push))
+        return join_evaluations(parts)
 
-def _evaluate(
-    predictor: Predictor, graph: Graph, limits: BatchLimits, *, stress: bool
-) -> Evaluation:
-    parts = [
-        to_evaluation(predictor(part, stress=stress))
-        for part in slice_graph(graph, limits.shared_by(predictor.draws))
-    ]
-    return join_evaluations(parts)
 
-
-def to_evaluation(prediction: Prediction) -> Evaluation:
-    """A prediction as standard deviations and what motion needs of it."""
+def to_evaluation(prediction: Prediction, push: Push | None = None) -> Evaluation:
+    """A prediction as standard deviations and what motion needs of it, and a bias beside it."""
     energy, forces, stress = prediction.energy, prediction.forces, prediction.stress
     if forces is None:
         raise ValueError("the prediction has no forces; ask for them.")
@@ -164,6 +189,9 @@ def to_evaluation(prediction: Prediction) -> Evaluation:
         forces_uncertainty_norm=norm,
         ood=None if prediction.ood is None else prediction.ood.detach().double(),
         ood_atoms=None if prediction.ood_atoms is None else prediction.ood_atoms.detach().double(),
+        bias_energy=None if push is None else push.energy,
+        bias_forces=None if push is None else push.forces,
+        bias_stress=None if push is None else push.stress,
     )
 
 

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from surefoot.data.batches import BatchLimits
 from surefoot.data.read import read_state
-from surefoot.motion.guard import Verdict, Watch, judge, mark_frame, say_verdict
-from surefoot.motion.skin import SKIN, NeighborLists
+from surefoot.graph import Graph
+from surefoot.motion.guard import Verdict, Watch, judge, look_closer, mark_frame, say_verdict
+from surefoot.motion.skin import SKIN, NeighborLists, NoNeighbors
+from surefoot.motion.slices import take_graphs
 from surefoot.motion.surface import Evaluation, Surface
 from surefoot.motion.systems import (
     Configuration,
     Systems,
     UnfitStructure,
-    append_systems,
     join_systems,
     to_atoms,
 )
 from surefoot.relax import Lbfgs, Optimizer
-from surefoot.relax.coordinates import Coordinates, fixed_cells, free_cells
-from surefoot.relax.rows import Memory
+from surefoot.relax.batch import Batch, begin
 from surefoot.settings import Settings
 from surefoot.units import GPA
 
@@ -37,7 +37,7 @@ LIMITS = BatchLimits(graphs=64, atoms=4096, edges=None)
 
 
 class Relaxation(Settings):
-    """How structures are relaxed; by default with the settings published for OC20."""
+    """How structures are relaxed; fmax and steps are those of OC20, `relax.OC20` the rest."""
 
     optimizer: Optimizer = Field(default=Lbfgs(), discriminator="name")
     fmax: float = Field(default=0.02, gt=0, description="longest force left on an atom, eV/Å")
@@ -74,32 +74,6 @@ class Relaxed:
     fmax: float
     score: float | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """Systems that are being relaxed together; what has no step yet is nan or zero."""
-
-    systems: Systems
-    coordinates: Coordinates
-    memory: Memory
-    steps: Tensor
-    first_energy: Tensor
-    guarded: Tensor
-
-    @property
-    def count(self) -> int:
-        return self.systems.count
-
-    def select(self, keep: Bool[Tensor, " systems"]) -> _Batch:
-        return _Batch(
-            systems=self.systems.select(keep),
-            coordinates=self.coordinates.select(keep),
-            memory=self.memory.select(keep, self.coordinates.rows),
-            steps=self.steps[keep],
-            first_energy=self.first_energy[keep],
-            guarded=self.guarded[keep],
-        )
 
 
 def relax(
@@ -170,7 +144,7 @@ class _Run:
     everything: Systems
     start: Configuration
     waiting: int = 0
-    batch: _Batch | None = None
+    batch: Batch | None = None
     lists: NeighborLists | None = None
     results: dict[int, Relaxed] = field(default_factory=dict)
 
@@ -178,8 +152,9 @@ class _Run:
         taken = 0
         while self.waiting < len(self.structures) or self.batch is not None:
             self._fill()
-            before = self._evaluate()
-            self._advance(*before)
+            found = self._evaluate()
+            if found is not None:
+                self._advance(*found)
             if self.batch is not None:
                 taken += 1
             progress(len(self.results), taken)
@@ -206,56 +181,74 @@ class _Run:
             self.batch = new
             self.lists = NeighborLists(new.systems, self.surface.cutoff, self.settings.skin)
             return
-        old = self.batch
-        self.batch = _Batch(
-            systems=append_systems(old.systems, new.systems),
-            coordinates=old.coordinates.append(new.coordinates),
-            memory=self.settings.optimizer.join(old.memory, new.memory),
-            steps=torch.cat([old.steps, new.steps]),
-            first_energy=torch.cat([old.first_energy, new.first_energy]),
-            guarded=torch.cat([old.guarded, new.guarded]),
-        )
+        self.batch = self.batch.append(new, self.settings.optimizer)
         self.lists.append(self.batch.systems)
 
-    def _enter(self, first: int, stop: int) -> _Batch:
+    def _enter(self, first: int, stop: int) -> Batch:
         chosen = torch.zeros(self.everything.count, dtype=torch.bool)
         chosen[first:stop] = True
-        systems = self.everything.select(chosen)
         start = Configuration(
             positions=self.start.positions[chosen[self.everything.owner]],
             cell=self.start.cell[chosen],
         )
-        if self.settings.cell == "free":
-            coordinates = free_cells(systems, start, self.settings.pressure * GPA)
+        pressure = self.settings.pressure * GPA if self.settings.cell == "free" else None
+        return begin(self.everything.select(chosen), start, self.settings.optimizer, pressure)
+
+    def _evaluate(self) -> tuple[Configuration, Graph, Evaluation, Tensor] | None:
+        """Where the batch is, what the surface says there, and (systems) of whom it said all.
+
+        None where nothing is left of the batch.
+        """
+        guard = None if self.watch is None else self.watch.guard
+        screens = guard is not None and guard.screens
+        while self.batch is not None and self.lists is not None:
+            configuration = self.batch.coordinates.configuration()
+            try:
+                graph = self.lists.graph(configuration)
+            except NoNeighbors as error:
+                self._collapse(error.number, configuration)
+                continue
+            evaluation = self.surface(
+                graph, stress=self.settings.cell == "free", uncertainty=not screens
+            )
+            asked = torch.ones(self.batch.count, dtype=torch.bool)
+            if guard is not None and screens:
+                evaluation, asked = look_closer(guard, self.surface, graph, evaluation)
+            first = torch.where(self.batch.steps == 0, evaluation.energy, self.batch.first_energy)
+            self.batch = replace(self.batch, first_energy=first)
+            return configuration, graph, evaluation, asked
+        return None
+
+    def _collapse(self, number: int, now: Configuration) -> None:
+        """End a system that has two atoms at one place, of which no surface can say anything."""
+        batch, _ = self._moving()
+        count = int(batch.systems.atom_counts[number])
+        nothing = Evaluation(
+            energy=torch.full((1,), torch.nan, dtype=torch.float64),
+            forces=torch.full((count, 3), torch.nan, dtype=torch.float64),
+        )
+        reason = (
+            f"{self._place(number)}: two atoms are at one place; the structure has collapsed to "
+            "where the potential can describe nothing."
+        )
+        self._keep(number, "broken", now, nothing, reason)
+        self._leave(torch.arange(batch.count) != number)
+
+    def _leave(self, keep: Bool[Tensor, " systems"]) -> None:
+        batch, lists = self._moving()
+        if keep.any():
+            self.batch = batch.select(keep)
+            lists.select(keep)
         else:
-            coordinates = fixed_cells(systems, start)
-        whole = torch.zeros(systems.count, dtype=torch.int64)
-        return _Batch(
-            systems=systems,
-            coordinates=coordinates,
-            memory=self.settings.optimizer.begin(coordinates.rows),
-            steps=whole,
-            first_energy=torch.full((systems.count,), torch.nan, dtype=torch.float64),
-            guarded=whole,
-        )
+            self.batch = self.lists = None
 
-    def _evaluate(self) -> tuple[Configuration, Evaluation]:
-        """Where the batch is and what the surface says there."""
-        batch, lists = self._moving()
-        configuration = batch.coordinates.configuration()
-        evaluation = self.surface(
-            lists.graph(configuration), stress=self.settings.cell == "free", uncertainty=True
-        )
-        begins = batch.steps == 0
-        first = torch.where(begins, evaluation.energy, batch.first_energy)
-        self.batch = replace(batch, first_energy=first)
-        return configuration, evaluation
-
-    def _advance(self, now: Configuration, evaluation: Evaluation) -> None:
+    def _advance(
+        self, now: Configuration, graph: Graph, evaluation: Evaluation, asked: Tensor
+    ) -> None:
         """Take a step with the systems that are not done, and keep what became of the others."""
-        batch, lists = self._moving()
+        batch, _ = self._moving()
         forces = batch.coordinates.forces(evaluation, batch.systems, now.cell)
-        verdict = self._guard(now, evaluation)
+        verdict = self._guard(now, evaluation, asked)
         longest = _longest(batch.systems, evaluation.forces)
         done = self._converged(longest, evaluation)
         stopped = torch.zeros_like(done)
@@ -280,20 +273,31 @@ class _Run:
                 status = "unsure"
             if broken[number]:
                 status = "broken"
-            self._keep(number, status, now, evaluation, float(longest[number]), verdict)
-        moved = replace(
+            mine = self._finish(number, graph, evaluation, asked)
+            self._keep(number, status, now, mine, self._reason(number, status, verdict))
+        self.batch = replace(
             batch,
             coordinates=batch.coordinates.moved(step),
             memory=memory,
             steps=batch.steps + 1,
         )
-        if going.all():
-            self.batch = moved
-        elif going.any():
-            self.batch = moved.select(going)
-            lists.select(going)
-        else:
-            self.batch = self.lists = None
+        if not going.all():
+            self._leave(going)
+
+    def _finish(
+        self, number: int, graph: Graph, evaluation: Evaluation, asked: Tensor
+    ) -> Evaluation:
+        """All that the surface knows of one system where it ends."""
+        chosen = torch.arange(len(asked)) == number
+        mine = evaluation.select(chosen, chosen[graph.graph_index])
+        if asked[number]:
+            return mine
+        whole = self.surface(take_graphs(graph, chosen), stress=False, uncertainty=True)
+        return replace(
+            mine,
+            energy_uncertainty=whole.energy_uncertainty,
+            forces_uncertainty_norm=whole.forces_uncertainty_norm,
+        )
 
     def _converged(self, longest: Tensor, evaluation: Evaluation) -> Bool[Tensor, " systems"]:
         done = longest < self.settings.fmax
@@ -303,12 +307,13 @@ class _Run:
             done &= left.abs().flatten(1).amax(-1) < self.settings.stress * GPA
         return done
 
-    def _guard(self, now: Configuration, evaluation: Evaluation) -> Verdict | None:
+    def _guard(self, now: Configuration, evaluation: Evaluation, asked: Tensor) -> Verdict | None:
         """The verdict of the guard, told and recorded where it acts."""
         if self.watch is None:
             return None
         batch, _ = self._moving()
-        verdict = judge(self.watch.guard, evaluation, batch.systems.owner, batch.guarded)
+        owner = batch.systems.owner
+        verdict = judge(self.watch.guard, evaluation, owner, batch.guarded, asked)
         checked = batch.steps % self.watch.guard.every == 0
         verdict = replace(
             verdict,
@@ -329,44 +334,46 @@ class _Run:
         batch, _ = self._moving()
         assert self.watch is not None  # noqa: S101 - for the type checker
         scores = verdict.atom_scores[batch.systems.owner == number]
-        place = self.places[int(batch.systems.ids[number])]
         return say_verdict(
             self.watch.guard,
             float(verdict.score[number]),
             (~(scores < 1)).nonzero()[:, 0].tolist(),
-            f"{place}, step {int(batch.steps[number])}",
+            self._place(number),
             exploded=bool(verdict.exploded[number]),
         )
 
-    def _keep(
-        self,
-        number: int,
-        status: Status,
-        now: Configuration,
-        evaluation: Evaluation,
-        longest: float,
-        verdict: Verdict | None,
-    ) -> None:
-        """The result of one system of the batch."""
-        batch, _ = self._moving()
-        which = int(batch.systems.ids[number])
-        chosen = torch.arange(batch.count) == number
-        reason = ""
+    def _reason(self, number: int, status: Status, verdict: Verdict | None) -> str:
         if status == "unsure" and verdict is not None:
-            reason = self._say(number, verdict)
+            return self._say(number, verdict)
         if status == "broken":
-            reason = (
-                f"{self.places[which]}, step {int(batch.steps[number])}: the forces are no longer "
-                "finite; the structure has left what the potential can describe."
+            return (
+                f"{self._place(number)}: the forces are no longer finite; the structure has left "
+                "what the potential can describe."
             )
-        self.results[which] = Relaxed(
+        return ""
+
+    def _place(self, number: int) -> str:
+        batch, _ = self._moving()
+        return f"{self.places[int(batch.systems.ids[number])]}, step {int(batch.steps[number])}"
+
+    def _keep(
+        self, number: int, status: Status, now: Configuration, evaluation: Evaluation, reason: str
+    ) -> None:
+        """The result of one system of the batch; `evaluation` is of it alone."""
+        batch, _ = self._moving()
+        alone, score = torch.zeros(len(evaluation.forces), dtype=torch.int64), None
+        if self.watch is not None and evaluation.energy.isfinite().all():
+            score = float(judge(self.watch.guard, evaluation, alone, alone[:1]).score[0])
+        free = ~batch.systems.fixed[batch.systems.owner == number]
+        lengths = torch.linalg.vector_norm(evaluation.forces[free], dim=-1)
+        self.results[int(batch.systems.ids[number])] = Relaxed(
             atoms=self._atoms(number, now),
             status=status,
             steps=int(batch.steps[number]),
             first_energy=float(batch.first_energy[number]),
-            evaluation=evaluation.select(chosen, chosen[batch.systems.owner]),
-            fmax=longest,
-            score=None if verdict is None else float(verdict.score[number]),
+            evaluation=evaluation,
+            fmax=float(lengths.max()) if len(lengths) else 0.0,
+            score=score,
             reason=reason,
         )
 
@@ -377,7 +384,7 @@ class _Run:
         atoms.calc = None
         return atoms
 
-    def _moving(self) -> tuple[_Batch, NeighborLists]:
+    def _moving(self) -> tuple[Batch, NeighborLists]:
         if self.batch is None or self.lists is None:
             raise RuntimeError("nothing is being relaxed.")
         return self.batch, self.lists

@@ -13,6 +13,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.constraints import FixAtoms
 
 from surefoot.md.job import Job
 from surefoot.md.run import resume, start
@@ -132,6 +133,47 @@ def test_another_run_is_refused(tmp_path, change, words: str) -> None:
     start(job)
     with pytest.raises(RefusedFile, match=words):
         resume(change(job))
+
+
+def change_structures(job: Job, change) -> Job:
+    structures = [atoms.copy() for atoms in job.structures]
+    for atoms in structures:
+        change(atoms)
+    return replace(job, structures=structures)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda atoms: atoms.set_constraint(FixAtoms([0])),
+        lambda atoms: atoms.set_pbc((True, True, False)),
+        lambda atoms: atoms.info.update(charge=1),
+        lambda atoms: atoms.info.update(spin=3),
+    ],
+)
+def test_other_structures_are_another_run(tmp_path, change) -> None:
+    """Also where they differ in nothing but what is held, periodic or charged."""
+    job = make_job(tmp_path / "run")
+    settings = job.settings.model_copy(
+        update={"steps": 2, "dynamics": Dynamics(timestep=5.0, thermostat=Langevin(time=50))}
+    )
+    job = replace(job, settings=settings)
+    start(job)
+    with pytest.raises(RefusedFile, match="structures was"):
+        resume(change_structures(job, change))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("h5", "parts/000001.h5"), ("xyz", "system-0001.xyz")])
+def test_a_trajectory_that_was_taken_away_is_missed(tmp_path, kind: str, name: str) -> None:
+    """Not a run whose first frames are zeros, or are not there."""
+    job = make_job(tmp_path / "run")
+    bath = Dynamics(timestep=5.0, thermostat=Langevin(time=50))
+    update = {"format": kind, "dynamics": bath, "steps": 30}
+    job = replace(job, settings=job.settings.model_copy(update=update))
+    start(job)
+    (job.folder / name).unlink()
+    with pytest.raises(RefusedFile, match=name):
+        resume(job)
 
 
 def test_nothing_to_go_on_from(tmp_path) -> None:

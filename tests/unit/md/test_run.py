@@ -1,7 +1,8 @@
 """What ends a run, what the guard does in it, and what is refused before it begins."""
 
 import errno
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ase.io
@@ -14,7 +15,7 @@ from ase.constraints import FixAtoms
 from pydantic import ValidationError
 
 from surefoot.graph import Graph
-from surefoot.md import loop
+from surefoot.md import loop, trajectory
 from surefoot.md.job import Job
 from surefoot.md.run import RunExists, resume, start
 from surefoot.md.settings import Barostat, Bussi, Dynamics, Langevin, Simulation
@@ -87,6 +88,32 @@ def test_a_broken_system_leaves_its_last_good_frame(tmp_path) -> None:
     assert np.allclose(frames["positions"][-1], good.positions)
     assert np.isfinite(frames["forces"]).all()
     assert len(read_trajectory(tmp_path / "run", 1)["step"]) == 41
+
+
+@dataclass(frozen=True)
+class Hole(LennardJones):
+    """Pulls the atoms of pairs that are longer than 4 Å onto each other in one step."""
+
+    def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+        found = super().__call__(graph, stress=stress, uncertainty=uncertainty)
+        first, last = graph.graph_offsets[:-1], graph.graph_offsets[1:] - 1
+        apart = graph.positions[last] - graph.positions[first]
+        pull = torch.zeros_like(found.forces)
+        # From rest a force moves an atom by F Δt² / 2m in the next step: both meet in the middle.
+        pull[first] = apart * 39.948 * DALTON / 5.0**2
+        pull[last] = -pull[first]
+        long = (apart.norm(dim=-1) > 4.0)[graph.graph_index, None]
+        return replace(found, forces=torch.where(long, pull, 0.0))
+
+
+def test_a_collapsed_system_leaves_and_the_others_go_on(tmp_path) -> None:
+    """Two atoms at one place have no list of neighbours, and that is no reason to end them all."""
+    job = make_job(tmp_path, [pair(3.8, 0.0), pair(4.5, 0.0)], Hole(), skin=0.1, lost="allow")
+    report = start(job)
+    assert report.step == 40
+    assert list(report.endings) == [1]
+    assert "frame 1, step 1: two atoms are at one place" in report.endings[1].reason
+    assert len(read_trajectory(tmp_path / "run", 0)["step"]) == 5
 
 
 def test_heat_ends_a_run(tmp_path) -> None:
@@ -183,6 +210,135 @@ def test_a_guard_needs_what_it_judges(tmp_path) -> None:
         start(make_job(tmp_path, [pair()], Unsure(), watch=watch))
 
 
+@dataclass(frozen=True)
+class Asked(Unsure):
+    """With an `ood` that needs no asking: 1 at a distance of 4.1 Å."""
+
+    who: list[int] = field(default_factory=list)
+
+    def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+        found = super().__call__(graph, stress=stress, uncertainty=uncertainty)
+        first, last = graph.graph_offsets[:-1], graph.graph_offsets[1:] - 1
+        ood = (graph.positions[last, 2] - graph.positions[first, 2]) / 4.1
+        if uncertainty:
+            self.who.append(len(ood))
+        return replace(found, ood=ood, ood_atoms=ood[graph.graph_index])
+
+
+@pytest.mark.parametrize("shown", [0, 1, 3])
+def test_the_shortcut_stops_where_the_whole_guard_does(tmp_path, shown: int) -> None:
+    """All draws are asked of one system of two, and of it only from 4.1 Å on.
+
+    Whose uncertainties are shown beside that changes nothing.
+    """
+    pairs = [pair(speed=10), pair(speed=0.1)]
+    guard = Guard(uncertainty=0.2, every=2)
+    job = make_job(tmp_path, pairs, Asked(), every=1, watch=Watch(guard=guard))
+    whole = start(job)
+    surface = Asked()
+    quick = Guard(uncertainty=0.2, every=2, near_ood=1.0)
+    more = {"every": 1, "uncertainty_every": shown, "watch": Watch(guard=quick)}
+    found = start(make_job(tmp_path / "quick", pairs, surface, **more))
+    assert found.endings[0] == replace(whole.endings[0], reason=found.endings[0].reason)
+    frames = read_trajectory(tmp_path / "quick" / "run", 0)
+    known = np.isfinite(frames["forces_uncertainty_norm"]).all(1)
+    ood = frames["ood"]
+    near = [n % 2 == 0 and ood[n] >= 1 for n in range(len(ood))]
+    if shown == 0:
+        assert set(surface.who) == {1}
+        assert known.tolist() == near
+    else:
+        assert known.tolist() == [near[n] or n % shown == 0 for n in range(len(ood))]
+
+
+@pytest.mark.parametrize("shown", [0, 1, 2])
+def test_who_is_shown_does_not_change_who_is_judged(tmp_path, shown: int) -> None:
+    """Below `near_ood` a check is passed, whether or not the uncertainty is known anyway."""
+    guard = Guard(uncertainty=1e-6, near_ood=1e6, every=2, consecutive=2)
+    more = {"every": 2, "uncertainty_every": shown, "watch": Watch(guard=guard)}
+    report = start(make_job(tmp_path, [pair(4.2)], Asked(), **more))
+    assert not report.endings
+
+
+@pytest.mark.parametrize(("shown", "saves"), [(1, False), (2, True), (0, True)])
+def test_a_shortcut_that_saves_nothing_is_told(tmp_path, shown: int, saves: bool) -> None:
+    told: list[str] = []
+    guard = Guard(uncertainty=1e9, near_ood=1e6, every=10)
+    more = {"every": 10, "uncertainty_every": shown, "watch": Watch(guard=guard)}
+    job = make_job(tmp_path, [pair(speed=0.1)], Asked(), **more)
+    start(replace(job, warn=told.append))
+    assert (told == []) == saves
+    assert all("asked at every check anyway" in line for line in told)
+
+
+def test_a_guard_on_ood_alone_asks_nobody(tmp_path) -> None:
+    surface = Asked()
+    watch = Watch(guard=Guard(ood=1e9, every=2))
+    start(make_job(tmp_path, [pair(speed=0.1)], surface, watch=watch, uncertainty_every=0))
+    assert surface.who == []
+
+
+def test_frames_with_uncertainties_now_and_then(tmp_path) -> None:
+    surface = Asked()
+    more = {"every": 2, "uncertainty_every": 3, "chunk": 2, "steps": 20}
+    start(make_job(tmp_path, [pair(speed=0.1)], surface, **more))
+    frames = read_trajectory(tmp_path / "run", 0)
+    assert frames["step"].tolist() == list(range(0, 21, 2))
+    known = np.isfinite(frames["forces_uncertainty_norm"]).all(1)
+    assert frames["step"][known].tolist() == [0, 6, 12, 18]
+    assert len(surface.who) == 4
+
+
+def test_a_motion_of_the_whole_is_taken_out_and_told(tmp_path) -> None:
+    """Bussi would scale it, and temperatures do not count it; Langevin may keep it."""
+    drifting = pair(speed=1.0)
+    drifting.set_momenta(drifting.get_momenta() + np.array([5.0, 0.0, 0.0]))
+    told: list[str] = []
+    job = make_job(tmp_path, [drifting, pair()], steps=10, every=1)
+    start(replace(job, warn=told.append))
+    assert len(told) == 1
+    assert told[0].startswith("file, frame 0: its centre of mass moved with a kinetic energy of")
+    one, other = (read_trajectory(tmp_path / "run", n) for n in (0, 1))
+    assert np.allclose(one["temperature"], other["temperature"], rtol=1e-10)
+    assert np.allclose(one["positions"], other["positions"], atol=1e-10)
+    bath = Dynamics(timestep=5.0, thermostat=Langevin(time=1e9))
+    start(make_job(tmp_path / "b", [drifting], dynamics=bath, steps=1, every=1))
+    kept = read_trajectory(tmp_path / "b" / "run", 0)["velocities"][0]
+    assert float(kept[:, 0].min()) > 0
+
+
+def test_langevin_warms_up_what_is_at_rest(tmp_path) -> None:
+    bath = Dynamics(timestep=5.0, thermostat=Langevin(time=50))
+    start(make_job(tmp_path, [pair(speed=0.0)], dynamics=bath))
+    assert read_trajectory(tmp_path / "run", 0)["temperature"][-1] > 0
+    flying = pair(speed=0.0)
+    flying.set_momenta(np.full((2, 3), 0.37))
+    bussi = Dynamics(timestep=5.0, thermostat=Bussi())
+    with pytest.raises(UnfitStructure, match="zero beside that of the whole"):
+        start(make_job(tmp_path / "b", [flying], dynamics=bussi))
+
+
+def test_progress_is_not_worked_out_at_every_step(tmp_path) -> None:
+    """What a bar shows costs as much as some steps; the last step is always shown."""
+    steps: list[int] = []
+    job = make_job(tmp_path, [pair(speed=0.1)], steps=60, every=1)
+    start(replace(job, progress=lambda at: steps.append(at.step)))
+    assert steps[-1] == 60
+    assert len(steps) < 30
+
+
+def test_progress_is_told_where_a_run_is_interrupted(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "SHOWN", 1e9)
+    steps: list[int] = []
+    job = make_job(tmp_path, [pair(speed=0.1)], steps=60)
+    start(replace(job, progress=lambda at: steps.append(at.step), asked=lambda: len(steps) > 0))
+    steps.clear()
+    left = iter([False] * 7 + [True])
+    resume(replace(job, progress=lambda at: steps.append(at.step), asked=lambda: next(left)))
+    assert len(set(steps)) == 2
+    assert steps[-1] == max(steps)
+
+
 def test_batches_and_singles_move_alike(tmp_path) -> None:
     """The noise of a system hangs on its number, not on its company."""
     cluster = [pair(3.8 + 0.1 * n) for n in range(3)]
@@ -229,6 +385,40 @@ def test_a_full_disk_is_told_and_survived(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "save", whole)
     assert resume(job).step == 40
     assert read_trajectory(tmp_path / "run", 0)["step"].tolist() == list(range(41))
+
+
+@pytest.mark.parametrize("what", ["frame", "last good"])
+def test_a_full_disk_is_told_wherever_it_shows(tmp_path, monkeypatch, what: str) -> None:
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop, "write_frame", full)
+    watch = Watch(guard=Guard(uncertainty=0.2, every=2)) if what == "frame" else None
+    surface = Unsure() if what == "frame" else Wrong()
+    with pytest.raises(ValueError, match="the disk is full at step"):
+        start(make_job(tmp_path, [pair(speed=15)], surface, watch=watch))
+
+
+def test_a_full_disk_leaves_no_half_frame(tmp_path, monkeypatch) -> None:
+    """Of extended XYZ, to which chunks are appended: the file of the first system is cut back."""
+    whole, written = os.fsync, []
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) == 10:  # the second of two systems
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(handle)
+
+    job = make_job(tmp_path, [pair(), pair(4.0)], format="xyz", every=1, chunk=5)
+    monkeypatch.setattr(trajectory.os, "fsync", full)
+    with pytest.raises(ValueError, match="the disk is full"):
+        start(job)
+    monkeypatch.setattr(trajectory.os, "fsync", whole)
+    lengths = [len(ase.io.read(tmp_path / "run" / f"system-000{n}.xyz", ":")) for n in (0, 1)]
+    assert lengths[0] == lengths[1] > 0
+    assert resume(job).step == 40
+    images = ase.io.read(tmp_path / "run" / "system-0001.xyz", ":")
+    assert [atoms.info["step"] for atoms in images] == list(range(41))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import LBFGS
 from pydantic import ValidationError
 
-from surefoot.motion.guard import AseGuard, Guard, LostGround, NoUncertainty, Watch, judge
+from surefoot.motion.guard import Guard, NoUncertainty, Watch, judge
+from surefoot.motion.observer import AseGuard, LostGround
 from surefoot.motion.surface import Evaluation
 
 
@@ -72,6 +73,8 @@ def test_what_is_not_said_can_not_be_judged() -> None:
         ({"uncertainty": 1.0, "ood_upper": 0.5}, "must lie above"),
         ({"ood": -1.0}, "greater than 0"),
         ({"ood": 1.0, "every": 0}, "greater than or equal to 1"),
+        ({"ood": 1.0, "near_ood": 0.5}, "set its limit, `uncertainty`"),
+        ({"ood": 1.0, "damping": 0.0}, "greater than 0"),
     ],
 )
 def test_limits_that_make_no_sense(values: dict[str, Any], words: str) -> None:

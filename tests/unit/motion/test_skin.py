@@ -7,7 +7,7 @@ from ase.build import molecule
 
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, edge_vectors
-from surefoot.motion.skin import NeighborLists, _two_largest
+from surefoot.motion.skin import NeighborLists, NoNeighbors, _two_largest
 from surefoot.motion.systems import Configuration, join_systems, to_atoms
 
 CUTOFF = 4.0
@@ -132,8 +132,25 @@ def test_positions_that_are_not_finite_are_named(small_structures) -> None:
     lists = NeighborLists(systems, CUTOFF)
     lists.graph(start)
     start.positions[2, 1] = torch.nan
-    with pytest.raises(ValueError, match="structure 0 has a position that is not finite"):
+    with pytest.raises(NoNeighbors, match="structure 0 has a position that is not finite"):
         lists.graph(start)
+
+
+def test_a_collapse_names_the_system_and_spares_the_others(small_structures) -> None:
+    structures = [small_structures["ethanol"], molecule("H2O"), molecule("H2")]
+    systems, start = join_systems(structures)
+    lists = NeighborLists(systems, CUTOFF)
+    lists.graph(start)
+    start.positions[10] = start.positions[9] + torch.tensor([0.0, 0.0, 0.0])
+    start.positions[9:11] += 2.0
+    with pytest.raises(NoNeighbors, match="structure 1 has collapsed: atoms 0 and 1") as found:
+        lists.graph(start)
+    assert found.value.number == 1
+    keep = torch.tensor([True, False, True])
+    lists.select(keep)
+    left = Configuration(positions=start.positions[keep[systems.owner]], cell=start.cell[keep])
+    fresh = NeighborLists(systems.select(keep), CUTOFF)
+    assert edges(lists.graph(left)) == edges(fresh.graph(left))
 
 
 def test_two_largest_counts_equal_ones_twice() -> None:

@@ -1,6 +1,6 @@
 """Batched relaxation ends where ASE's optimisers end, system by system."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -220,6 +220,65 @@ def test_numbers_that_are_not_finite_end_one_system() -> None:
     found = relax(structures(), surface, Relaxation())
     assert [one.status for one in found] == ["converged", "broken", "converged"]
     assert "structure 1, step 0: the forces are no longer finite" in found[1].reason
+
+
+@dataclass(frozen=True)
+class Hole(LennardJones):
+    """The atoms of pairs are pulled to one place."""
+
+    def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+        found = super().__call__(graph, stress=stress, uncertainty=uncertainty)
+        forces = found.forces.clone()
+        for first, count in zip(
+            graph.graph_offsets.tolist(), graph.atom_counts.tolist(), strict=False
+        ):
+            if count == 2:
+                apart = graph.positions[first + 1] - graph.positions[first]
+                forces[first : first + 2] = 70.0 / 2 * torch.stack([apart, -apart])
+        return replace(found, forces=forces)
+
+
+def test_a_collapsed_structure_leaves_and_the_others_go_on() -> None:
+    """Two atoms at one place have no list of neighbours."""
+    surface = Hole(epsilon=3.0, sigma=2.3, cutoff=6.0, onset=4.5)
+    two = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 0.32]])
+    settings = Relaxation(optimizer=Lbfgs(longest_step=1.0), skin=0.1)
+    found = relax([cluster(6, 1), two], surface, settings)
+    assert [one.status for one in found] == ["converged", "broken"]
+    assert "structure 1, step 1: two atoms are at one place" in found[1].reason
+
+
+@dataclass(frozen=True)
+class Asked(Unsure):
+    """The same with an `ood` that needs no asking, and a memory of who was asked."""
+
+    who: list[int] = field(default_factory=list)
+
+    def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+        found = super().__call__(graph, stress=stress, uncertainty=uncertainty)
+        ood = torch.zeros(len(graph.charge), dtype=torch.float64)
+        assert found.ood_atoms is not None
+        ood = ood.scatter_reduce(0, graph.graph_index, found.ood_atoms, "amax")
+        if uncertainty:
+            self.who.append(len(ood))
+            return replace(found, ood=ood)
+        return replace(found, ood=ood, forces_uncertainty_norm=None)
+
+
+def test_the_shortcut_asks_near_the_limit_and_at_the_end() -> None:
+    strained = [cluster(6, 3), cluster(6, 3)]
+    strained[0].positions[0] *= 1.1
+    surface = Asked(epsilon=3.0, sigma=2.3, cutoff=6.0, onset=4.5)
+    guard = Guard(uncertainty=20.0, near_ood=9.0)
+    found = relax(strained, surface, Relaxation(), watch=Watch(guard=guard))
+    assert [one.status for one in found] == ["unsure", "converged"]
+    assert surface.who == [1, 1]  # near the limit, and where the other one ended
+    for one in found:
+        assert one.score is not None
+        assert one.evaluation.forces_uncertainty_norm is not None
+        worst = float(one.evaluation.forces_uncertainty_norm.max())
+        assert one.score == pytest.approx(worst / 20.0)
+        assert bool(one.evaluation.forces_uncertainty_norm.isfinite().all())
 
 
 def test_nothing_to_relax() -> None:

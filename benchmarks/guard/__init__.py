@@ -1,0 +1,1 @@
+"""Parts of benchmarks/guard.py: external pulls, frames of trajectories, thresholds and the page."""
