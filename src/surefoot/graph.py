@@ -211,6 +211,19 @@ class Rows:
     quadrupoles: Float[Tensor, "*members rows 5 width"] | None = None
 
 
+@dataclass(frozen=True)
+class Width:
+    """How many channels the rows of a read-out layer have, known before there are any.
+
+    Attributes:
+        values: of the invariants.
+        quadrupoles: of degree 2; 0 where the layer has none.
+    """
+
+    values: int
+    quadrupoles: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """What a model returns: one block of rows per read-out layer, and the shared geometry."""

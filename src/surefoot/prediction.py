@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.distributions.binned import Binned
 from surefoot.distributions.densities import Distribution, Spread
-from surefoot.distributions.histograms import Binned
 from surefoot.graph import Features
 
 Bounds = Callable[[float], tuple[Tensor, Tensor]]
@@ -108,6 +108,8 @@ class Prediction:
         energy_bins: histograms of the energies (graphs), eV, where the head gives them, as they
             were fitted: factors of calibration act on variances alone.
         error_bins: likewise of |F_ref − F| (atoms), eV/Å: expected force errors, their quantiles.
+        force_bins: likewise of the components of forces (atoms, 3), eV/Å, along the axes of space
+            or of each atom; None where several draws have axes of their own.
         bounds: by quantity, what takes a level to lower and upper bounds of its interval in
             standard deviations, (graphs) of `energy` and (atoms) of `forces`.
     """
@@ -123,6 +125,7 @@ class Prediction:
     energy_factor: Float[Tensor, "graphs rank"] | None = None
     energy_bins: Binned | None = None
     error_bins: Binned | None = None
+    force_bins: Binned | None = None
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
 
     def interval(

@@ -252,7 +252,8 @@ def test_unknown_labelers_and_methods_are_sentences(surefoot, folder: Path, tmp_
     assert "--labeler dft: not known; there is xtb" in done.stderr
     done = surefoot(*command, "--method", "GFN3", check=False)
     assert done.returncode == 1
-    assert "--method GFN3" in done.stderr
+    assert "labeler xtb: method" in done.stderr
+    assert "'GFN3'" in done.stderr
     assert "GFN1-xTB" in done.stderr
 
 

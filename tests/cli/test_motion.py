@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import ase.io
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms
@@ -115,6 +116,21 @@ def test_a_broken_system_is_told_and_the_exit_status_says_so(
         (["--guard-action", "warn"], "a guard needs a limit"),
         (["--guard-uncertainty", "1", "--guard-action", "panic"], "--action panic"),
         (["--guard-uncertainty", "1", "--guard-upper", "0.5"], "it must exceed 1"),
+        (["--guard-near-ood", "1", "--drive", "first"], "a guard needs a limit"),
+        (
+            ["--guard-uncertainty", "1", "--guard-near-ood", "1"],
+            "with --drive mean all members are asked at every step anyway",
+        ),
+        (["--uncertainty-every", "5"], "with --drive mean all members are asked"),
+        (["--bias", "temperature"], "there is energy and ood"),
+        (["--bias", "energy"], "it has no depth and width by itself"),
+        (["--bias-depth", "1"], "belong to a bias"),
+        (
+            ["--bias", "energy", "--bias-depth", "1", "--bias-width", "1", "--drive", "first"],
+            "drive by the mean",
+        ),
+        (["--bias", "energy", "--bias-depth", "-1", "--bias-width", "1"], "greater than 0"),
+        (["-T", "inf"], "and finite"),
         (["--timestep", "-1"], "greater than 0"),
     ],
 )
@@ -125,6 +141,91 @@ def test_md_refuses_in_one_sentence(
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def broken_structures() -> dict[str, Atoms]:
+    """What no dynamics begins with, by the words that say so."""
+    copper = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.5]])
+    strange, heavy, flat, close = (copper.copy() for _ in range(4))
+    strange.numbers[0] = 7
+    heavy.set_masses([63.5, 0.0])
+    flat.set_cell([[5, 0, 0], [5, 0, 0], [0, 0, 5]])
+    flat.pbc = True
+    close.positions[1, 2] = 0.1
+    return {
+        "atomic number 7": strange,
+        "atom 1 (Cu) has the mass 0.0": heavy,
+        "so there is no room for 2 atoms": flat,
+        "atoms 0 and 1 are 0.100 Å apart": close,
+    }
+
+
+@pytest.mark.parametrize("words", broken_structures())
+@pytest.mark.parametrize("verb", ["md", "relax"])
+def test_what_can_not_move_is_refused(surefoot, potential, tmp_path, verb, words: str) -> None:
+    file, output = tmp_path / "bad.xyz", tmp_path / "out.xyz"
+    ase.io.write(file, broken_structures()[words], format="extxyz")
+    if verb == "md":
+        output = tmp_path / "run"
+    done = surefoot(verb, potential, file, "-o", output, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "frame 0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+
+
+def test_a_timestep_that_is_too_long_is_told_with_its_number(
+    surefoot, potential, few, tmp_path
+) -> None:
+    options = ("--steps", 0, "--timestep", 400, "--time-constant", 1e4)
+    done = surefoot("md", potential, few, "-o", tmp_path / "run", *options)
+    assert "the fastest vibration has a period of" in done.stderr
+    assert "a timestep of 400.0 fs is" in done.stderr
+
+
+def test_a_bias_is_never_silent(surefoot, potential, few, tmp_path) -> None:
+    """The trajectory says what pulled, and a restart without it is another run."""
+    run = ("md", potential, few, "-o", tmp_path / "run", "--every", 1, "--ensemble", "nve")
+    bias = ("--bias", "energy", "--bias-depth", 20, "--bias-width", 1.0)
+    done = surefoot(*run, *bias, "--steps", 8)
+    assert "pulled by a bias on energy: no sample of the ensemble" in done.stdout
+    with h5py.File(tmp_path / "run" / "trajectory.h5") as file:
+        assert '"of":"energy"' in str(file.attrs["bias"])
+    frames = read_trajectory(tmp_path / "run", 0)
+    assert (frames["bias_energy"] < 0).all()
+    assert np.abs(frames["bias_forces"]).max() > 0
+    # With the bias the energy is conserved; without it there would be a hole in it.
+    whole = frames["energy"] + frames["bias_energy"] + frames["kinetic_energy"]
+    assert np.allclose(whole, frames["conserved"])
+    assert np.ptp(frames["conserved"]) < 0.05 * np.ptp(frames["energy"])
+    assert "lets go" not in done.stderr
+    refused = surefoot(*run, "--steps", 9, "--resume", check=False)
+    assert refused.returncode == 1
+    assert "bias" in refused.stderr
+    narrow = (*bias[:-1], 1e-3)
+    xyz = ("md", potential, few, "-o", tmp_path / "xyz", *narrow, "--trajectory", "xyz")
+    done = surefoot(*xyz, "--steps", 1, "--every", 1)
+    assert "its width of 0.001 is far below the uncertainty" in done.stderr
+    image = ase.io.read(tmp_path / "xyz" / "system-0000.xyz", "-1")
+    assert isinstance(image, Atoms)
+    assert '"of":"energy"' in image.info["bias"]
+    assert image.info["bias_energy"] < 0
+
+
+def test_relax_has_a_place_for_what_it_records(surefoot, potential, few, tmp_path) -> None:
+    output = tmp_path / "out.xyz"
+    guard = ("--guard-uncertainty", 1)
+    for options, words in (
+        ((*guard, "--guard-action", "record"), "set --record FILE"),
+        (("--record", tmp_path / "kept.xyz"), "nothing would be written to it"),
+        ((*guard, "--guard-action", "warn", "--record", tmp_path / "kept.xyz"), "nothing would"),
+        ((*guard, "--record", output), "this is the output too"),
+    ):
+        done = surefoot("relax", potential, few, "-o", output, *options, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert not output.exists()
 
 
 def test_relax_refuses_in_one_sentence(surefoot, potential, few, tmp_path) -> None:
@@ -143,11 +244,32 @@ def test_relax_refuses_in_one_sentence(surefoot, potential, few, tmp_path) -> No
     assert not output.exists()
 
 
+def test_force_keeps_a_run_that_nothing_could_replace(surefoot, potential, few, tmp_path) -> None:
+    run = tmp_path / "run"
+    surefoot("md", potential, few, "-o", run, "--steps", 2)
+    done = surefoot("md", potential, few, "-o", run, "--force", "--ensemble", "npt", check=False)
+    assert done.returncode == 1
+    assert "constant pressure needs three periodic axes" in done.stderr
+    assert read_trajectory(run, 0)["step"].tolist() == [0]
+
+
+def test_force_removes_what_was_killed_before_its_first_state(
+    surefoot, potential, few, tmp_path
+) -> None:
+    run = tmp_path / "run"
+    surefoot("md", potential, few, "-o", run, "--steps", 2)
+    (run / "state.safetensors").rename(run / ".state.safetensors.x1y2")
+    refused = surefoot("md", potential, few, "-o", run, "--resume", check=False)
+    assert "there is no state.safetensors to go on from" in refused.stderr
+    surefoot("md", potential, few, "-o", run, "--steps", 2, "--force")
+    assert read_trajectory(run, 0)["step"].tolist() == [0]
+
+
 def test_force_removes_nothing_but_runs(surefoot, potential, few, tmp_path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("all of it")
     done = surefoot("md", potential, few, "-o", precious, "--force", check=False)
     assert done.returncode == 1
-    assert "this folder holds none" in done.stderr
+    assert "thesis.txt is no part of one" in done.stderr
     assert (precious / "thesis.txt").exists()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from surefoot.distributions.bins import Bins, even_bins
+from surefoot.distributions.components import Components
 from surefoot.distributions.densities import Distribution, Normal, Point, Rule, VectorNormal
 from surefoot.distributions.histograms import Histogram, Lengths, Residuals
-from surefoot.heads.direct import Components
 
 
 @dataclass(frozen=True)

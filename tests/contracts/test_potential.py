@@ -15,7 +15,7 @@ from surefoot.blocks.conditioning import States
 from surefoot.blocks.dense import Weights, branch, cast, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
-from surefoot.graph import Graph, collate, split_atoms
+from surefoot.graph import Graph, Width, collate, split_atoms
 from surefoot.heads import HEADS, Head
 from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
@@ -439,6 +439,16 @@ def test_energy_is_reference_energies_plus_scale_times_head(case, name, small_st
 
 def joined(small_structures: dict[str, Atoms]) -> Graph:
     return collate([to_graph(atoms, CUTOFF) for atoms in small_structures.values()])
+
+
+def test_rows_have_the_channels_that_the_model_names(case, small_structures) -> None:
+    output = case.potential(case.weights, to_graph(small_structures["ethanol"], CUTOFF))
+    assert output.features is not None
+    found = tuple(
+        Width(rows.values.shape[-1], 0 if (q := rows.quadrupoles) is None else q.shape[-1])
+        for rows in output.features.layers
+    )
+    assert found == case.potential.model.widths
 
 
 def test_input_and_weights_are_not_changed(case, small_structures) -> None:

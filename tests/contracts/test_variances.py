@@ -30,9 +30,11 @@ from surefoot.train.step import loss_gradients
 CUTOFF = 4.0
 SMALL: dict[str, Model] = {
     "schnet": Schnet(name="schnet", cutoff=CUTOFF, features=8, interactions=2, gaussians=8),
-    "mace": Mace(cutoff=CUTOFF, irreps="4x0e + 4x1o", max_ell=2, correlation=2, radial=(8,)),
+    "mace": Mace(cutoff=CUTOFF, irreps="4x0e + 4x1o + 4x2e", max_ell=2, correlation=2, radial=(8,)),
     "allegro": Allegro(cutoff=CUTOFF, layers=1, scalars=6, tensors=4, latent_width=8),
-    "race": Race(cutoff=CUTOFF, irreps="4x0e + 4x1o", channels=4, interactions=2, radial=(8,)),
+    "race": Race(
+        cutoff=CUTOFF, irreps="4x0e + 4x1o + 3x2e", channels=4, interactions=3, radial=(8,)
+    ),
     "scn": Scn(
         cutoff=CUTOFF,
         layers=2,

@@ -114,6 +114,7 @@ def errors_of(case: Case, parts: Parts) -> list[float]:
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", MODELS)
 def test_one_model_fits_both_states(case: Case, name: str) -> None:
     errors = errors_of(case, replace(PARTS, model=MODELS[name]))
@@ -127,6 +128,7 @@ def test_one_model_fits_both_states(case: Case, name: str) -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", EQUIVARIANT)
 def test_few_frames_teach_which_state_is_which(data_folder: Path, name: str) -> None:
     """A model without conditioning would be half the gap off, 8.8 eV."""

@@ -15,7 +15,7 @@ from surefoot.graph import Graph
 from surefoot.md.integrator import Engine, conserved, draw_momenta, kick, move
 from surefoot.md.noise import Noise
 from surefoot.md.settings import Barostat, Bussi, Dynamics, Langevin
-from surefoot.md.state import State, count_modes, kinetic_energy, temperature
+from surefoot.md.state import State, at_rest, count_modes, kinetic_energy, temperature
 from surefoot.motion.lennard_jones import LennardJones
 from surefoot.motion.skin import NeighborLists
 from surefoot.motion.surface import Evaluation, Surface
@@ -74,19 +74,9 @@ def integrate(
         noise=Noise(3, range(systems.count)),
     )
     lists = NeighborLists(systems, surface.cutoff)
-    nothing = torch.zeros(systems.count, dtype=torch.float64)
-    state = State(
-        positions=start.positions,
-        momenta=draw_momenta(engine) * (0.1 if cold else 1.0),
-        cell=start.cell,
-        exchanged=nothing,
-        unsure=nothing.long(),
-        anchor=nothing,
-        bound=torch.zeros(len(systems.owner), dtype=torch.bool),
-        energy=nothing,
-        forces=torch.zeros_like(start.positions),
-        stress=torch.zeros_like(start.cell),
-    )
+    bound = torch.zeros(len(systems.owner), dtype=torch.bool)
+    momenta = draw_momenta(engine) * (0.1 if cold else 1.0)
+    state = replace(at_rest(start, bound), momenta=momenta)
     stress = dynamics.barostat is not None
 
     alone = lists.graph(start) if isinstance(surface, Wells) else None  # nobody sees anybody

@@ -52,6 +52,7 @@ def run(
     from surefoot.cli.compare_report import make_page
     from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.posteriors.directness import is_direct
     from surefoot.posteriors.predictor import load_predictor
     from surefoot.train.checkpoint import write_atomically
 
@@ -77,6 +78,8 @@ def run(
         for (name, predictor), path in zip(predictors.items(), paths, strict=True):
             quick = quicken(predictor, splines=False, compile_first=compile_first)
             found = _judge(name, quick, Frames(inside, outside), seed, bar)
+            if any(map(is_direct, predictors.values())):
+                found["direct_forces"] = _directness(quick, inside, seed)
             found["file"], found["training"] = path, _training(path, predictor)
             report["potentials"][name] = found
     simple, *costs = _time([plain, *predictors.values()], inside[0], compile_first=compile_first)
@@ -228,7 +231,8 @@ def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, An
         describe_histogram,
         describe_vectors,
     )
-    from surefoot.posteriors.judge import compare, compare_histograms, compare_vectors
+    from surefoot.posteriors.histograms import compare_histograms
+    from surefoot.posteriors.judge import compare, compare_vectors
 
     quantities = compare(judged, samples)
     bars = {one.name: describe_error_bars(one, seed, DRAWS) for one in quantities}
@@ -244,6 +248,19 @@ def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, An
     if vectors is not None:
         found["force_covariance"] = describe_vectors(vectors, seed, DRAWS)
     return found
+
+
+def _directness(predictor: Predictor, frames: Sequence[Frame], seed: int) -> dict[str, Any] | None:
+    """Beside forces that are no gradient those of the others, whose figures are rounding."""
+    import numpy as np
+
+    from surefoot.data.convert import to_samples
+    from surefoot.evaluate.figures import describe_directness
+    from surefoot.posteriors.directness import find_directness
+
+    samples = to_samples(frames, predictor.cutoff)
+    found = find_directness(predictor, samples, np.random.default_rng(seed))
+    return None if found is None else describe_directness(found)
 
 
 def _training(path: str, predictor: Predictor) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def summary_rows(report: dict[str, Any], part: str) -> Rows:
             row[label] = f"{held['all']['rmse']:.2f}"
             row |= _bar_cells(quantity, found[part]["uncertainty"].get(quantity))
         if part == "test":
-            row |= _cost_cells(found)
+            row |= _directness_cells(found.get("direct_forces")) | _cost_cells(found)
         rows.append(row)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column, "–") for column in columns} for row in rows]
@@ -70,6 +70,17 @@ def _bar_cells(quantity: str, held: dict[str, Any] | None) -> dict[str, str]:
         f"{quantity} CRPS": f"{held['after']['crps'][0]:.2f}",
         f"{quantity} AUSE": "–" if ranked is None else f"{ranked:.2f}",
     }
+
+
+def _directness_cells(held: dict[str, Any] | None) -> dict[str, str]:
+    """What forces lack that are no gradient."""
+    if held is None:
+        return {}
+    cells = {
+        "forces, rotation error": held["rotation_error"],
+        "forces, asymmetry of dF/dx": held["jacobian_asymmetry"],
+    }
+    return {name: "–" if value is None else f"{value:.2g}" for name, value in cells.items()}
 
 
 def _cost_cells(found: dict[str, Any]) -> dict[str, str]:

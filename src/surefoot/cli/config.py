@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from surefoot.blocks.conditioning import Conditioning
-from surefoot.cli.recipes import recipe
+from surefoot.cli.recipes import TASKS, recipe
 from surefoot.cli.screen import UserError
 from surefoot.data.load import DataSettings
 from surefoot.data.read import Frame
@@ -179,6 +179,7 @@ def write_template(
     model: str = "schnet",
     head: str = "scalar",
     posterior: str = "ensemble",
+    task: str | None = None,
 ) -> str:
     """A commented config with all keys at their defaults, or such that these frames will do.
 
@@ -189,10 +190,13 @@ def write_template(
         model: whose keys are written, with the recipe that was found to train it well.
         head: the same for the head.
         posterior: whose keys are written.
+        task: a whole recipe, in place of model, head and posterior.
 
     Raises:
-        UserError: if there is no such model, head or posterior.
+        UserError: if there is no such model, head, posterior or task.
     """
+    if task is not None:
+        return _write_task(train, task, (model, head, posterior))
     chosen_by_name = (("model", model, MODELS), ("head", head, HEADS),
                       ("posterior", posterior, METHODS))  # fmt: skip
     for option, name, known in chosen_by_name:
@@ -215,13 +219,31 @@ def write_template(
         "# Without a key its default holds; only data: train has none.",
         "# A mistyped key is an error that names the nearest valid ones.",
         *notes,
+        *_sections(given),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_task(train: Sequence[str], task: str, others: tuple[str, ...]) -> str:
+    """A commented config of a recipe, as it is: it is not fitted to any frames."""
+    if task not in TASKS:
+        raise UserError(f"--task {task}: not known; there is {', '.join(TASKS)}.")
+    if others != ("schnet", "scalar", "ensemble"):
+        raise UserError("--task names model, head and posterior; leave the other options out.")
+    given = {name: dict(values) for name, values in TASKS[task].items()}
+    given["data"]["train"] = list(train)
+    title = f"# surefoot config: the recipe {task}; a key that it does not set is at its default."
+    return "\n".join([title, *_sections(given)]) + "\n"
+
+
+def _sections(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """All sections with these values."""
+    lines = []
     for name, field in Config.model_fields.items():
         inner = _section_class(name, field, given)
-        if inner is None:
-            continue
-        lines += ["", f"{name}:", *_section(inner, given.get(name, {}), 1)]
-    return "\n".join(lines) + "\n"
+        if inner is not None:
+            lines += ["", f"{name}:", *_section(inner, given.get(name, {}), 1)]
+    return lines
 
 
 def _adapt(

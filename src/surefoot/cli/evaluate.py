@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from surefoot.evaluate.quantities import Quantity
     from surefoot.posteriors.calibration import Calibration
     from surefoot.posteriors.judge import Judged
+    from surefoot.posteriors.predictor import Predictor
 
 
 def run(
@@ -38,6 +39,9 @@ def run(
     compile_first: Compile = False,
     splines: Splines = False,
     seed: Seed = 0,
+    oc20: Annotated[
+        bool, typer.Option("--oc20", help="Show the figures of OC20's tasks, too.")
+    ] = False,
     *,
     labels: LabelOptions,
 ) -> None:
@@ -45,6 +49,7 @@ def run(
 
     from surefoot.cli.check import refuse_unsound
     from surefoot.cli.known import drop_isolated, warn_of_known
+    from surefoot.cli.oc20 import show_oc20
     from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.convert import to_samples
@@ -73,8 +78,11 @@ def run(
     _require_labels(files, bool(quantities))
     report: dict[str, Any] = {"potential": str(potential), "files": list(files)}
     report["accuracy"] = show_accuracy(quantities)
+    if oc20:
+        report["oc20"] = show_oc20(judged)
     report["uncertainty"] = show_scores(quantities, predictor.calibration, seed)
     report |= show_others(judged, samples, seed)
+    report |= show_directness(predictor, samples, seed)
     outside, told = find_strangers(frames)
     if outside is not None:
         report["failures"] = show_failures(judged, samples, outside, told, seed)
@@ -196,8 +204,15 @@ def _show_strata(quantity: Quantity, found: dict[str, Any]) -> None:
 def show_others(judged: Judged, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
     """Force covariances and histograms, where the potential has them."""
     from surefoot.cli.screen import show_table
-    from surefoot.evaluate.figures import describe_histogram, describe_vectors, show
-    from surefoot.posteriors.judge import compare_histograms, compare_vectors
+    from surefoot.evaluate.figures import (
+        describe_differences,
+        describe_histogram,
+        describe_vectors,
+        show,
+    )
+    from surefoot.posteriors.differences import compare_differences
+    from surefoot.posteriors.histograms import compare_histograms
+    from surefoot.posteriors.judge import compare_vectors
 
     figures: dict[str, Any] = {}
     vectors = compare_vectors(judged, samples)
@@ -208,6 +223,10 @@ def show_others(judged: Judged, samples: Sequence[Sample], seed: int) -> dict[st
             ["score", "value"],
             [[row, show(value)] for row, value in found.items() if row != "atoms"],
         )
+    differences = compare_differences(judged, samples)
+    if differences is not None:
+        figures["differences"] = found = describe_differences(differences, seed)
+        _show_differences(found)
     figures["histograms"] = {}
     for binning in compare_histograms(judged, samples):
         figures["histograms"][binning.name] = found = describe_histogram(binning, seed)
@@ -217,7 +236,75 @@ def show_others(judged: Judged, samples: Sequence[Sample], seed: int) -> dict[st
             ["score", "value"],
             [[row, show(value)] for row, value in found.items() if isinstance(value, list)],
         )
+        _show_ranking(binning.name, found)
     return figures
+
+
+def _show_differences(found: dict[str, Any]) -> None:
+    """Error bars of differences, beside those of two assumptions."""
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.figures import show
+
+    kinds = {
+        "std": "what the frames share is known",
+        "independent": "√(σ_a² + σ_b²)",
+        "correlated": "|σ_a − σ_b|",
+    }
+    show_table(
+        f"Energy differences in {found['pairs']} pairs of consecutive frames of one group, RMSE "
+        f"{found['rmse']:.2f} meV",
+        ["σ of a difference", "rms σ (meV)", "coverage_90"],
+        [
+            [told, f"{found[kind]['sharpness']:.2f}", show(found[kind]["coverage_90"])]
+            for kind, told in kinds.items()
+        ],
+    )
+
+
+def _show_ranking(name: str, found: dict[str, Any]) -> None:
+    """Which figure of the histograms tells large errors from small ones."""
+    from surefoot.cli.screen import say, show_table
+    from surefoot.evaluate.figures import show
+
+    show_table(
+        f"What tells large errors of {name}; the entropy is that of the whole prediction",
+        ["score", "median", "Spearman", "AUSE"],
+        [
+            [score, show([held["median"], None, None]), show(held["spearman"]), show(held["ause"])]
+            for score, held in found["ranking"].items()
+        ],
+    )
+    if found["open_bin"] is not None:
+        mass, labels = found["open_bin"]["mass"], found["open_bin"]["labels"]
+        say(f"beyond the last edge: {mass:.2%} of the mass, {labels:.2%} of the labels")
+
+
+def show_directness(predictor: Predictor, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
+    """What forces lack that are said directly; nothing of forces that are a gradient."""
+    import numpy as np
+
+    from surefoot.cli.screen import show_table
+    from surefoot.evaluate.figures import describe_directness, show
+    from surefoot.posteriors.directness import find_directness, is_direct
+
+    if not is_direct(predictor):
+        return {}
+    directness = find_directness(predictor, samples, np.random.default_rng(seed))
+    if directness is None:
+        return {}
+    found = describe_directness(directness)
+    show_table(
+        f"Forces that are no gradient ({predictor.potential.head.forces}), of "
+        f"{found['structures']} structures; both are 0 of a gradient",
+        ["measure", "value"],
+        [
+            ["rms of F(Rx) − R F(x) over rms F, rotations and reflections R",
+             show([found["rotation_error"], None, None])],
+            ["asymmetry of dF/dx, of random entries 0.7",
+             show([found["jacobian_asymmetry"], None, None])],
+        ],
+    )  # fmt: skip
+    return {"direct_forces": found}
 
 
 def find_strangers(frames: Sequence[Frame]) -> tuple[np.ndarray | None, str]:

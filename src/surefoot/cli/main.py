@@ -26,6 +26,7 @@ from surefoot.cli import (
     hat,
     label,
     md,
+    oc20,
     predict,
     relax,
     template,
@@ -77,6 +78,7 @@ VERBS = (
 for verb in VERBS:
     app.command(name=verb.__name__.rsplit(".", 1)[-1], help=verb.__doc__)(flatten(verb.run))
 app.add_typer(hat.app, name="hat", help=hat.__doc__)
+app.add_typer(oc20.app, name="oc20", help=oc20.__doc__)
 
 
 def main() -> None:

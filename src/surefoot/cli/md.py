@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surefoot.cli.motion import (
+    BiasDepth,
+    BiasOf,
+    BiasWidth,
     GuardAction,
     GuardConsecutive,
     GuardEvery,
+    GuardNearEnergy,
+    GuardNearOod,
     GuardOod,
     GuardUncertainty,
     GuardUpper,
@@ -49,6 +54,14 @@ def run(
     momenta: Annotated[str, typer.Option(help="drawn or given (by the file).")] = "drawn",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Steps from frame to frame.")] = 10,
+    uncertainty_every: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Frames from one with uncertainties of all members to the next; 0: only where "
+            "the guard asks. With --drive first.",
+        ),
+    ] = 1,
     chunk: Annotated[int, typer.Option(min=1, help="Frames that are written at once.")] = 100,
     trajectory: Annotated[str, typer.Option(help="h5 (HDF5) or xyz (extended XYZ).")] = "h5",
     skin: Annotated[float, typer.Option(help="Of neighbour lists, Å.")] = 1.0,
@@ -68,6 +81,11 @@ def run(
     guard_action: GuardAction = "stop",
     guard_every: GuardEvery = 10,
     guard_consecutive: GuardConsecutive = 1,
+    guard_near_ood: GuardNearOod = None,
+    guard_near_energy: GuardNearEnergy = None,
+    bias: BiasOf = None,
+    bias_depth: BiasDepth = None,
+    bias_width: BiasWidth = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder.")
     ] = False,
@@ -79,12 +97,24 @@ def run(
     splines: Splines = False,
     spin_unit: SpinUnit = "auto",
 ) -> None:
-    from surefoot.cli.motion import read_guard, read_settings
+    from surefoot.cli.motion import read_bias, read_guard, read_settings
     from surefoot.cli.screen import UserError
     from surefoot.md.settings import Simulation
 
     if resume and force:
         raise UserError("--resume goes on with a run and --force removes it; choose one.")
+    if drive == "mean":
+        sparing = {
+            "guard-near-ood": guard_near_ood,
+            "guard-near-energy": guard_near_energy,
+            "uncertainty-every": None if uncertainty_every == 1 else uncertainty_every,
+        }
+        for name, value in sparing.items():
+            if value is not None:
+                raise UserError(
+                    f"--{name} {value}: with --drive mean all members are asked at every "
+                    "step anyway; leave it out, or set --drive first."
+                )
     thermal = {"time_constant": time_constant}
     volume = {
         "pressure": pressure,
@@ -98,6 +128,7 @@ def run(
         seed=seed,
         momenta=momenta,
         every=every,
+        uncertainty_every=uncertainty_every,
         chunk=chunk,
         format=trajectory,
         skin=skin,
@@ -106,7 +137,8 @@ def run(
         lost=lost,
     )
     guard = read_guard(
-        guard_uncertainty, guard_ood, guard_upper, guard_action, guard_every, guard_consecutive
+        *(guard_uncertainty, guard_ood, guard_upper, guard_action, guard_every, guard_consecutive),
+        *(guard_near_ood, guard_near_energy),
     )
     job = prepare(
         potential,
@@ -117,6 +149,7 @@ def run(
         replicas=replicas,
         drive=drive,
         guard=guard,
+        bias=read_bias(bias, bias_depth, bias_width),
         speed={"precision": precision, "compile_first": compile_first, "splines": splines},
         spin_unit=spin_unit,
     )
@@ -169,11 +202,13 @@ def prepare(
     replicas: int,
     drive: str,
     guard: Any,
+    bias: Any,
     speed: dict[str, Any],
     spin_unit: str,
 ) -> Job:
     """Everything that a run needs, read and checked."""
     import hashlib
+    import math
 
     from surefoot import __version__
     from surefoot.cli.motion import open_inputs, tell
@@ -185,8 +220,8 @@ def prepare(
     if drive not in DRIVES:
         raise UserError(f"--drive {drive}: not known; there is {', '.join(DRIVES)}.")
     for kelvin in temperatures:
-        if not kelvin >= 0:
-            raise UserError(f"--temperature {kelvin}: it must be 0 K or more.")
+        if not 0 <= kelvin < math.inf:
+            raise UserError(f"--temperature {kelvin}: it must be 0 K or more, and finite.")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: this is a file; name a folder.")
     predictor, frames = open_inputs(potential, structures, **speed, spin_unit=spin_unit)
@@ -201,7 +236,7 @@ def prepare(
         structures=[atoms for atoms, _, _ in copies],
         temperatures=[kelvin for _, kelvin, _ in copies],
         surface=PredictorSurface(
-            predictor=predictor, drive="first" if drive == "first" else "mean"
+            predictor=predictor, drive="first" if drive == "first" else "mean", bias=bias
         ),
         settings=settings,
         folder=output,
@@ -227,13 +262,14 @@ def go(job: Job, *, resume: bool, force: bool) -> Report:
 
     from surefoot.cli.screen import UserError, interruption, progress_bar
     from surefoot.md import run as runs
-    from surefoot.md.saved import STATE
 
     if force and job.folder.is_dir() and any(job.folder.iterdir()):
-        if not (job.folder / STATE).exists():
+        runs.require_fit_job(job)  # before anything is removed for it
+        strange = runs.find_strangers(job.folder)
+        if strange:
             raise UserError(
-                f"{job.folder}: --force removes a run of molecular dynamics, and this folder holds "
-                "none; choose another one."
+                f"{job.folder}: --force removes a run of molecular dynamics, and {strange[0]} is "
+                "no part of one; choose another folder."
             )
         shutil.rmtree(job.folder)
     with progress_bar("moving", job.settings.steps) as bar, interruption() as asked:
@@ -270,6 +306,8 @@ def finish(report: Report, job: Job) -> None:
     parts.append(f"{report.pace:.3g} ns/day each")
     parts += [f"{unsure} stopped by the guard"] if unsure else []
     parts += [f"{broken} broken"] if broken else []
+    if job.bias is not None:
+        parts.append(f"pulled by a bias on {job.bias.of}: no sample of the ensemble")
     say(f"{job.folder}: {'; '.join(parts)}")
     if broken:
         raise typer.Exit(STATUS_REFUSED)

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from surefoot.data.read import Frame
+    from surefoot.motion.bias import Bias
     from surefoot.motion.guard import Guard
     from surefoot.posteriors.predictor import Predictor
     from surefoot.settings import Settings
@@ -28,6 +29,27 @@ GuardUpper = Annotated[
 GuardAction = Annotated[str, typer.Option(help="stop, warn, record or damp.")]
 GuardEvery = Annotated[int, typer.Option(min=1, help="Steps from check to check.")]
 GuardConsecutive = Annotated[int, typer.Option(min=1, help="Checks in a row before it acts.")]
+GuardNearOod = Annotated[
+    float | None,
+    typer.Option(
+        help="ood of a structure from which on all members are asked; at once if not set."
+    ),
+]
+GuardNearEnergy = Annotated[
+    float | None,
+    typer.Option(help="The same of energy_uncertainty over √atoms, eV, in closed form."),
+]
+BiasOf = Annotated[
+    str | None,
+    typer.Option("--bias", help="energy or ood: pull atoms to where the potential is unsure."),
+]
+BiasDepth = Annotated[
+    float | None, typer.Option(help="The most that the bias lowers an energy, eV.")
+]
+BiasWidth = Annotated[
+    float | None,
+    typer.Option(help="Uncertainty beyond which it lets go: eV/√atoms, or ood."),
+]
 
 
 def read_guard(
@@ -37,6 +59,8 @@ def read_guard(
     action: str,
     every: int,
     consecutive: int = 1,
+    near_ood: float | None = None,
+    near_energy: float | None = None,
 ) -> Guard | None:
     """The guard that options name; None where they set no limit.
 
@@ -47,7 +71,7 @@ def read_guard(
     from surefoot.motion.guard import Guard
 
     if uncertainty is None and ood is None:
-        if action != "stop" or upper is not None:
+        if action != "stop" or any(v is not None for v in (upper, near_ood, near_energy)):
             raise UserError(
                 "a guard needs a limit; set --guard-uncertainty in eV/Å, --guard-ood, or both."
             )
@@ -63,7 +87,32 @@ def read_guard(
         action=action,
         every=every,
         consecutive=consecutive,
+        near_ood=near_ood,
+        near_energy=near_energy,
     )
+
+
+def read_bias(of: str | None, depth: float | None, width: float | None) -> Bias | None:
+    """The bias that options name; None where they name none.
+
+    Raises:
+        UserError: if one is missing or not allowed.
+    """
+    from surefoot.cli.screen import UserError
+    from surefoot.motion.bias import Bias
+
+    if of is None:
+        if depth is not None or width is not None:
+            raise UserError("--bias-depth and --bias-width belong to a bias; set --bias too.")
+        return None
+    if of not in ("energy", "ood"):
+        raise UserError(f"--bias {of}: not known; there is energy and ood.")
+    if depth is None or width is None:
+        raise UserError(
+            f"--bias {of}: it has no depth and width by itself; set --bias-depth in eV and "
+            "--bias-width in the unit of the uncertainty."
+        )
+    return read_settings(Bias, of=of, depth=depth, width=width)
 
 
 def open_inputs(

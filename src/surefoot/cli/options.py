@@ -28,6 +28,12 @@ ForcesKey = Annotated[
 StressKey = Annotated[
     str | None, typer.Option(help="Key of the stress in info; `none` ignores stress.")
 ]
+ReferenceKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Key in info of what is subtracted from energies: reference_energy for OC20 chunks."
+    ),
+]
 EnergyUnit = Annotated[str, typer.Option(help="eV, meV, Hartree, Rydberg, kcal/mol or kJ/mol.")]
 LengthUnit = Annotated[str, typer.Option(help="Å, Bohr or nm: the length in the forces.")]
 StressUnit = Annotated[
@@ -61,6 +67,7 @@ class LabelOptions:
     energy_key: EnergyKey = None
     forces_key: ForcesKey = None
     stress_key: StressKey = None
+    reference_key: ReferenceKey = None
     energy_unit: EnergyUnit = "eV"
     length_unit: LengthUnit = "Å"
     stress_unit: StressUnit = "auto"
@@ -71,7 +78,12 @@ class LabelOptions:
         """The keys that are named."""
         from surefoot.data.read import Keys
 
-        return Keys(energy=self.energy_key, forces=self.forces_key, stress=self.stress_key)
+        return Keys(
+            energy=self.energy_key,
+            forces=self.forces_key,
+            stress=self.stress_key,
+            reference=self.reference_key,
+        )
 
     def units(self) -> FileUnits:
         """The units that are named.

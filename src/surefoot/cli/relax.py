@@ -32,6 +32,10 @@ def run(
     optimizer: Annotated[str, typer.Option(help="lbfgs or fire.")] = "lbfgs",
     fmax: Annotated[float, typer.Option(help="Longest force left on an atom, eV/Å.")] = 0.02,
     steps: Annotated[int, typer.Option(min=0, help="At most, for each structure.")] = 300,
+    longest_step: Annotated[
+        float | None, typer.Option(help="Å: of an atom (lbfgs), of all together (fire); 0.2.")
+    ] = None,
+    memory: Annotated[int | None, typer.Option(help="Steps that lbfgs remembers; 100.")] = None,
     cell: Annotated[str, typer.Option(help="fixed or free.")] = "fixed",
     pressure: Annotated[float, typer.Option(help="On free cells, GPa.")] = 0.0,
     guard_uncertainty: GuardUncertainty = None,
@@ -50,7 +54,7 @@ def run(
 ) -> None:
     from surefoot.cli.motion import open_inputs, read_guard, read_settings, tell
     from surefoot.cli.predict import write_images
-    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.cli.screen import UserError, progress_bar, require_writable, say
     from surefoot.data.read import check_output
     from surefoot.motion.guard import Watch
     from surefoot.motion.surface import PredictorSurface
@@ -60,15 +64,28 @@ def run(
         if path is not None:
             require_writable(path)
             check_output(path, [structures])
+    moves = {"longest_step": longest_step, "memory": memory}
     settings = read_settings(
         Relaxation,
-        optimizer={"name": optimizer},
+        optimizer={
+            "name": optimizer,
+            **{name: value for name, value in moves.items() if value is not None},
+        },
         fmax=fmax,
         steps=steps,
         cell=cell,
         pressure=pressure,
     )
     guard = read_guard(guard_uncertainty, guard_ood, guard_upper, guard_action, guard_every)
+    if guard is not None and guard.action == "record" and record is None:
+        raise UserError("--guard-action record: it has nowhere to put frames; set --record FILE.")
+    if record is not None and (guard is None or guard.action == "warn"):
+        raise UserError(
+            f"--record {record}: nothing would be written to it; set --guard-uncertainty or "
+            "--guard-ood, and another --guard-action than warn."
+        )
+    if record is not None and record.resolve() == output.resolve():
+        raise UserError(f"--record {record}: this is the output too; name another file.")
     predictor, frames = open_inputs(
         potential,
         structures,

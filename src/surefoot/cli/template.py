@@ -22,6 +22,9 @@ def run(
     posterior: Annotated[
         str, typer.Option(help="Where sets of weights come from, whose keys are written.")
     ] = "ensemble",
+    task: Annotated[
+        str | None, typer.Option(help="A whole recipe instead: oc20_s2ef and others.")
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
     ] = False,
@@ -38,9 +41,9 @@ def run(
         text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     elif train:
         ignored = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
-        text = write_template(train, read_frames(train, ignored), model, head, posterior)
+        text = write_template(train, read_frames(train, ignored), model, head, posterior, task)
     else:
-        text = write_template(["train.xyz"], model=model, head=head, posterior=posterior)
+        text = write_template(["train.xyz"], (), model, head, posterior, task)
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -208,6 +208,7 @@ def _plan(settings: Config, splits: Splits) -> Plan:
         parts,
         data.references,
         {"config": settings.model_dump(), "files": hash_files([*data.train, *valid, *begun])},
+        data.scale,
     )
     statistics = plan.statistics
     from ase.data import chemical_symbols

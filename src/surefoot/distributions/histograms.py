@@ -1,13 +1,9 @@
-"""Histograms as distributions: of a value, of the error of a mean, of the length of an error.
-
-`Binned` is what a Prediction carries of them, averaged over draws.
-"""
+"""Histograms as distributions: of a value, of the error of a mean, of the length of an error."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,18 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.distributions.bins import Bins
-from surefoot.distributions.densities import SCORES, Distribution, Rule, Spread, score_mean
+from surefoot.distributions.densities import SCORES, Rule, Spread, score_mean
 from surefoot.distributions.masses import (
     cross_entropy,
-    crps,
-    distribution_function,
     draw,
-    entropic_deviation,
     expectation,
     log_density,
-    mutual_information,
-    quantiles,
-    relative_entropy,
     second_moment,
 )
 
@@ -41,6 +31,8 @@ class Histogram:
         scale: (…) above 0, unit of y per unit of the bins.
         shift: (…) unit of y.
         spread: what its variance is.
+        axes: (…, 3, 3) orthonormal rows along which vectors of histograms (…, 3) have these
+            components; None for those of space, or for what is no vector.
     """
 
     bins: Bins
@@ -48,6 +40,7 @@ class Histogram:
     scale: Tensor | float = 1.0
     shift: Tensor | float = 0.0
     spread: Spread = "noise"
+    axes: Tensor | None = None
 
     @property
     def probabilities(self) -> Float[Tensor, "*rows bins"]:
@@ -85,7 +78,7 @@ class Histogram:
         Raises:
             ValueError: for a rule that histograms do not have.
         """
-        return _score(self, target, rule, self.standardise(target))
+        return score_bins(self, target, rule, self.standardise(target))
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> Histogram:
         """The distribution of scale · y + shift, scale above 0."""
@@ -135,7 +128,7 @@ class Residuals:
         Raises:
             ValueError: for a rule that histograms do not have.
         """
-        return _score(self, target, rule, (target - self.mean.detach()) / self.scale)
+        return score_bins(self, target, rule, (target - self.mean.detach()) / self.scale)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> Residuals:
         """The distribution of scale · y + shift, scale above 0."""
@@ -198,7 +191,7 @@ class Lengths:
             ValueError: for a rule that histograms do not have.
         """
         length = SCORES["norm"](target - self.mean.detach())
-        return _score(self, target, rule, length / self.scale)
+        return score_bins(self, target, rule, length / self.scale)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> Lengths:
         """The distribution of scale · y + shift, scale a number above 0."""
@@ -209,10 +202,41 @@ class Lengths:
         return Histogram(bins=self.bins, logits=self.logits, scale=self.scale, spread=self.spread)
 
 
-def _score(
-    distribution: Histogram | Residuals | Lengths, target: Tensor, rule: Rule, label: Tensor
-) -> Tensor:
-    """The rules that all kinds share; `label` is what the bins are of, in their unit."""
+@runtime_checkable
+class Placed(Protocol):
+    """A distribution whose bins are of something that a label has a place in."""
+
+    @property
+    def bins(self) -> Bins:
+        """Of what the logits are."""
+        ...
+
+    @property
+    def logits(self) -> Tensor:
+        """(…, bins)."""
+        ...
+
+    @property
+    def mean(self) -> Tensor:
+        """The expectation."""
+        ...
+
+    def log_prob(self, target: Tensor) -> Tensor:
+        """Log density."""
+        ...
+
+
+def score_bins(distribution: Placed, target: Tensor, rule: Rule, label: Tensor) -> Tensor:
+    """The rules that all kinds share.
+
+    Args:
+        distribution: of the target.
+        target: label, in the unit of the user.
+        rule: cross_entropy, nll, or one of the mean.
+        label: what the bins are of, in their unit.
+    Raises:
+        ValueError: for a rule that histograms do not have.
+    """
     if rule == "cross_entropy":
         return cross_entropy(distribution.logits, distribution.bins, label)
     if rule == "nll":
@@ -225,6 +249,13 @@ def _score(
     return score_mean(distribution.mean, target, rule)
 
 
+def turn(
+    vectors: Float[Tensor, "*rows 3"], axes: Float[Tensor, "*rows 3 3"] | None
+) -> Float[Tensor, "*rows 3"]:
+    """Components along axes, their rows; those of space where there are none."""
+    return vectors if axes is None else (axes @ vectors.to(axes).unsqueeze(-1)).squeeze(-1)
+
+
 @runtime_checkable
 class Shown(Protocol):
     """A distribution with a histogram that users are shown."""
@@ -232,112 +263,3 @@ class Shown(Protocol):
     def shown(self) -> Histogram:
         """The histogram, in the unit of the user."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Binned:
-    """Histograms of many rows as a Prediction carries them: averaged over draws and detached.
-
-    y = shift + scale · x with x over bins.
-
-    Attributes:
-        bins: of x.
-        probabilities: (rows, bins).
-        shift: (rows) unit of y.
-        scale: (rows) unit of y per unit of the bins.
-        information: (rows) mutual information of draw and bin in nats, where there are several
-            draws over one support; else None.
-    """
-
-    bins: Bins
-    probabilities: Float[Tensor, "rows bins"]
-    shift: Float[Tensor, " rows"]
-    scale: Float[Tensor, " rows"]
-    information: Float[Tensor, " rows"] | None = None
-
-    @property
-    def mean(self) -> Float[Tensor, " rows"]:
-        """The expectation."""
-        return self.shift + self.scale * expectation(self.probabilities, self.bins)
-
-    @property
-    def deviation(self) -> Float[Tensor, " rows"]:
-        """Standard deviation about the expectation."""
-        centre = expectation(self.probabilities, self.bins)
-        square = second_moment(self.probabilities, self.bins) - centre.square()
-        return self.scale * square.clamp(min=0.0).sqrt()
-
-    @property
-    def relative_entropy(self) -> Float[Tensor, " rows"]:
-        """0 for a perfect prediction to 1 for an even one; total, never epistemic."""
-        return relative_entropy(self.probabilities, self.bins)
-
-    @property
-    def entropic_deviation(self) -> Float[Tensor, " rows"]:
-        """s_H, in the unit of y."""
-        return self.scale * entropic_deviation(self.probabilities, self.bins)
-
-    def cdf(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """P(Y ≤ y); at the labels it is the PIT."""
-        return distribution_function(
-            self.probabilities, self.bins, (values - self.shift) / self.scale
-        )
-
-    def quantile(self, level: float) -> Float[Tensor, " rows"]:
-        """The value below which a share `level` of the mass lies."""
-        return self.shift + self.scale * quantiles(self.probabilities, self.bins, level)
-
-    def crps(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Continuous ranked probability score of labels, in the unit of y."""
-        places = (values - self.shift) / self.scale
-        return self.scale * crps(self.probabilities, self.bins, places)
-
-    def log_prob(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Log density at labels, in the inverse unit of y."""
-        places = (values - self.shift) / self.scale
-        return log_density(self.probabilities.log(), self.bins, places) - self.scale.log()
-
-
-def mix_histograms(parts: Sequence[Distribution]) -> Binned | None:
-    """The histograms of portions of the draws, averaged; None where there are none to be shown.
-
-    Args:
-        parts: over (draws, rows).
-    """
-    found = [part.shown() for part in parts if isinstance(part, Shown)]
-    if not found:
-        return None
-    masses = torch.cat([one.probabilities.detach() for one in found]).double()
-    rows = masses.shape[:-1]
-    shift, scale = (
-        torch.cat(
-            [
-                torch.as_tensor(getattr(one, name), dtype=masses.dtype)
-                .detach()
-                .expand(one.logits.shape[:-1])
-                for one in found
-            ]
-        ).reshape(rows)
-        for name in ("shift", "scale")
-    )
-    # Over different supports an average of entropies means nothing.
-    shared = bool((shift == shift[0]).all() and (scale == scale[0]).all())
-    return Binned(
-        bins=found[0].bins,
-        probabilities=masses.mean(0),
-        shift=shift.mean(0),
-        scale=scale.mean(0),
-        information=mutual_information(masses) if shared else None,
-    )
-
-
-def join_binned(parts: Sequence[Binned | None]) -> Binned | None:
-    """Histograms of consecutive batches as one."""
-    present = [part for part in parts if part is not None]
-    if not present:
-        return None
-    joined = {}
-    for name in (one.name for one in fields(Binned) if one.name != "bins"):
-        values = [value for part in present if (value := getattr(part, name)) is not None]
-        joined[name] = torch.cat(values) if values else None
-    return Binned(bins=present[0].bins, **joined)

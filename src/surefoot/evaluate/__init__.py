@@ -18,5 +18,6 @@ numpy and scipy only.
     recalibrate  one factor per quantity, also from out-of-fold members
     quantiles    conformal and isotonic intervals, also by kind
     directness   what forces lack that are no gradient: rotations, a symmetric Jacobian
+    oc20         the figures of OC20's tasks, and what is handed in to its leaderboard
     scores       all of these about one quantity, each with its interval
 """

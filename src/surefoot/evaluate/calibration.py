@@ -178,8 +178,15 @@ def spearman_by_counts(
         ValueError: as `standardize`.
     """
     standardize(residuals, std)  # for its checks
+    return rank_correlation_by_counts(residuals, std)
+
+
+def rank_correlation_by_counts(
+    residuals: Float[np.ndarray, " points"], score: Float[np.ndarray, " points"]
+) -> Callable[[Int[np.ndarray, " points"]], float]:
+    """The same for any score that may tell the size of |residual|, such as an entropy."""
     _, error_codes = np.unique(np.abs(residuals), return_inverse=True)
-    _, std_codes = np.unique(std, return_inverse=True)
+    _, std_codes = np.unique(score, return_inverse=True)
 
     def correlation(counts: Int[np.ndarray, " points"]) -> float:
         weights = counts.astype(np.float64)

@@ -6,7 +6,7 @@ An estimate is [value, lower, upper bound of its 95 % interval]; what does not e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,17 +14,22 @@ import numpy as np
 from jaxtyping import Bool
 
 from surefoot.evaluate.accuracy import accuracy, accuracy_by_type
-from surefoot.evaluate.calibration import calibration_curve
+from surefoot.evaluate.calibration import (
+    calibration_curve,
+    central_bound,
+    rank_correlation_by_counts,
+)
+from surefoot.evaluate.directness import Directness
 from surefoot.evaluate.failures import Failures, detect_failures
-from surefoot.evaluate.intervals import block_bootstrap_mean
+from surefoot.evaluate.intervals import block_bootstrap_counts, block_bootstrap_mean
 from surefoot.evaluate.multivariate import (
     ellipsoid_bound,
     gaussian_nll_vectors,
     mahalanobis_squares,
 )
 from surefoot.evaluate.pit import gaussian_pit, pit_histogram
-from surefoot.evaluate.quantities import Binning, Quantity, Structures, Vectors
-from surefoot.evaluate.ranking import sparsification_curve
+from surefoot.evaluate.quantities import Binning, Differences, Quantity, Structures, Vectors
+from surefoot.evaluate.ranking import ause_by_counts, sparsification_curve
 from surefoot.evaluate.reliability import ence_reference, reliability
 from surefoot.evaluate.scores import (
     LEVELS,
@@ -34,13 +39,14 @@ from surefoot.evaluate.scores import (
     score_levels,
     to_rows,
 )
-from surefoot.evaluate.scoring import ensemble_crps, standardize
+from surefoot.evaluate.scoring import ensemble_crps, gaussian_crps, standardize
 from surefoot.evaluate.strata import stratify
 
 Figures = dict[str, Any]
 
 CURVE = np.linspace(0.02, 0.98, 25)  # levels of the curve that is plotted
 MANY = 20_000  # points, for which 200 draws of a bootstrap have to do
+TINY = np.finfo(np.float64).tiny
 SPARSE = 101  # points of the sparsification curve that is plotted
 
 
@@ -65,17 +71,20 @@ def describe_error_bars(quantity: Quantity, seed: int, draws: int = 500) -> Figu
     residuals, groups = quantity.residuals[usable], quantity.groups[usable]
     draws = draws if len(residuals) < MANY else min(draws, 200)
     after = quantity.std[usable]
+    rms = max(float(np.sqrt(np.mean(residuals.astype(np.float64) ** 2))), TINY)
     found: Figures = {
         "unit": quantity.unit,
         "factor": quantity.factor,
         "points": int(usable.sum()),
         "groups": len(np.unique(groups)),
     }
+    one_for_all = float(np.mean(gaussian_crps(residuals, np.full_like(after, rms))))
     mean, spread = ence_reference(after, np.random.default_rng(seed))  # no factor changes it
     for name, std in (("before", after / quantity.factor), ("after", after)):
         rows = to_rows(score(residuals, std, groups, np.random.default_rng(seed), draws))
         found[name] = {row: _estimate(value) for row, value in rows.items()}
         found[name]["ence_reference"] = [mean, spread.low, spread.high]
+        found[name]["crps_reference"] = [one_for_all, None, None]
     if quantity.draws is not None:
         crps = ensemble_crps(np.zeros(int(usable.sum())), quantity.draws[:, usable])
         interval = block_bootstrap_mean(crps, groups, np.random.default_rng(seed), draws)
@@ -167,9 +176,20 @@ def describe_vectors(vectors: Vectors, seed: int, draws: int = 500) -> Figures:
 
 
 def describe_histogram(binning: Binning, seed: int, draws: int = 500) -> Figures:
-    """Labels in predicted histograms, with the histograms' own quantiles."""
+    """Labels in predicted histograms, with the histograms' own quantiles, and what ranks errors.
+
+    `open_bin` is the mean mass of an open last bin beside the share of labels in it.
+    """
     generator = np.random.default_rng(seed)
     found = score_levels(binning.pit, binning.crps, binning.nll, binning.groups, generator, draws)
+    _, codes = np.unique(binning.groups, return_inverse=True)
+    few = min(draws, 200) if len(codes) > MANY else draws
+
+    def counted(statistic: Callable[[np.ndarray], float]) -> list[float | None]:
+        interval = block_bootstrap_counts(statistic, codes, np.random.default_rng(seed), few)
+        return _estimate(Estimate(statistic(np.ones(len(codes), dtype=np.int64)), interval))
+
+    mass, labels = binning.beyond, binning.in_last
     return {
         "unit": binning.unit,
         "points": found.count,
@@ -178,6 +198,46 @@ def describe_histogram(binning: Binning, seed: int, draws: int = 500) -> Figures
         "nll": _estimate(found.nll),
         **{_name(level): _estimate(at) for level, at in found.coverage.items()},
         "pit_ks": _estimate(found.pit_ks),
+        "open_bin": None
+        if mass is None or labels is None
+        else {"mass": float(np.mean(mass)), "labels": float(np.mean(labels))},
+        "ranking": {
+            name: {
+                "median": float(np.median(values)),
+                "spearman": counted(rank_correlation_by_counts(binning.errors, values)),
+                "ause": counted(ause_by_counts(binning.errors, values)),
+            }
+            for name, values in binning.scores.items()
+        },
+    }
+
+
+def describe_differences(differences: Differences, seed: int, draws: int = 500) -> Figures:
+    """Coverage of 90 % intervals of differences, and of two that do not know what errors share."""
+    residuals = differences.residuals
+    _, codes = np.unique(differences.groups, return_inverse=True)
+    found: Figures = {
+        "unit": "meV",
+        "pairs": len(residuals),
+        "rmse": float(np.sqrt(np.mean(residuals**2))),
+    }
+    for name in ("std", "independent", "correlated"):
+        std = getattr(differences, name)
+        inside = (np.abs(residuals) <= central_bound(0.9) * std).astype(np.float64)
+        interval = block_bootstrap_mean(inside, codes, np.random.default_rng(seed), draws)
+        found[name] = {
+            "coverage_90": _estimate(Estimate(float(np.mean(inside)), interval)),
+            "sharpness": float(np.sqrt(np.mean(std**2))),
+        }
+    return found
+
+
+def describe_directness(directness: Directness) -> Figures:
+    """How far forces are from turning with the structure, and from being a slope."""
+    return {
+        "structures": directness.structures,
+        "rotation_error": _finite(directness.rotation_error),
+        "jacobian_asymmetry": _finite(directness.jacobian_asymmetry),
     }
 
 

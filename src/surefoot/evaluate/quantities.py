@@ -71,12 +71,17 @@ class Binning:
     """Labels in predicted histograms, point by point.
 
     Attributes:
-        name: `energy`, or `force error` for the length of an atom's force error.
-        unit: of the scores.
+        name: `energy`, `force component`, or `force error` for the length of an atom's force error.
+        unit: of CRPS and errors.
         pit: level of each label in its histogram.
         crps: of each label, in the unit.
         nll: of each label, in nats.
         groups: label of each point's group.
+        errors: label − mean; of histograms of errors the error itself.
+        scores: by name, what may tell the size of the error: entropies, deviations, distances.
+        beyond: mass of the last bin where that is open; else None.
+        in_last: whether the label lies in that bin; else None. Not by `pit`: where the mass is
+            tiny, 1 − mass is rounded to 1.
     """
 
     name: str
@@ -85,6 +90,29 @@ class Binning:
     crps: Float[np.ndarray, " points"]
     nll: Float[np.ndarray, " points"]
     groups: Shaped[np.ndarray, " points"]
+    errors: Float[np.ndarray, " points"]
+    scores: Mapping[str, Float[np.ndarray, " points"]]
+    beyond: Float[np.ndarray, " points"] | None = None
+    in_last: Bool[np.ndarray, " points"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """Energy differences within pairs of structures, in meV.
+
+    Attributes:
+        residuals: label − prediction.
+        std: σ that knows what errors the two share.
+        independent: √(σ_a² + σ_b²), as if they shared none.
+        correlated: |σ_a − σ_b|, as if they shared all.
+        groups: label of each pair's group.
+    """
+
+    residuals: Float[np.ndarray, " pairs"]
+    std: Float[np.ndarray, " pairs"]
+    independent: Float[np.ndarray, " pairs"]
+    correlated: Float[np.ndarray, " pairs"]
+    groups: Shaped[np.ndarray, " pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)

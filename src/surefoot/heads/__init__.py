@@ -15,7 +15,7 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.distributions.densities import Distribution, Rule
-from surefoot.graph import Features
+from surefoot.graph import Features, Width
 from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
@@ -46,7 +46,7 @@ class Head(Protocol):
         """The settings, for the saved file."""
         ...
 
-    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+    def init(self, generator: torch.Generator, widths: tuple[Width, ...]) -> Weights:
         """Fresh weights in float64 for read-out layers of these widths."""
         ...
 

@@ -40,11 +40,12 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.distributions.bins import Bins, Encoding, even_bins, require_numbers
+from surefoot.distributions.components import Components
 from surefoot.distributions.densities import SCORES, Distribution, Normal, Point, Rule
 from surefoot.distributions.histograms import Histogram
 from surefoot.distributions.masses import expectation, second_moment
-from surefoot.graph import Features
-from surefoot.heads.direct import Components, find_frames, init_direct, read_direct
+from surefoot.graph import Features, Width
+from surefoot.heads.direct import find_frames, init_direct, read_direct
 from surefoot.heads.histogram import read_invariants
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
@@ -114,9 +115,9 @@ class Categorical(Settings):
         default=None, description="filled in from training labels; left empty in a config"
     )
 
-    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+    def init(self, generator: torch.Generator, widths: tuple[Width, ...]) -> Weights:
         """Fresh weights in float64; the last map is zero, so a fresh head gives the centre."""
-        inputs = sum(widths)
+        inputs = sum(width.values for width in widths)
         weights = init_silent(generator, inputs, self.width, self.bins)
         if self.forces != "gradient":
             direct = init_direct(generator, inputs, self.width, self.bins)

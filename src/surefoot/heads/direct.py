@@ -15,7 +15,7 @@ zero, and what is said of its error is the same for both signs and all such axes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,15 +23,6 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights, branch, init_linear, init_network, linear, network, under
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
-from surefoot.distributions.bins import Bins
-from surefoot.distributions.densities import SCORES, Rule, Spread, score_mean
-from surefoot.distributions.masses import (
-    cross_entropy,
-    draw,
-    expectation,
-    log_density,
-    second_moment,
-)
 from surefoot.graph import Geometry, pairs_to_edges
 from surefoot.segments import gather, segment_sum
 
@@ -138,81 +129,3 @@ def _direction(
     none = vectors.square().sum(-1, keepdim=True) < torch.finfo(vectors.dtype).eps ** 1.5
     vectors = torch.where(none, other, vectors)
     return vectors * vectors.square().sum(-1, keepdim=True).rsqrt(), none
-
-
-@dataclass(frozen=True, kw_only=True)
-class Components:
-    """Independent histograms of the components of vectors along axes.
-
-    y = scale Σ_k x_k axis_k + shift, each x_k over bins.
-
-    Attributes:
-        bins: of each x.
-        logits: (…, 3, bins).
-        frames: (…, 3, 3) orthonormal axes as rows; None for those of y.
-        scale: above 0, unit of y per unit of the bins.
-        shift: unit of y.
-    """
-
-    bins: Bins
-    logits: Float[Tensor, "*rows 3 bins"]
-    frames: Float[Tensor, "*rows 3 3"] | None = None
-    scale: Tensor | float = 1.0
-    shift: Tensor | float = 0.0
-    spread: Spread = "noise"
-
-    @property
-    def mean(self) -> Float[Tensor, "*rows 3"]:
-        """The vector of expectations."""
-        return self._to_space(expectation(self.logits.softmax(-1), self.bins))
-
-    @property
-    def variance(self) -> Float[Tensor, "*rows 3 3"]:
-        """The covariance."""
-        masses = self.logits.softmax(-1)
-        squares = second_moment(masses, self.bins) - expectation(masses, self.bins).square()
-        squares = squares * self.scale**2
-        if self.frames is None:
-            return torch.diag_embed(squares)
-        return self.frames.mT @ (squares.unsqueeze(-1) * self.frames)
-
-    def log_prob(self, target: Tensor) -> Float[Tensor, "*rows"]:
-        """Log density in space; −∞ beyond closed ends."""
-        found = log_density(self.logits.log_softmax(-1), self.bins, self._to_axes(target))
-        return found.sum(-1) - 3 * torch.as_tensor(self.scale, dtype=found.dtype).log()
-
-    def sample(self, generator: torch.Generator) -> Float[Tensor, "*rows 3"]:
-        """One draw per vector."""
-        return self._to_space(draw(self.logits.softmax(-1), self.bins, generator))
-
-    def score(self, target: Tensor, rule: Rule) -> Tensor:
-        """cross_entropy of each component, nll of the vector, or a rule of the mean.
-
-        Raises:
-            ValueError: for a rule that histograms do not have.
-        """
-        if rule == "cross_entropy":
-            return cross_entropy(self.logits, self.bins, self._to_axes(target))
-        if rule == "nll":
-            return -self.log_prob(target)
-        if rule not in SCORES:
-            raise ValueError(
-                f"the rule {rule} scores a normal; for histograms of components there is "
-                f"cross_entropy, nll and, of their mean, {', '.join(SCORES)}."
-            )
-        return score_mean(self.mean, target, rule)
-
-    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Components:
-        """The distribution of scale · y + shift, scale a number above 0."""
-        return replace(self, scale=self.scale * scale, shift=self.shift * scale + shift)
-
-    def _to_space(self, components: Tensor) -> Tensor:
-        if self.frames is not None:
-            components = (components.unsqueeze(-2) @ self.frames).squeeze(-2)
-        return components * self.scale + self.shift
-
-    def _to_axes(self, vectors: Tensor) -> Tensor:
-        components = (vectors - self.shift) / self.scale
-        if self.frames is None:
-            return components
-        return (self.frames @ components.unsqueeze(-1)).squeeze(-1)

@@ -31,8 +31,8 @@ from surefoot.blocks.dense import Weights, branch, init_silent, linear, under
 from surefoot.distributions.bins import Bins, error_bins, require_numbers, residual_bins
 from surefoot.distributions.densities import Distribution, Point, Rule
 from surefoot.distributions.histograms import Lengths, Residuals
-from surefoot.graph import Features
-from surefoot.heads.scalar import Scalar
+from surefoot.graph import Features, Width
+from surefoot.heads.scalar import Scalar, sum_rows
 from surefoot.segments import Segments, segment_sum
 from surefoot.settings import Settings
 
@@ -95,14 +95,15 @@ class ErrorHistograms(Scalar):
             raise ValueError("the bins of an energy's error are symmetric about 0: an even number")
         return count
 
-    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+    def init(self, generator: torch.Generator, widths: tuple[Width, ...]) -> Weights:
         """Fresh weights in float64: the scalar head's, then those that judge.
 
         A fresh head gives every structure the shares that were measured, or all bins the same, and
         ln N no say: where all held-out structures are of one size it never gets one.
         """
         weights = super().init(generator, widths)
-        inputs, measured = sum(widths), self.measured or ErrorBins(power=1.0, size=0.0)
+        inputs = sum(width.values for width in widths)
+        measured = self.measured or ErrorBins(power=1.0, size=0.0)
         system = init_silent(generator, 2 * inputs + 1, self.width, self.system_bins)
         system["hidden.weight"][-1] = 0.0
         atom = init_silent(generator, inputs, self.width, self.atom_bins)
@@ -262,13 +263,7 @@ def read_invariants(features: Features) -> Float[Tensor, "*members atoms width"]
 
     Rows of edges or sphere samples are summed with their weights.
     """
-    layers = []
-    for rows in features.layers:
-        values = rows.values
-        if rows.weight is not None:
-            values = values * rows.weight.unsqueeze(-1).to(values)
-        layers.append(values if rows.atom is None else segment_sum(values, rows.atom))
-    return torch.cat(layers, dim=-1)
+    return torch.cat([sum_rows(rows.values, rows) for rows in features.layers], dim=-1)
 
 
 def _judge(inputs: Tensor, weights: Weights) -> Tensor:

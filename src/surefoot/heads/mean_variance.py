@@ -10,8 +10,9 @@ Differs: the variance of an energy is the sum of those of its atoms, so that σ 
     with `epsilon: 1e-3` as released); σ may fall to 1e-5 of the rms force, where the released ε
     leaves it above 32 meV/Å; variances come
     from networks of their own, so that the energy is the scalar head's to the bit and they can be
-    fitted afterwards.
-Cost: atoms × widths × width for the variances, edges × width × radial functions for Q.
+    fitted afterwards; Q takes features of degree 2 from the model where it has them.
+Cost: atoms × widths × width for the variances, edges × width × radial functions for Q, rows ×
+    width × channels for what the model adds to it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from surefoot.blocks.dense import Weights, branch, init_network, network, under
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
 from surefoot.blocks.tensors import bound_norm, exponential, to_matrix
 from surefoot.distributions.densities import Distribution, Normal, Point, Rule, VectorNormal
-from surefoot.graph import Features, Geometry, pairs_to_edges
-from surefoot.heads.scalar import Scalar
+from surefoot.graph import Features, Geometry, Rows, Width, pairs_to_edges
+from surefoot.heads.scalar import Scalar, sum_rows
 from surefoot.segments import gather, segment_sum
 
 BESSELS = 8  # radial functions from which an edge's part of Q is made
@@ -62,7 +63,12 @@ class MeanVariance(Scalar):
         Q_i = Σ_j w(a_i, b_j, r_ij) f(r_ij) Y_2(r_ij) / √neighbors
 
     is a sum over neighbours, with invariants a of the receiver and b of the sender, and a smooth
-    cutoff f; its norm is bounded. So Σ(R x) = R Σ(x) Rᵀ, and ln det Σ = 3 s.
+    cutoff f. Where the model has features q_c of degree 2, it is joined by
+
+        Σ_rows Σ_c g_c(x) q_c / √channels
+
+    with gates g, small networks of the invariants x of the same row. The norm of the whole is
+    bounded. So Σ(R x) = R Σ(x) Rᵀ, and ln det Σ = 3 s.
     """
 
     energy: Literal["mean_variance"] = "mean_variance"  # type: ignore[assignment]
@@ -71,6 +77,11 @@ class MeanVariance(Scalar):
         description="of each force; equivariant: turns with the structure; isotropic: one variance "
         "per atom; diagonal: three along fixed axes; cholesky: the paper's six numbers; these two "
         "depend on the frame of reference; none: forces are not judged",
+    )
+    anisotropy: Literal["features", "own"] = Field(
+        default="features",
+        description="equivariant: what Q is made of; own: of neighbours alone; features: of the "
+        "model's features of degree 2, too, where it has some",
     )
     features: Literal["joint", "detached"] = Field(
         default="joint",
@@ -93,15 +104,20 @@ class MeanVariance(Scalar):
     )
 
     @model_validator(mode="after")
-    def _adds_to_a_factor(self) -> MeanVariance:
+    def _belongs_to_the_covariance(self) -> MeanVariance:
         if self.epsilon and self.covariance != "cholesky":
             raise ValueError(
                 f"epsilon belongs to covariance: cholesky, and this one is {self.covariance}; "
                 "leave it out, or raise floor"
             )
+        if self.anisotropy == "own" and self.covariance != "equivariant":
+            raise ValueError(
+                "anisotropy belongs to covariance: equivariant, and this one is "
+                f"{self.covariance}; leave it out"
+            )
         return self
 
-    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+    def init(self, generator: torch.Generator, widths: tuple[Width, ...]) -> Weights:
         """Fresh weights in float64: the scalar head's, then those that judge.
 
         A fresh head says σ = scale of every atom, since what judges ends in zeros.
@@ -116,6 +132,10 @@ class MeanVariance(Scalar):
             covariance |= under("pair", pair)
             covariance |= under("radial", init_network(generator, (BESSELS, self.width)))
             covariance["edge"] = torch.zeros((self.width, 1), dtype=torch.float64)
+            for index, width in enumerate(widths if self.anisotropy == "features" else ()):
+                if width.quadrupoles:
+                    gates = self._init_judge(generator, (width,), width.quadrupoles)
+                    covariance |= under(f"gates{index}", gates)
         return weights | under("covariance", covariance)
 
     def __call__(self, weights: Weights, features: Features) -> Distribution:
@@ -175,7 +195,7 @@ class MeanVariance(Scalar):
         return Scalar(layers="none", scaling=self.scaling)
 
     def _init_judge(
-        self, generator: torch.Generator, widths: tuple[int, ...], outputs: int
+        self, generator: torch.Generator, widths: tuple[Width, ...], outputs: int
     ) -> Weights:
         weights = self._judge.init_layers(generator, widths, outputs)
         return {
@@ -186,7 +206,10 @@ class MeanVariance(Scalar):
     def _seen(self, features: Features) -> Features:
         if self.features == "joint":
             return features
-        layers = (replace(rows, values=rows.values.detach()) for rows in features.layers)
+        layers = []
+        for rows in features.layers:
+            turning = None if rows.quadrupoles is None else rows.quadrupoles.detach()
+            layers.append(replace(rows, values=rows.values.detach(), quadrupoles=turning))
         return replace(features, layers=tuple(layers))
 
     def _clamp(self, x: Tensor) -> Tensor:
@@ -209,7 +232,18 @@ class MeanVariance(Scalar):
         angular = harmonics(geometry.vectors, 2)[..., QUADRUPOLE]
         by_edge = by_edge * pairs_to_edges(envelope, graph) * angular
         components = segment_sum(by_edge.double(), graph.receivers) / math.sqrt(geometry.neighbors)
+        for index, rows in enumerate(features.layers):
+            gates = branch(weights, f"gates{index}")
+            if gates and rows.quadrupoles is not None:
+                components = components + self._gated(gates, rows, rows.quadrupoles)
         return to_matrix(bound_norm(components, ANISOTROPY))
+
+    def _gated(
+        self, weights: Weights, rows: Rows, quadrupoles: Float[Tensor, "*features rows 5 width"]
+    ) -> Float[Tensor, "*members atoms 5"]:
+        """What a layer of the model adds to Q of each atom, in float64."""
+        gates = self._judge.read_rows(weights, rows, 0) / math.sqrt(quadrupoles.shape[-1])
+        return sum_rows((quadrupoles @ gates.unsqueeze(-1)).squeeze(-1).double(), rows)
 
     def _cholesky(
         self, entries: Float[Tensor, "*members atoms 6"], epsilon: float

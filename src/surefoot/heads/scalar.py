@@ -21,7 +21,7 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.distributions.densities import SCORES, Distribution, Point, Rule
-from surefoot.graph import Features, Rows
+from surefoot.graph import Features, Rows, Width
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
@@ -48,21 +48,21 @@ class Scalar(Settings):
         "as equivariant models do; glorot: stored as they act, as SchNet does",
     )
 
-    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+    def init(self, generator: torch.Generator, widths: tuple[Width, ...]) -> Weights:
         """Fresh weights in float64, one small network per read-out layer."""
         return self.init_layers(generator, widths, 1)
 
     def init_layers(
-        self, generator: torch.Generator, widths: tuple[int, ...], outputs: int
+        self, generator: torch.Generator, widths: tuple[Width, ...], outputs: int
     ) -> Weights:
         """The same for networks with any number of results."""
         weights: Weights = {}
         for index, width in enumerate(widths):
-            inputs = width
+            inputs = width.values
             last = index == len(widths) - 1
             if self.layers == "every" or (self.layers == "last" and last):
-                inputs = self.hidden or max(1, width // 2)
-                hidden = self._fresh(generator, width, inputs)
+                inputs = self.hidden or max(1, width.values // 2)
+                hidden = self._fresh(generator, width.values, inputs)
                 weights |= under(f"layer{index}.hidden", hidden)
             weights |= under(f"layer{index}.out", self._fresh(generator, inputs, outputs))
         return weights
@@ -89,6 +89,13 @@ class Scalar(Settings):
             return rows.values
         return ACTIVATIONS[self.activation](self._apply(rows.values, hidden))
 
+    def read_rows(
+        self, weights: Weights, rows: Rows, layer: int
+    ) -> Float[Tensor, "*members rows outputs"]:
+        """What a read-out layer gives to each row."""
+        basis = self.basis(weights, rows, layer)
+        return self._apply(basis, branch(weights, f"layer{layer}.out"))
+
     def read_layers(
         self, weights: Weights, features: Features
     ) -> list[Float[Tensor, "*members atoms outputs"]]:
@@ -99,14 +106,10 @@ class Scalar(Settings):
         """
         if not features.layers:
             raise ValueError("the model gave no read-out layer.")
-        results = []
-        for layer, rows in enumerate(features.layers):
-            basis = self.basis(weights, rows, layer)
-            values = self._apply(basis, branch(weights, f"layer{layer}.out")).double()
-            if rows.weight is not None:
-                values = values * rows.weight.unsqueeze(-1)
-            results.append(values if rows.atom is None else segment_sum(values, rows.atom))
-        return results
+        return [
+            sum_rows(self.read_rows(weights, rows, layer).double(), rows)
+            for layer, rows in enumerate(features.layers)
+        ]
 
     def sum_energy(self, weights: Weights, features: Features) -> Float[Tensor, "*members graphs"]:
         """Energy of each graph in units of the baseline's scale, in float64."""
@@ -137,3 +140,12 @@ class Scalar(Settings):
     def judging(self) -> tuple[str, ...]:
         """None: all weights make the energy."""
         return ()
+
+
+def sum_rows(
+    values: Float[Tensor, "*members rows width"], rows: Rows
+) -> Float[Tensor, "*members atoms width"]:
+    """What is linear in the rows of a layer, summed over those of each atom with their weights."""
+    if rows.weight is not None:
+        values = values * rows.weight.unsqueeze(-1).to(values.dtype)
+    return values if rows.atom is None else segment_sum(values, rows.atom)

@@ -32,9 +32,8 @@ from surefoot.blocks.dense import (
 )
 from surefoot.blocks.orders import init_dense
 from surefoot.distributions.densities import Distribution, Point
-from surefoot.graph import Features, Rows
-from surefoot.heads.scalar import Scalar
-from surefoot.segments import segment_sum
+from surefoot.graph import Features, Rows, Width
+from surefoot.heads.scalar import Scalar, sum_rows
 
 
 class Sphere(Scalar):
@@ -61,7 +60,7 @@ class Sphere(Scalar):
         default="glorot", description="weights are stored as they act"
     )
 
-    def init(self, generator: torch.Generator, widths: tuple[int, ...]) -> Weights:
+    def init(self, generator: torch.Generator, widths: tuple[Width, ...]) -> Weights:
         """Fresh weights in float64: one network per read-out layer, or two."""
         weights = self.init_layers(generator, widths, 1)
         if self.forces == "direct":
@@ -69,15 +68,16 @@ class Sphere(Scalar):
         return weights
 
     def init_layers(
-        self, generator: torch.Generator, widths: tuple[int, ...], outputs: int
+        self, generator: torch.Generator, widths: tuple[Width, ...], outputs: int
     ) -> Weights:
         """The same for networks with any number of results."""
         weights: Weights = {}
         for index, width in enumerate(widths):
-            second = self.hidden or width
+            first = width.values
+            second = self.hidden or first
             parts = {
-                "first": init_dense(generator, width, width),
-                "hidden": init_dense(generator, width, second, gain=SILU_SCALE),
+                "first": init_dense(generator, first, first),
+                "hidden": init_dense(generator, first, second, gain=SILU_SCALE),
                 "out": init_dense(generator, second, outputs, gain=SILU_SCALE),
             }
             for name, part in parts.items():
@@ -120,11 +120,8 @@ class Sphere(Scalar):
                     "choose `head: {forces: gradient}`, or a model with points on a sphere (scn "
                     "with `readout: sphere`)."
                 )
-            out = linear(self.basis(part, rows, layer), branch(part, f"layer{layer}.out")).double()
-            pulled = out * rows.vectors.double()
-            if rows.weight is not None:
-                pulled = pulled * rows.weight.unsqueeze(-1)
-            total = total + segment_sum(pulled, rows.atom)
+            pulled = self.read_rows(part, rows, layer).double() * rows.vectors.double()
+            total = total + sum_rows(pulled, rows)
         forces = (scale * total).to(mean.dtype)
         # Without derivatives the given ones are cut off from the graph, and so are these.
         return Point(forces if mean.requires_grad else forces.detach())

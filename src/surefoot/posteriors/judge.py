@@ -13,8 +13,7 @@ from torch import Tensor
 
 from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.distributions.histograms import Binned
-from surefoot.evaluate.quantities import Binning, Quantity, Structures, Vectors
+from surefoot.evaluate.quantities import Quantity, Structures, Vectors
 from surefoot.evaluate.strata import name_ranges
 from surefoot.graph import Targets, collate_targets
 from surefoot.posteriors.calibration import Calibration
@@ -118,7 +117,7 @@ def predict_samples(
 
 def compare(judged: Judged, samples: Sequence[Sample]) -> list[Quantity]:
     """Residuals and error bars of every labelled quantity, in meV/atom, meV/Å and meV/Å³."""
-    groups, types = _names(samples)
+    groups, types = name_rows(samples)
     prediction, targets = judged.prediction, judged.targets
     quantities = []
     labelled = targets.has_energy.numpy()
@@ -149,7 +148,7 @@ def compare(judged: Judged, samples: Sequence[Sample]) -> list[Quantity]:
     return quantities
 
 
-def _names(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+def name_rows(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     """Group and config_type of each sample."""
     groups = np.array([sample.group for sample in samples], dtype=str)
     return groups, np.array([sample.config_type for sample in samples], dtype=str)
@@ -188,7 +187,7 @@ def _numpy(moments: Moments) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _compare_forces(judged: Judged, forces: Moments, samples: Sequence[Sample]) -> Quantity:
-    groups, types = _names(samples)
+    groups, types = name_rows(samples)
     chosen = judged.counted_atoms
     owner = np.repeat(judged.graph_of_atom[chosen], 3)
     labels = judged.targets.forces.numpy()[chosen]
@@ -257,38 +256,9 @@ def compare_vectors(judged: Judged, samples: Sequence[Sample]) -> Vectors | None
     residuals = (judged.targets.forces.numpy() - forces.mean.numpy())[chosen]
     owner = judged.graph_of_atom[chosen][whole]
     return Vectors(
-        residuals=residuals[whole], covariance=covariance[whole], groups=_names(samples)[0][owner]
-    )
-
-
-def compare_histograms(judged: Judged, samples: Sequence[Sample]) -> list[Binning]:
-    """Labels in the histograms that the head predicts, in eV and eV/Å."""
-    prediction, targets = judged.prediction, judged.targets
-    groups = _names(samples)[0]
-    found = []
-    labelled = targets.has_energy
-    if prediction.energy_bins is not None and labelled.any():
-        values = targets.energy
-        found.append(_place("energy", "eV", prediction.energy_bins, values, labelled, groups))
-    atoms = torch.tensor(judged.counted_atoms)
-    if prediction.error_bins is not None and prediction.forces is not None and atoms.any():
-        errors = torch.linalg.vector_norm(targets.forces - prediction.forces.mean, dim=-1)
-        owner = groups[judged.graph_of_atom]
-        found.append(_place("force error", "eV/Å", prediction.error_bins, errors, atoms, owner))
-    return found
-
-
-def _place(
-    name: str, unit: str, bins: Binned, values: Tensor, chosen: Tensor, groups: np.ndarray
-) -> Binning:
-    kept = chosen.numpy()
-    return Binning(
-        name=name,
-        unit=unit,
-        pit=bins.cdf(values).double().clamp(0.0, 1.0).numpy()[kept],
-        crps=bins.crps(values).double().numpy()[kept],
-        nll=-bins.log_prob(values).double().numpy()[kept],
-        groups=groups[kept],
+        residuals=residuals[whole],
+        covariance=covariance[whole],
+        groups=name_rows(samples)[0][owner],
     )
 
 
@@ -318,7 +288,7 @@ def compare_structures(judged: Judged, samples: Sequence[Sample], errors_of: Err
         samples: the structures.
         errors_of: forces or energy; those without labels of it are not counted.
     """
-    groups, types = _names(samples)
+    groups, types = name_rows(samples)
     prediction, targets = judged.prediction, judged.targets
     atoms, owner = judged.counted_atoms, judged.graph_of_atom
     count = len(judged.sizes)

@@ -21,13 +21,13 @@ from surefoot.blocks.conditioning import require_learnt
 from surefoot.blocks.dense import Weights, cast, under
 from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import Sample
-from surefoot.distributions.histograms import join_binned, mix_histograms
+from surefoot.distributions.binned import join_binned, mix_histograms
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
 from surefoot.posteriors.ensemble import Ensemble
-from surefoot.posteriors.gate import FEWEST, Gate, fit_gate, read_gate
+from surefoot.posteriors.gate import FEWEST, Gate, first_draw, fit_gate, read_gate
 from surefoot.posteriors.gaussian import DiagonalLaplace, Ivon, Swag
 from surefoot.posteriors.last_layer import LastLayer
 from surefoot.posteriors.learnt import Learnt, read_learnt
@@ -288,6 +288,9 @@ def _mix_outputs(
         joined = join_draws(all_stress)
         stress = mix(joined).scaled(calibration.stress or 1.0)
         stress_draws = joined.mean if members else None
+    of_forces = mix_histograms(all_forces)
+    # A residual's histogram is of the error, a noise's of the force itself.
+    judged = bool(all_forces) and all_forces[0].spread == "residual"
     return Prediction(
         energy=energy.scaled(calibration.energy or 1.0),
         forces=forces,
@@ -297,7 +300,8 @@ def _mix_outputs(
         stress_draws=stress_draws,
         energy_factor=None if factor is None else factor.detach() * (calibration.difference or 1.0),
         energy_bins=mix_histograms([output.energy for output in outputs]),
-        error_bins=mix_histograms(all_forces),
+        error_bins=of_forces if judged else None,
+        force_bins=None if judged else of_forces,
     )
 
 
@@ -319,6 +323,23 @@ def compiled(predictor: Predictor) -> Predictor:
 def with_splines(predictor: Predictor) -> Predictor:
     """The same predictor with its radial networks as splines; see `splined`."""
     return replace(predictor, weights=splined(predictor.potential, predictor.weights))
+
+
+def knows_energies(predictor: Predictor) -> bool:
+    """Whether error bars of energies are in closed form, so that one draw has them too."""
+    return any(name.startswith("spread.") for name in predictor.weights)
+
+
+def driver(predictor: Predictor) -> Predictor:
+    """The first draw alone: what moves atoms at the price of one set of weights; not to be saved.
+
+    `ood` stays, and so do error bars of energies that need no draws; of forces it knows none but
+    what the head itself says.
+    """
+    kept, calibration = ("energy", "difference"), predictor.calibration
+    if predictor.draws > 1:
+        calibration = calibration.for_draws(1, kept=kept if knows_energies(predictor) else ())
+    return replace(predictor, weights=first_draw(predictor.weights), calibration=calibration)
 
 
 def recalibrated(predictor: Predictor, calibration: Calibration) -> Predictor:
@@ -359,6 +380,7 @@ def join_predictions(parts: Sequence[Prediction]) -> Prediction:
         energy_factor=_joined([part.energy_factor for part in parts], 0),
         energy_bins=join_binned([part.energy_bins for part in parts]),
         error_bins=join_binned([part.error_bins for part in parts]),
+        force_bins=join_binned([part.force_bins for part in parts]),
         bounds=join_bounds([part.bounds for part in parts]),
     )
 

@@ -106,6 +106,7 @@ def plan_training(
     parts: Parts,
     references: References = "auto",
     provenance: dict[str, Any] | None = None,
+    scale: float | None = None,
 ) -> Plan:
     """Measure the training split, make graphs, and decide who learns from what.
 
@@ -114,6 +115,7 @@ def plan_training(
         parts: what is combined.
         references: where the energies of free atoms come from.
         provenance: what the files of the run say of their origin.
+        scale: of energies and forces in eV and eV/Å; measured where not given.
     Raises:
         ValueError: if there is nothing to learn from, no neighbour within the cutoff, too few
             groups for the folds, an element or a state to tell apart that only the validation
@@ -131,7 +133,7 @@ def plan_training(
     known = known_frames(foundation, parts.start, samples, aside, provenance)
     if parts.start.learn == "judges":
         require_new(parts.head, known[:, : len(splits.train)], parts.start)
-    statistics, potential = _find_potential(splits, samples, parts, references, foundation)
+    statistics, potential = _find_potential(splits, samples, parts, references, scale, foundation)
     parts = replace(parts, head=potential.head)
     method, settings = parts.posterior, parts.train
     fitting = method.fitting(len(splits.train), settings, parts.loss)
@@ -192,19 +194,25 @@ def _find_potential(
     samples: Sequence[Sample],
     parts: Parts,
     references: References,
+    scale: float | None,
     foundation: Predictor | None,
 ) -> tuple[Statistics, Potential]:
     """What is measured, and the potential."""
     learnt = samples[: len(splits.train)]
     if foundation is not None:
         file = str(parts.start.potential)
+        if scale is not None:
+            raise ValueError(
+                f"data: {{scale: {scale}}} does not go with start: {{potential}}, whose scale "
+                "stays as it is; leave it out."
+            )
         potential = adopt(foundation, parts.model, parts.head, parts.conditioning, file)
         known = potential.baseline
         statistics = Statistics(
             elements=known.elements, energies=known.energies, source=file, scale=known.scale
         )
     else:
-        statistics = measure(splits.train + splits.isolated, references)
+        statistics = measure(splits.train + splits.isolated, references, scale)
         potential = Potential(
             model=parts.model,
             head=parts.head,

@@ -55,11 +55,13 @@ class AdamW:
             that some leaves have and others have not makes a matrix of a bias.
         amsgrad: whether second moments never fall.
         clip: largest gradient norm of a member in units of the usual one.
+        clip_norm: largest gradient norm of a member as it is, if that is bounded too.
     """
 
     weight_decay: float
     amsgrad: bool
     clip: float
+    clip_norm: float | None = None
 
     def fresh(self, weights: Weights) -> dict[str, Weights]:
         """Zeros."""
@@ -76,6 +78,9 @@ class AdamW:
         squares = state.moments["exp_avg_sq"]
         usual = usual_norm(squares, state.step - state.began, BETAS[1], stacked=stacked)
         gradients = clip_gradients(gradients, usual, self.clip, stacked=stacked)
+        if self.clip_norm is not None:
+            one = torch.ones_like(usual)
+            gradients = clip_gradients(gradients, one, self.clip_norm, stacked=stacked)
         for decayed in (True, False):
             names = [n for n in state.weights if n.endswith("bias") is not decayed]
             adamw(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 Tree = dict[str, Tensor]
 METADATA = "surefoot"
-FORMAT = 3
+FORMAT = 4
 
 
 def _add_states_and_repulsion(header: dict[str, Any]) -> dict[str, Any]:
@@ -45,9 +45,30 @@ def _add_gate_and_levels(header: dict[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
+def _state_former_ways(header: dict[str, Any]) -> dict[str, Any]:
+    """Before format 4 RACE divided its sums by the number of neighbours, and the anisotropy of a
+    mean-variance head knew nothing of the model's features of degree 2."""
+
+    def add(holder: dict[str, Any]) -> dict[str, Any]:
+        model, head = holder.get("model") or {}, holder.get("head") or {}
+        if model.get("name") == "race":
+            holder = {**holder, "model": {"normalisation": "neighbors", **model}}
+        equivariant = ("mean_variance", "equivariant")
+        degree_2 = "2e" in model.get("irreps", "") or model.get("lmax", 0) >= 2
+        if degree_2 and (head.get("energy"), head.get("covariance")) == equivariant:
+            holder = {**holder, "head": {"anisotropy": "own", **head}}
+        return holder
+
+    upgraded = add({**header, "format": 4})
+    if "identity" in header:
+        upgraded["identity"] = add(header["identity"])
+    return upgraded
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _add_states_and_repulsion,
     2: _add_gate_and_levels,
+    3: _state_former_ways,
 }
 """Header of format n → header of format n + 1, so that old files keep loading."""
 

@@ -65,6 +65,11 @@ class TrainSettings(Settings):
         description="largest gradient norm of a member, in units of the root of its running mean "
         "square",
     )
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest gradient norm of a member as it is, in units of the loss; AdamW only",
+    )
     average: float = Field(
         default=0.99, ge=0, lt=1, description="decay of the weight average per step"
     )
@@ -148,7 +153,10 @@ class Task:
         """What moves the weights."""
         settings = self.settings
         return self.step or AdamW(
-            weight_decay=settings.weight_decay, amsgrad=settings.amsgrad, clip=settings.clip
+            weight_decay=settings.weight_decay,
+            amsgrad=settings.amsgrad,
+            clip=settings.clip,
+            clip_norm=settings.clip_norm,
         )
 
 

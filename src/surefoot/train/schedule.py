@@ -1,4 +1,4 @@
-"""Learning rates over a run: warm-up, then constant, cosine or plateau."""
+"""Learning rates over a run: warm-up, then constant, cosine, plateau or steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from surefoot.settings import Settings
 
@@ -14,17 +14,33 @@ from surefoot.settings import Settings
 class ScheduleSettings(Settings):
     """How the learning rate moves."""
 
-    name: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup_steps: int = Field(
-        default=100, ge=0, description="steps in which the rate rises from zero"
+    name: Literal["constant", "cosine", "plateau", "steps"] = "cosine"
+    warmup_steps: int = Field(default=100, ge=0, description="steps in which the rate rises")
+    warmup_from: float = Field(
+        default=0.0, ge=0, lt=1, description="where it rises from, as a share of the first rate"
     )
     final: float = Field(default=0.01, gt=0, le=1, description="last rate as a share of the first")
     factor: float = Field(
-        default=0.8, gt=0, lt=1, description="plateau: what the rate is multiplied by"
+        default=0.8, gt=0, lt=1, description="plateau, steps: what the rate is multiplied by"
+    )
+    milestones: list[int] = Field(
+        default=[], description="steps: numbers of the steps from which on it is"
     )
     patience: int = Field(
         default=10, ge=1, description="plateau: validations without gain before that"
     )
+
+    @model_validator(mode="after")
+    def _milestones(self) -> ScheduleSettings:
+        if (self.name == "steps") != bool(self.milestones):
+            raise ValueError(
+                "`name: steps` and `milestones: [1000, 2000]` belong together; set both, or none"
+            )
+        if self.milestones != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
+            raise ValueError(
+                f"milestones are {self.milestones}; numbers of steps that rise from 1 are needed"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +106,16 @@ def rate_share(
         if step >= tail.begin * steps:
             return tail.share
         steps = max(1, round(tail.begin * steps))
-    warm = min(1.0, (step - began + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    warm = 1.0
+    if settings.warmup_steps:
+        risen = min(1.0, (step - began + 1) / settings.warmup_steps)
+        warm = settings.warmup_from + (1 - settings.warmup_from) * risen
     if settings.name == "cosine":
         progress = min(1.0, step / max(1, steps))
         wave = 0.5 * (1 + math.cos(math.pi * progress))
         return warm * (settings.final + (1 - settings.final) * wave)
     if settings.name == "plateau":
         return warm * plateau.share
+    if settings.name == "steps":
+        return float(warm * settings.factor ** sum(step >= place for place in settings.milestones))
     return warm

@@ -70,6 +70,7 @@ OPTIONS: dict[str, Any] = {
     "basis_width_scalar": 1.5,
     "distance_resolution": 0.05,
 }
+SHORT = {"num_interactions": 1, "lmax": 2, "mmax": 0, "use_grid": False, "cutoff": 4.0}
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def sheared_cell() -> Atoms:
 
 
 def cases() -> list[Case]:
-    """Orders, taps, bands, resolutions, neighbour limits, reduced channels; grids and none."""
+    """Orders, taps, bands, resolutions, limits, reduced channels, radial bases; grids and none."""
     return [
         Case("invariant", [sheared_cell()], {"mmax": 0, "use_grid": False}, 1),
         Case("one tap", [slab("Cu", "CO", 2)], {"num_taps": 1, "lmax": 3, "num_bands": 2}, 2),
@@ -147,6 +148,9 @@ def cases() -> list[Case]:
             {"use_grid": False, "num_taps": 1, "num_resolutions": 2, "lmax": 5, "cutoff": 4.3},
             5,
         ),
+        Case("sigmoid", [solution()], {**SHORT, "distance_function": "sigmoid"}, 7),
+        Case("linear sigmoid", [solution()], {**SHORT, "distance_function": "linearsigmoid"}, 8),
+        Case("silu", [solution()], {**SHORT, "distance_function": "silu"}, 9),
         Case("high degree", [solution()], {"lmax": 9, "num_interactions": 3, "mmax": 0}, 6),
     ]
 

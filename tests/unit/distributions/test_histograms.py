@@ -8,16 +8,10 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
+from surefoot.distributions.binned import Binned, join_binned, mix_histograms
 from surefoot.distributions.bins import Bins, even_bins, residual_bins
 from surefoot.distributions.densities import Point
-from surefoot.distributions.histograms import (
-    Binned,
-    Histogram,
-    Lengths,
-    Residuals,
-    join_binned,
-    mix_histograms,
-)
+from surefoot.distributions.histograms import Histogram, Lengths, Residuals
 
 DOUBLE = torch.float64
 BINS = Bins(edges=(-2.0, -1.0, 0.5, 1.0, 3.0), lower=0.7, upper=1.3)

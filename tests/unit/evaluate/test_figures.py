@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from surefoot.evaluate.figures import (
+    describe_differences,
     describe_error_bars,
     describe_failures,
     describe_histogram,
@@ -12,7 +13,15 @@ from surefoot.evaluate.figures import (
     show,
 )
 from surefoot.evaluate.quantiles import fit_conformal, fit_isotonic
-from surefoot.evaluate.quantities import NEGLIGIBLE, Binning, Quantity, Structures, Vectors
+from surefoot.evaluate.quantities import (
+    NEGLIGIBLE,
+    Binning,
+    Differences,
+    Quantity,
+    Structures,
+    Vectors,
+)
+from surefoot.evaluate.scoring import gaussian_crps
 
 COUNT = 600
 
@@ -102,13 +111,23 @@ def test_vectors_histograms_and_failures_are_json() -> None:
     assert found["mean_square"][0] == pytest.approx(3.0, abs=0.5)
     assert found["coverage_95"][0] == pytest.approx(0.95, abs=0.04)
     nll = np.where(np.arange(300) == 4, np.inf, 1.0)  # a label outside all bins
+    sizes = np.exp(generator.normal(size=300))
     binning = Binning(
         name="energy", unit="eV", pit=generator.random(300), crps=np.ones(300), nll=nll,
-        groups=groups,
+        groups=groups, errors=sizes * generator.normal(size=300), beyond=np.full(300, 0.25), in_last=np.arange(300) < 60,
+        scores={"size": sizes, "chance": generator.random(300), "all alike": np.ones(300)},
     )  # fmt: skip
     binned = describe_histogram(binning, seed=0, draws=20)
     assert (binned["points"], binned["outside"]) == (300, 1 / 300)
     assert binned["nll"][0] == 1.0
+    assert binned["open_bin"] == {"mass": 0.25, "labels": 0.2}
+    size, chance, alike = binned["ranking"].values()
+    assert size["spearman"][1] > 0.2
+    assert size["ause"][2] < 0.8
+    assert abs(chance["spearman"][0]) < 0.15
+    assert chance["ause"][0] == pytest.approx(1.0, abs=0.2)
+    assert alike["spearman"] == alike["ause"] == [None, None, None]
+    assert size["median"] == pytest.approx(1.0, abs=0.15)
     errors = generator.lognormal(size=300)
     structures = Structures(
         errors=errors, scores={"errors": errors}, groups=groups, types=groups, counted=groups >= 0
@@ -116,6 +135,40 @@ def test_vectors_histograms_and_failures_are_json() -> None:
     failures = describe_failures(structures, np.arange(300) >= 150, seed=0, draws=20)
     assert failures["auroc"]["errors"]["failures"][0] == 1.0
     json.dumps([found, binned, failures], allow_nan=False)
+
+
+def test_one_sigma_for_all_points_is_the_reference_of_crps(quantity) -> None:
+    """Error bars that know where errors are do better than that, with the right factor."""
+    right = replace(quantity, std=2.0 * quantity.std)
+    found = describe_error_bars(right, seed=1, draws=20)
+    assert found is not None
+    usable = right.scorable
+    rms = np.sqrt(np.mean(right.residuals[usable] ** 2))
+    expected = np.mean(gaussian_crps(right.residuals[usable], np.full(usable.sum(), rms)))
+    for name in ("before", "after"):
+        assert found[name]["crps_reference"] == [expected, None, None]
+    assert found["after"]["crps"][0] < expected
+
+
+def test_differences_beside_two_assumptions() -> None:
+    """Frames that share nine tenths of their variance."""
+    generator = np.random.default_rng(4)
+    common, own = np.sqrt(0.9), np.sqrt(0.1)
+    count = 2000
+    pairs = common * generator.normal(size=(count, 1)) + own * generator.normal(size=(count, 2))
+    differences = Differences(
+        residuals=pairs[:, 1] - pairs[:, 0],
+        std=np.full(count, np.sqrt(2) * own),
+        independent=np.full(count, np.sqrt(2)),
+        correlated=np.zeros(count),
+        groups=np.arange(count),
+    )
+    found = describe_differences(differences, seed=0, draws=50)
+    assert found["std"]["coverage_90"][0] == pytest.approx(0.9, abs=0.02)
+    assert found["independent"]["coverage_90"][0] > 0.99
+    assert found["correlated"]["coverage_90"][0] == 0.0
+    assert found["std"]["sharpness"] == pytest.approx(found["rmse"], rel=0.05)
+    json.dumps(found, allow_nan=False)
 
 
 def test_labels_outside_of_a_histogram_are_not_covered() -> None:
@@ -129,9 +182,12 @@ def test_labels_outside_of_a_histogram_are_not_covered() -> None:
         crps=np.where(outside, 3.0, 1.0),
         nll=np.where(outside, np.inf, 1.0),
         groups=np.arange(count),
+        errors=np.where(outside, 3.0, 1.0),
+        scores={},
     )
     found = describe_histogram(binning, seed=0, draws=20)
     assert found["outside"] == 0.5
+    assert found["open_bin"] is None
     assert found["coverage_95"][0] == 0.5
     assert found["crps"][0] == 2.0
     assert found["pit_ks"][0] == pytest.approx(0.5)

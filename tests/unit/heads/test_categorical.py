@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -13,14 +12,16 @@ from surefoot import potential as room
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
+from surefoot.distributions.components import Components
 from surefoot.distributions.histograms import Histogram
 from surefoot.distributions.masses import entropy
-from surefoot.evaluate.directness import jacobian_asymmetry, rotation_error
 from surefoot.graph import Graph, collate
 from surefoot.heads.categorical import LOCAL, Categorical, Composed
-from surefoot.heads.direct import Components
-from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.directness import find_directness, is_direct
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.predictor import Predictor, build_predictor, join_predictions
 from surefoot.potential import Potential
 
 DOUBLE = torch.float64
@@ -172,23 +173,9 @@ def test_the_expectation_is_bounded_by_the_bins(small_structures) -> None:
     assert float(off.max()) > 0.5 * A.measured.values.edges[-1]
 
 
-def forces_of(head: Categorical, atoms: Atoms, model: Mace | Schnet = MODEL):
-    """A function of positions alone."""
-    potential = Potential(model=model, head=head, baseline=BASELINE)
-    generator = torch.Generator().manual_seed(5)
-    weights = {
-        name: value + 0.4 * torch.randn(value.shape, generator=generator, dtype=DOUBLE)
-        for name, value in potential.init(5, DOUBLE).items()
-    }
-
-    def forces(positions: np.ndarray) -> np.ndarray:
-        moved = atoms.copy()
-        moved.positions = positions
-        output = potential(weights, to_graph(moved, 4.0))
-        assert output.forces is not None
-        return output.forces.mean.detach().numpy()
-
-    return forces
+def predictor_of(head: Categorical, members: int = 1) -> Predictor:
+    draws = stack([random_weights(head, 5 + member) for member in range(members)])
+    return build_predictor(potential_with(head), Ensemble(draws), Calibration(), {})
 
 
 def test_forces_are_covariances_of_centres_and_slopes_of_logits(small_structures) -> None:
@@ -233,23 +220,58 @@ def test_what_it_says_does_not_depend_on_place_or_order(head, small_structures, 
 
 
 def test_direct_forces_miss_rotations_in_the_laboratory_and_a_potential_everywhere(
-    small_structures, rng
+    make_samples, rng
 ) -> None:
-    atoms = small_structures["ethanol"][:5]
-    turns = Rotation.random(4, random_state=rng).as_matrix()
-    turns[2:] *= -1
+    samples = make_samples(("ethanol", "atom"))
     found = {
-        name: (
-            rotation_error(forces_of(head, atoms), atoms.positions, turns),
-            jacobian_asymmetry(forces_of(head, atoms), atoms.positions),
-        )
-        for name, head in (("gradient", A), ("direct_lab", LAB), ("direct_frame", FRAME))
+        head.forces: find_directness(predictor_of(head), samples, rng) for head in (A, LAB, FRAME)
     }
-    assert found["gradient"][0] < 1e-11
-    assert found["gradient"][1] < 1e-5
-    assert found["direct_lab"][0] > 0.1
-    assert found["direct_frame"][0] < 1e-9
-    assert min(found[name][1] for name in ("direct_lab", "direct_frame")) > 0.05
+    assert {one.structures for one in found.values()} == {2}  # an atom has no force to turn
+    assert found["gradient"].rotation_error < 1e-11
+    assert found["gradient"].jacobian_asymmetry < 1e-4
+    assert found["direct_lab"].rotation_error > 0.1
+    assert found["direct_frame"].rotation_error < 1e-9
+    assert min(found[one].jacobian_asymmetry for one in ("direct_lab", "direct_frame")) > 0.05
+    crystal = find_directness(predictor_of(FRAME), make_samples(("skewed_cell",)), rng)
+    assert crystal.rotation_error < 1e-9
+    assert [is_direct(predictor_of(head)) for head in (A, LAB, FRAME)] == [False, True, True]
+
+
+@pytest.mark.parametrize("head", [LAB, FRAME], ids=["lab", "frame"])
+def test_a_prediction_carries_histograms_of_components(head, small_structures, rng) -> None:
+    """Along the axes, whose mean turned back to space is the mean force."""
+    graph = joined(small_structures, "ethanol", "water_cluster")
+    predictor = predictor_of(head)
+    one = predictor(graph)
+    bins = one.force_bins
+    assert one.error_bins is None
+    assert bins is not None
+    assert bins.probabilities.shape == (21, 3, 24)
+    assert (bins.axes is None) == (head is LAB)
+    back = bins.mean if bins.axes is None else (bins.axes.mT @ bins.mean.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(back, one.forces.mean)
+    torch.testing.assert_close(bins.along(one.forces.mean), bins.mean)
+    trace = one.forces.total.diagonal(dim1=-2, dim2=-1).sum(-1)
+    torch.testing.assert_close(bins.deviation.square().sum(-1), trace)
+    label = torch.tensor(rng.normal(size=(21, 3)))
+    alone = potential_with(head)({n: v[0] for n, v in predictor.weights.items()}, graph).forces
+    density = bins.log_prob(bins.along(label)).sum(-1)
+    torch.testing.assert_close(density, alone.log_prob(label).detach())
+    assert 0 < float(bins.relative_entropy.mean()) < 1
+    parts = [predictor(joined(small_structures, name)) for name in ("ethanol", "water_cluster")]
+    together = join_predictions(parts).force_bins
+    torch.testing.assert_close(together.probabilities, bins.probabilities)
+    assert (together.axes is None) == (bins.axes is None)
+
+
+def test_draws_with_axes_of_their_own_have_no_common_histogram(small_structures) -> None:
+    graph = joined(small_structures, "ethanol")
+    lab, frame = (predictor_of(head, members=3)(graph).force_bins for head in (LAB, FRAME))
+    assert frame is None
+    assert lab is not None
+    assert lab.information is not None
+    assert float(lab.information.min()) > 0
+    assert predictor_of(A)(graph).force_bins is None
 
 
 def test_distributions_in_a_frame_turn_with_the_structure(small_structures, rng) -> None:

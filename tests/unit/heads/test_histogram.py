@@ -12,7 +12,7 @@ from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
 from surefoot.distributions.histograms import Lengths, Residuals
-from surefoot.graph import Features, Graph, Rows, collate
+from surefoot.graph import Features, Graph, Rows, Width, collate
 from surefoot.heads.histogram import ErrorBins, ErrorHistograms, fit_power, read_invariants
 from surefoot.heads.scalar import Scalar
 from surefoot.models.allegro import Allegro
@@ -103,7 +103,7 @@ def test_a_fresh_head_says_what_was_measured(small_structures) -> None:
     counts = torch.bincount(forces.bins.find(ERRORS / BASELINE.scale), minlength=12).double()
     torch.testing.assert_close(masses[0], (counts + 1 / 12) / 41, rtol=1e-12, atol=0)
     assert torch.equal(masses, masses[:1].expand_as(masses))
-    even = ErrorHistograms(width=4).init(torch.Generator().manual_seed(1), (8,))
+    even = ErrorHistograms(width=4).init(torch.Generator().manual_seed(1), (Width(8),))
     assert not even["system.out.weight"].any()
     assert not even["atom.out.bias"].any()
     assert energy.mean.shape == (6,)
@@ -226,7 +226,8 @@ def learned(
     assert head.measured is not None
     assert head.measured.atom is not None
     weights = {
-        name: value.float().requires_grad_() for name, value in head.init(generator, (1,)).items()
+        name: value.float().requires_grad_()
+        for name, value in head.init(generator, (Width(1),)).items()
     }
     optimiser = torch.optim.Adam(list(weights.values()), lr=0.03)
     features = replace(features, layers=(Rows(values=share.float().unsqueeze(-1)),))

@@ -1,7 +1,9 @@
 """The mean-variance head against a loop over atoms and edges, and its limits."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,14 +13,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
+from surefoot.blocks.tensors import to_matrix
 from surefoot.data.convert import to_graph
 from surefoot.distributions.densities import VectorNormal
-from surefoot.graph import Features, Geometry, Rows, edge_vectors, find_kinds
+from surefoot.graph import Features, Geometry, Rows, Width, edge_vectors, find_kinds
 from surefoot.heads.mean_variance import BESSELS, POWER, MeanVariance
 from surefoot.segments import Segments
 
 CUTOFF, NEIGHBORS = 2.5, 3.0
-WIDTHS = (5, 4)
+WIDTHS = (Width(5, 2), Width(4))
 
 
 def make_features(generator: torch.Generator) -> Features:
@@ -32,11 +35,19 @@ def make_features(generator: torch.Generator) -> Features:
         neighbors=NEIGHBORS,
         cutoff=CUTOFF,
     )
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
     layers = (
-        Rows(values=torch.randn((6, width), generator=generator, dtype=torch.float64))
+        Rows(
+            values=normal((6, width.values)),
+            quadrupoles=normal((6, 5, width.quadrupoles)) if width.quadrupoles else None,
+        )
         for width in WIDTHS
     )
     return Features(layers=tuple(layers), geometry=geometry)
+
+
+def changed(rows: Rows, change: Callable[[Tensor], Tensor]) -> Tensor | None:
+    return None if rows.quadrupoles is None else change(rows.quadrupoles)
 
 
 def random_weights(head: MeanVariance, generator: torch.Generator) -> Weights:
@@ -60,7 +71,7 @@ def by_hand(weights: Weights, prefix: str, values: tuple[Tensor, ...]) -> Tensor
 
 
 def tensor_by_hand(weights: Weights, features: Features) -> Tensor:
-    """Q of each atom, edge by edge: Σ_j w f (v vᵀ − 1/3) times a number, then bounded."""
+    """Q of each atom: Σ_j w f (v vᵀ − 1/3) times a number, the model's part, then bounded."""
     geometry, graph = features.geometry, features.geometry.graph
     pairs = [
         by_hand(weights, "covariance.pair.", tuple(rows.values[atom] for rows in features.layers))
@@ -83,6 +94,11 @@ def tensor_by_hand(weights: Weights, features: Features) -> Tensor:
         unit = v / r
         tensors[receiver] += weight * math.sqrt(7.5) * (torch.outer(unit, unit) - third)
     tensors /= math.sqrt(NEIGHBORS)
+    first = features.layers[0]
+    for atom in range(6 if "covariance.gates0.layer0.out.weight" in weights else 0):
+        gates = by_hand(weights, "covariance.gates0.", (first.values[atom],))
+        for channel, gate in enumerate(gates):
+            tensors[atom] += gate / math.sqrt(2) * to_matrix(first.quadrupoles[atom, :, channel])
     norm = tensors.square().sum((-1, -2), keepdim=True)
     return tensors / (1 + norm / 5.0**2).sqrt()
 
@@ -102,8 +118,11 @@ def test_energy_variance_is_the_sum_over_atoms(head, generator) -> None:
     torch.testing.assert_close(found, torch.stack(by_atom).sum(0), rtol=1e-5, atol=0)
 
 
-def test_covariance_equals_a_loop_over_edges(head, generator) -> None:
+@pytest.mark.parametrize("anisotropy", ["features", "own"])
+def test_covariance_equals_a_loop_over_edges(anisotropy, generator) -> None:
+    head = MeanVariance(activation="silu", scaling="normal", width=3, anisotropy=anisotropy)
     features, weights = make_features(generator), random_weights(head, generator)
+    assert any("gates" in name for name in weights) == (anisotropy == "features")
     scale = 1.7
     mean = torch.randn((6, 3), generator=generator, dtype=torch.float64)
     forces = head.force_distribution(weights, features, mean, scale)
@@ -116,6 +135,21 @@ def test_covariance_equals_a_loop_over_edges(head, generator) -> None:
         expected = scale**2 * torch.matrix_exp(logarithm)
         torch.testing.assert_close(forces.variance[atom], expected, rtol=1e-4, atol=1e-9)
     assert torch.equal(forces.mean, mean)
+
+
+def test_fresh_gates_are_shut_and_leave_the_other_weights_alone(generator) -> None:
+    """Features of degree 2 change nothing before they have been learned from."""
+    features, mean = make_features(generator), torch.zeros((6, 3), dtype=torch.float64)
+    fresh, plain = (
+        MeanVariance(anisotropy=kind).init(torch.Generator().manual_seed(4), WIDTHS)
+        for kind in ("features", "own")
+    )
+    assert all(torch.equal(fresh[name], value) for name, value in plain.items())
+    both = [
+        MeanVariance(anisotropy=kind).force_distribution(weights, features, mean, 1.0).variance
+        for kind, weights in (("features", fresh), ("own", plain))
+    ]
+    assert torch.equal(*both)
 
 
 def test_cholesky_has_the_entries_of_a_lower_triangle(generator) -> None:
@@ -139,7 +173,13 @@ def test_rows_of_an_atom_add_up(head, generator) -> None:
     twice = Segments(index=index, offsets=2 * torch.arange(7))
     halves = torch.full((12,), 0.5, dtype=torch.float64)
     doubled = tuple(
-        replace(rows, values=rows.values.repeat_interleave(2, 0), atom=twice, weight=halves)
+        replace(
+            rows,
+            values=rows.values.repeat_interleave(2, 0),
+            quadrupoles=changed(rows, lambda q: q.repeat_interleave(2, 0)),
+            atom=twice,
+            weight=halves,
+        )
         for rows in features.layers
     )
     other = replace(features, layers=doubled)
@@ -163,7 +203,10 @@ def test_variances_stay_between_floor_and_ceiling(bias, generator) -> None:
     leaves = {name: value.float().requires_grad_() for name, value in weights.items()}
     single = replace(
         features,
-        layers=tuple(replace(rows, values=rows.values.float()) for rows in features.layers),
+        layers=tuple(
+            replace(rows, values=rows.values.float(), quadrupoles=changed(rows, Tensor.float))
+            for rows in features.layers
+        ),
         geometry=replace(
             features.geometry,
             vectors=features.geometry.vectors.float(),
@@ -200,8 +243,20 @@ def test_what_can_be_fitted_afterwards(generator) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"covariance": "full"}, {"features": "frozen"}, {"width": 0}, {"floor": 0}, {"ceiling": 0.5}],
+    [
+        {"anisotropy": "full"},
+        {"covariance": "full"},
+        {"features": "frozen"},
+        {"width": 0},
+        {"floor": 0},
+        {"ceiling": 0.5},
+    ],
 )
 def test_settings_that_do_not_exist(wrong) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         MeanVariance(**wrong)
+
+
+def test_anisotropy_belongs_to_what_turns() -> None:
+    with pytest.raises(ValidationError, match="anisotropy belongs to covariance: equivariant"):
+        MeanVariance(covariance="isotropic", anisotropy="own")

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights, stack
 from surefoot.data.convert import to_graph
-from surefoot.graph import Features, Geometry, Rows, collate, find_kinds
+from surefoot.graph import Features, Geometry, Rows, Width, collate, find_kinds
 from surefoot.heads.scalar import Scalar
 from surefoot.segments import Segments
 
-WIDTHS = (6, 5, 4)
+SIZES = (6, 5, 4)
+WIDTHS = tuple(map(Width, SIZES))
 ATOMS = (3, 1, 2)
 HIDDEN = {"every": (True, True, True), "last": (False, False, True), "none": (False,) * 3}
 
@@ -33,7 +34,7 @@ def make_features(generator: torch.Generator, *members: int) -> Features:
     )
     layers = (
         Rows(values=torch.randn((*members, 6, width), generator=generator).double())
-        for width in WIDTHS
+        for width in SIZES
     )
     return Features(layers=tuple(layers), geometry=geometry)
 
@@ -56,7 +57,7 @@ def loop(head: Scalar, weights: Weights, features: Features) -> list[float]:
     for count in ATOMS:
         total = 0.0
         for atom in range(start, start + count):
-            for layer, width in enumerate(WIDTHS):
+            for layer, width in enumerate(SIZES):
                 x, inputs = features.layers[layer].values[atom], width
                 if HIDDEN[head.layers][layer]:
                     matrix = weights[f"layer{layer}.hidden.weight"]
@@ -109,16 +110,16 @@ def test_members_equal_a_loop(head, generator) -> None:
 def test_which_layers_have_a_hidden_layer(layers, hidden, widths, generator) -> None:
     weights = Scalar(layers=layers, hidden=hidden).init(generator, WIDTHS)
     for layer, (there, width) in enumerate(zip(HIDDEN[layers], widths, strict=True)):
-        inputs = width if there else WIDTHS[layer]
+        inputs = width if there else SIZES[layer]
         assert (f"layer{layer}.hidden.weight" in weights) == there
         assert weights[f"layer{layer}.out.weight"].shape == (inputs, 1)
         if there:
-            assert weights[f"layer{layer}.hidden.weight"].shape == (WIDTHS[layer], width)
+            assert weights[f"layer{layer}.hidden.weight"].shape == (SIZES[layer], width)
 
 
 def test_fresh_weights_of_each_scaling(generator) -> None:
     """normal: of order one, whatever the width; glorot: within its bounds."""
-    widths = (400,)
+    widths = (Width(400),)
     normal = Scalar(scaling="normal").init(generator, widths)
     glorot = Scalar(scaling="glorot").init(generator, widths)
     assert float(normal["layer0.hidden.weight"].std()) == pytest.approx(1, abs=0.02)

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
 from surefoot.blocks.dense import Weights
+from surefoot.blocks.frames import edge_frames
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
+from surefoot.graph import Geometry, find_kinds
 from surefoot.heads.scalar import Scalar
 from surefoot.heads.sphere import Sphere
 from surefoot.models.scn import Scn
@@ -220,6 +222,41 @@ def test_scalars_are_the_mean_over_the_sphere(small_structures) -> None:
     assert rows.weight is not None
     means = (rows.weight[:, None] * rows.values).unflatten(0, (9, 32)).sum(1)
     torch.testing.assert_close(means, atoms.values)
+
+
+def test_published_frames_are_rotations_of_any_edge() -> None:
+    """No direction is singular: an edge may point anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn((50, 3), generator=generator, dtype=torch.float64)
+    poles = torch.linalg.inv(edge_frames(random[:1])[0, 0])[:, 1]
+    vectors = torch.cat([random, torch.stack([poles, -poles])])
+    graph = to_graph(Atoms("H"), CUTOFF)
+    geometry = Geometry(
+        graph=graph,
+        kinds=find_kinds(torch.zeros(1, dtype=torch.int64)),
+        vectors=vectors,
+        lengths=torch.zeros(0, dtype=torch.float64),
+        state=None,
+        neighbors=1.0,
+        cutoff=CUTOFF,
+    )
+    found = Scn(form="published").find_frames(geometry).rotations
+    assert found.shape == (52, 1, 3, 3)
+    unit = torch.eye(3, dtype=torch.float64).expand_as(found)
+    torch.testing.assert_close(found @ found.mT, unit, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("basis", ["gaussian", "sigmoid", "linear_sigmoid", "silu"])
+@pytest.mark.parametrize("form", ["smooth", "published"])
+def test_every_radial_basis_learns(basis, form, small_structures) -> None:
+    potential = make({"basis": basis, "form": form, "layers": 1})
+    graph = to_graph(small_structures["ethanol"], CUTOFF)
+    leaves = {name: value.requires_grad_() for name, value in noisy(potential).items()}
+    output = potential(leaves, graph, differentiable=True)
+    assert output.forces is not None
+    (output.energy.mean.sum() + output.forces.mean.square().sum()).backward()
+    assert all(leaf.grad is not None and leaf.grad.any() for leaf in leaves.values())
+    assert ("model.basis.weight" in leaves) == (basis == "silu")
 
 
 def test_published_frames_have_no_slope_which_is_said(small_structures) -> None:

@@ -12,17 +12,19 @@ from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import Sample, to_samples
 from surefoot.data.read import Frame
 from surefoot.evaluate.multivariate import mahalanobis_squares
+from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.differences import compare_differences
 from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.histograms import compare_histograms
 from surefoot.posteriors.judge import (
     DRAWS,
     Judged,
     compare,
-    compare_histograms,
     compare_structures,
     compare_vectors,
     find_common_errors,
@@ -188,6 +190,27 @@ def test_the_spread_of_few_draws_is_no_covariance(samples) -> None:
     assert compare_vectors(judged_by(Scalar(), samples)[1], samples) is None
 
 
+def test_differences_of_frames_know_what_errors_they_share(samples) -> None:
+    """Consecutive frames of a group and a composition; none where nothing tells their error."""
+    paired = [replace(s, group=f"{s.group[:1]}{n % 3}") for n, s in enumerate(samples)]
+    judged = ensemble(4, paired)
+    found = compare_differences(judged, paired)
+    assert found is not None
+    assert len(found.residuals) == len(samples) - 3
+    energy, draws = judged.prediction.energy, judged.prediction.energy_draws
+    assert draws is not None
+    gap = (draws[:, 3] - draws[:, 0]).numpy()
+    labels = (judged.targets.energy[3] - judged.targets.energy[0]).item()
+    assert found.residuals[0] == pytest.approx(1000 * (labels - gap.mean()))
+    assert found.std[0] == pytest.approx(1000 * gap.std(ddof=1))
+    one, other = (1000 * energy.total.sqrt()[[0, 3]]).tolist()
+    assert found.independent[0] == pytest.approx(np.hypot(one, other))
+    assert found.correlated[0] == pytest.approx(abs(one - other))
+    assert compare_differences(judged_by(Scalar(), paired)[1], paired) is None
+    apart = [replace(s, group=str(n)) for n, s in enumerate(samples)]
+    assert compare_differences(ensemble(4, apart), apart) is None
+
+
 def test_labels_in_histograms(samples) -> None:
     head = ErrorHistograms(system_bins=16, atom_bins=12, width=4).measure(
         ERRORS * (-1) ** torch.arange(40), torch.full((40,), 6), ERRORS, 1.0
@@ -203,9 +226,35 @@ def test_labels_in_histograms(samples) -> None:
     assert np.allclose(energy.pit, bins.cdf(targets).numpy())
     assert np.allclose(energy.nll, -bins.log_prob(targets).numpy())
     assert np.allclose(energy.crps, bins.crps(targets).numpy())
+    assert np.allclose(energy.errors, (targets - bins.mean).numpy())
+    assert np.allclose(energy.beyond, bins.probabilities[:, -1].numpy())
+    ends = bins.shift + bins.scale * bins.bins.edges[-1]
+    assert np.array_equal(energy.in_last, (targets > ends).numpy())
+    assert set(energy.scores) == {"standard deviation", "s_H", "relative entropy"}
     forces = judged.prediction.forces
     assert forces is not None
     errors = torch.linalg.vector_norm(judged.targets.forces - forces.mean, dim=-1)
     expected = judged.prediction.error_bins.cdf(errors).numpy()[judged.counted_atoms]
     assert np.allclose(force.pit, expected)
+    assert np.allclose(force.errors, errors.numpy()[judged.counted_atoms])
+    assert {"mean", "95 % quantile"} < set(force.scores)
     assert compare_histograms(judged_by(Scalar(), samples)[1], samples) == []
+
+
+def test_labels_in_histograms_of_components(samples) -> None:
+    """Three of each atom, along the axes of its own, with their groups."""
+    sizes = torch.tensor([len(sample.graph.numbers) for sample in samples])
+    energies = -5.0 * sizes + torch.linspace(-1, 1, len(samples), dtype=torch.float64)
+    head = Categorical(bins=24, width=8, forces="direct_frame")
+    _, judged = judged_by(head.measure(energies, sizes, 4 * ERRORS - 4, 1.0), samples)
+    energy, force = compare_histograms(judged, samples)
+    assert (energy.name, force.name, force.unit) == ("energy", "force component", "eV/Å")
+    chosen = judged.counted_atoms
+    assert len(force.pit) == len(force.groups) == 3 * chosen.sum()
+    bins = judged.prediction.force_bins
+    assert bins is not None
+    assert bins.axes is not None
+    turned = (bins.axes @ judged.targets.forces.unsqueeze(-1)).squeeze(-1)
+    assert np.allclose(force.errors, (turned - bins.mean)[chosen].reshape(-1).numpy())
+    assert force.groups[:3].tolist() == [samples[0].group] * 3
+    assert force.beyond is None

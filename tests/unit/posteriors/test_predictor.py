@@ -14,7 +14,10 @@ from surefoot.blocks.reference import Baseline, UnknownElement
 from surefoot.blocks.repulsion import Repulsion
 from surefoot.data.convert import to_graph
 from surefoot.graph import collate
+from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.models.mace import Mace
+from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.posterior import Single
@@ -59,6 +62,48 @@ def test_a_potential_of_format_1_loads(tmp_path, monkeypatch) -> None:
     assert loaded.potential == POTENTIAL
     graph = to_graph(molecule("H2O"), 3.0)
     assert torch.equal(loaded(graph).energy.mean, predictor(graph).energy.mean)
+
+
+def test_the_covariance_of_format_3_is_made_of_neighbours_alone(tmp_path, monkeypatch) -> None:
+    """Beside features of degree 2, which were not read."""
+    head = MeanVariance(anisotropy="own", width=3)
+    model = Mace(cutoff=3.0, irreps="2x0e + 2x1o + 2x2e", max_ell=2, correlation=2, radial=(4,))
+    predictor = predictor_of(Potential(model=model, head=head, baseline=BASELINE))
+    predictor.save(tmp_path / "old")
+    tree, header = read_tree(tmp_path / "old", "predictor")
+    old = {name: value for name, value in header.items() if name not in ("format", "kind")}
+    del old["head"]["anisotropy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 3)
+        write_tree(tmp_path / "old", "predictor", tree, old)
+        identity = {name: old[name] for name in ("model", "head")}
+        write_tree(tmp_path / "run", "checkpoint", tree, {"identity": identity})
+    loaded = load_predictor(tmp_path / "old")
+    assert loaded.potential.head == head
+    assert read_tree(tmp_path / "run", "checkpoint")[1]["identity"]["head"]["anisotropy"] == "own"
+    graph = to_graph(molecule("H2O"), 3.0)
+    assert torch.equal(loaded(graph).forces.total, predictor(graph).forces.total)
+
+
+def test_race_of_format_3_divides_by_the_number_of_neighbours(tmp_path, monkeypatch) -> None:
+    """Unless its file says otherwise."""
+    for stated in (None, "root_neighbors"):
+        model = Race(
+            cutoff=3.0, irreps="2x0e + 2x1o", channels=2, normalisation=stated or "neighbors"
+        )
+        predictor = predictor_of(Potential(model=model, head=Scalar(), baseline=BASELINE))
+        predictor.save(tmp_path / "old")
+        tree, header = read_tree(tmp_path / "old", "predictor")
+        old = {name: value for name, value in header.items() if name not in ("format", "kind")}
+        if stated is None:
+            del old["model"]["normalisation"]
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "FORMAT", 3)
+            write_tree(tmp_path / "old", "predictor", tree, old)
+        loaded = load_predictor(tmp_path / "old")
+        assert loaded.potential.model == model
+        graph = to_graph(molecule("H2O"), 3.0)
+        assert torch.equal(loaded(graph).energy.mean, predictor(graph).energy.mean)
 
 
 def write_changed(

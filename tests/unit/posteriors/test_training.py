@@ -165,6 +165,7 @@ def test_baseline_comes_from_the_training_split() -> None:
     assert len(plan.task.samples) == TRAIN + VALID  # nobody trains on atoms
     mapped = plan_training(splits, PARTS, {"H": -1.0, "C": -2.0, "O": -3.0})
     assert mapped.task.potential.baseline.energies == (-1.0, -2.0, -3.0)
+    assert plan_training(splits, PARTS, "zero", None, 2.5).task.potential.baseline.scale == 2.5
 
 
 def test_a_cutoff_below_all_distances_is_refused(splits) -> None:

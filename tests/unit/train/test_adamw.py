@@ -53,3 +53,25 @@ def test_biases_are_what_is_called_so(model, head) -> None:
     weights = Potential(model=model, head=head, baseline=baseline).init(0, torch.float32)
     for name, value in weights.items():
         assert name.endswith("bias") == (value.dim() < 2), name
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_the_norm_of_each_member_is_bounded_as_it_is(stacked: bool) -> None:
+    """One member is far above the bound and one below it: the first alone is scaled."""
+    step = AdamW(weight_decay=0.0, amsgrad=True, clip=1e6, clip_norm=10.0)
+    weights = {"a.weight": torch.zeros(2, 3, 1), "b.bias": torch.zeros(2, 1)}
+    slopes = {
+        "a.weight": torch.tensor([[[30.0]] * 3, [[1.0]] * 3]).reshape(2, 3, 1),
+        "b.bias": torch.tensor([[40.0], [2.0]]),
+    }
+    if not stacked:
+        weights, slopes = ({n: v[0] for n, v in tree.items()} for tree in (weights, slopes))
+    state = fresh_state(weights, members=(2,) if stacked else (), moments=step.fresh(weights))
+    step(state, lambda _: ({}, slopes), 0.0, stacked=stacked)
+    moments = state.moments["exp_avg"]
+    norm = float((3 * 30.0**2 + 40.0**2) ** 0.5)
+    rows = {name: value if stacked else value[None] for name, value in moments.items()}
+    assert rows["a.weight"][0].flatten().tolist() == pytest.approx([0.1 * 300 / norm] * 3)
+    assert float(rows["b.bias"][0]) == pytest.approx(0.1 * 400 / norm)
+    if stacked:
+        assert rows["a.weight"][1].flatten().tolist() == pytest.approx([0.1] * 3)

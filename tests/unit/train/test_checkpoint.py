@@ -109,7 +109,7 @@ def test_newer_format_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     write_tree(path, "checkpoint", {"a": torch.ones(2)}, {})
     monkeypatch.undo()
-    with pytest.raises(RefusedFile, match=r"format 99.*reads up to 3; install a newer one"):
+    with pytest.raises(RefusedFile, match=r"format 99.*reads up to 4; install a newer one"):
         read_tree(path, "checkpoint")
 
 

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from surefoot.data.convert import Sample
 from surefoot.distributions.densities import HUBER_WIDTH, Normal, Point, VectorNormal
-from surefoot.graph import Features, Geometry, Graph, Targets, collate, collate_targets, find_kinds
+from surefoot.graph import (
+    Features,
+    Geometry,
+    Graph,
+    Targets,
+    Width,
+    collate,
+    collate_targets,
+    find_kinds,
+)
 from surefoot.heads import Head
 from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
@@ -308,7 +317,7 @@ CROSS = LossSettings(energy_rule="cross_entropy", forces_rule="cross_entropy")
 
 def weights_of(head: Head) -> list[str]:
     """All of them, and one of the model."""
-    weights = head.init(torch.Generator().manual_seed(0), (4,))
+    weights = head.init(torch.Generator().manual_seed(0), (Width(values=4),))
     return ["model.embedding", *(f"head.{name}" for name in weights)]
 
 

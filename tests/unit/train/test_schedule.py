@@ -62,3 +62,31 @@ def test_validations_without_gain_are_counted_whatever_the_schedule(name) -> Non
 
 def test_other_schedules_keep_their_share() -> None:
     assert run([1.0] * 50, name="cosine", patience=1).share == 1.0
+
+
+def test_steps_multiply_the_rate_from_each_milestone_on() -> None:
+    """The warm-up of OC20's recipes begins at a fifth of the rate."""
+    settings = {
+        "name": "steps",
+        "warmup_steps": 4,
+        "warmup_from": 0.2,
+        "milestones": [6, 9],
+        "factor": 0.3,
+    }
+    shares = [share(step, **settings) for step in (0, 1, 2, 3, 5, 6, 8, 9, 1000)]
+    assert shares == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0, 0.3, 0.3, 0.09, 0.09])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "steps"}, "belong together"),
+        ({"milestones": [3]}, "belong together"),
+        ({"name": "steps", "milestones": [3, 3]}, "rise from 1"),
+        ({"name": "steps", "milestones": [5, 3]}, "rise from 1"),
+        ({"name": "steps", "milestones": [0, 3]}, "rise from 1"),
+    ],
+)
+def test_milestones_that_make_no_sense(settings, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ScheduleSettings(**settings)

@@ -1,0 +1,223 @@
+"""Do error bars of energies grow with the size of clusters as the errors do?
+
+Usage: SUREFOOT_DATA=… python benchmarks/solvents.py [--work FOLDER] [--target FILE]
+       … --every 10 --set train.epochs=3 --work FOLDER --target FILE     a trial of a minute
+       python benchmarks/solvents.py table
+
+Learns from clusters of up to three solvent molecules, calibrates on other clusters of up to three,
+and asks of all sizes, up to six, for the slope of ln(RMSE / σ) against ln N: 0 where σ is as good
+for large clusters as for small ones. Interrupted, the same command goes on; the result is one JSON
+file, of which `table` prints the text.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from surefoot.data.convert import to_samples
+from surefoot.data.file_units import FileUnits
+from surefoot.data.read import Keys, read_frames
+from surefoot.evaluate.intervals import block_bootstrap_counts
+from surefoot.posteriors.judge import predict_samples
+from surefoot.posteriors.predictor import load_predictor
+
+HERE = Path(__file__).parent
+CONFIG, RESULT = HERE / "solvents" / "config.yaml", HERE / "results" / "solvents.json"
+TRAIN, TEST = "solvent_xtb_train_200.xyz.gz", "solvent_xtb_test.xyz.gz"
+FEW = 3  # molecules of the clusters that are learned from and calibrated on
+CLASSES = 8  # of sizes, with as many clusters each
+MARK = 0.15  # largest slope
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", nargs="?", choices=["run", "table"], default="run")
+    parser.add_argument("--every", type=int, default=1, help="so many clusters stand for one")
+    parser.add_argument(
+        "--set", action="append", default=[], help="section.key=value of the config"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/solvents"))
+    parser.add_argument("--target", type=Path, default=RESULT)
+    chosen = parser.parse_args()
+    if chosen.command == "run" and not chosen.target.exists():
+        work = chosen.work.resolve()
+        prepare(work, chosen.every)
+        began = time.monotonic()
+        potential = fit(work, chosen.set)
+        result = judge(potential, work / "test.xyz")
+        result["seconds"] = round(time.monotonic() - began)
+        chosen.target.parent.mkdir(parents=True, exist_ok=True)
+        part = chosen.target.with_suffix(".part")
+        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.rename(chosen.target)
+    print(describe(json.loads(chosen.target.read_text())))
+
+
+def prepare(work: Path, every: int) -> None:
+    """The clusters as files: learn, valid, held and test."""
+    done = work / "test.xyz"  # the last one to be written
+    if done.exists():
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.environ["SUREFOOT_DATA"]) / "xtb_solvents"
+    # Isolated atoms are left out: energies are counted from what fits molecules best.
+    small = [atoms for atoms in labelled(folder / TRAIN) if 0 < molecules(atoms) <= FEW][::every]
+    tested = labelled(folder / TEST)[::every]
+    few = [atoms for atoms in tested if molecules(atoms) <= FEW]
+    many = [atoms for atoms in tested if molecules(atoms) > FEW]
+    ase.io.write(work / "learn.xyz", [a for n, a in enumerate(small) if n % 10 != 9])
+    ase.io.write(work / "valid.xyz", small[9::10])
+    ase.io.write(work / "held.xyz", few[::2])
+    ase.io.write(done, few[1::2] + many)
+
+
+def molecules(atoms: Atoms) -> int:
+    """0 of an isolated atom."""
+    return int(atoms.info.get("Nmols", 0))
+
+
+def labelled(file: Path) -> list[Atoms]:
+    """Structures with their labels, each a group of its own, which it is in the files."""
+    found = []
+    keys = Keys(energy="energy_xtb", forces="forces_xtb")
+    for number, frame in enumerate(read_frames([str(file)], keys, FileUnits())):
+        info = frame.atoms.info
+        atoms = Atoms(frame.atoms.numbers, frame.atoms.positions)
+        atoms.info = {name: info[name] for name in ("Nmols", "Comp", "config_type") if name in info}
+        atoms.info["group"] = f"{file.name} {number}"
+        atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
+        found.append(atoms)
+    return found
+
+
+def fit(work: Path, changes: Sequence[str]) -> Path:
+    """Train, or go on, then calibrate on clusters that nobody has learned from."""
+    run, calibrated = work / "run", work / "calibrated.safetensors"
+    if not (run / "potential.safetensors").exists():
+        resume = ["--resume"] if (run / "last.safetensors").exists() else []
+        changed = [part for change in changes for part in ("--set", change)]
+        surefoot("train", str(CONFIG), "-o", str(run), *resume, *changed, cwd=work)
+    if not calibrated.exists():
+        made = str(run / "potential.safetensors")
+        held = ("--held-out", str(work / "held.xyz"))
+        surefoot("calibrate", made, *held, "-o", str(calibrated), cwd=work)
+    return calibrated
+
+
+def surefoot(*arguments: str, cwd: Path) -> None:
+    program = str(Path(sys.executable).parent / "surefoot")
+    subprocess.run(
+        [program, *arguments], cwd=cwd, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def judge(potential: Path, file: Path) -> dict[str, Any]:
+    """Errors and error bars of energies by size, and slopes of their ratio."""
+    predictor = load_predictor(potential)
+    frames = read_frames([str(file)], Keys(), FileUnits())
+    samples = to_samples(frames, predictor.cutoff)
+    judged = predict_samples(predictor, samples)
+    energy, sizes = judged.prediction.energy, judged.sizes
+    residuals = (judged.targets.energy - energy.mean).numpy()
+    variances = {
+        "total": energy.total,
+        "aleatoric": energy.aleatoric,
+        "epistemic": energy.epistemic,
+    }
+    blocks = np.array([str(frame.atoms.info["Comp"]) for frame in frames])
+    found: dict[str, Any] = {
+        "sha256": hashlib.sha256(potential.read_bytes()).hexdigest(),
+        "epochs": predictor.provenance.get("epochs"),
+        "learned_from": f"{TRAIN}, up to {FEW} molecules",
+        "calibration": predictor.calibration.describe(),
+        "structures": len(sizes),
+        "compositions": len(set(blocks)),
+        "slopes": {},
+    }
+    for name, variance in variances.items():
+        if variance is None:
+            continue
+        std = variance.sqrt().numpy()
+        slope = slope_by_counts(residuals, std, sizes)
+        interval = block_bootstrap_counts(slope, blocks, np.random.default_rng(0), 1000)
+        every = np.ones(len(sizes), dtype=np.int64)
+        found["slopes"][name] = [slope(every), interval.low, interval.high]
+        if name == "total":
+            found["classes"] = classes(residuals, std, sizes)
+    return found
+
+
+def divide(sizes: np.ndarray) -> np.ndarray:
+    """The class of each size, from small to large, with about as many structures in each."""
+    order = np.argsort(np.argsort(sizes, kind="stable"), kind="stable")
+    first = {size: int(order[sizes == size].min()) for size in np.unique(sizes)}
+    return np.array([first[size] * CLASSES // len(sizes) for size in sizes])
+
+
+def slope_by_counts(
+    residuals: np.ndarray, std: np.ndarray, sizes: np.ndarray
+) -> Callable[[np.ndarray], float]:
+    """Slope of ln(RMSE / rms σ) of classes of sizes against ⟨ln N⟩, from how often each counts."""
+    _, codes = np.unique(divide(sizes), return_inverse=True)
+
+    def slope(counts: np.ndarray) -> float:
+        held, logs, squares, widths = (
+            np.bincount(codes, weights=counts * values)
+            for values in (np.ones(len(sizes)), np.log(sizes), residuals**2, std**2)
+        )
+        there = held > 0
+        x = logs[there] / held[there]
+        y = 0.5 * np.log(squares[there] / widths[there])
+        return float(np.polyfit(x, y, 1, w=np.sqrt(held[there]))[0])
+
+    return slope
+
+
+def classes(residuals: np.ndarray, std: np.ndarray, sizes: np.ndarray) -> list[dict[str, float]]:
+    """Errors and error bars in meV by class of sizes."""
+    where = divide(sizes)
+    rows = []
+    for number in np.unique(where):
+        chosen = where == number
+        rms = [1000 * math.sqrt(np.mean(values[chosen] ** 2)) for values in (residuals, std)]
+        rows.append({
+            "from": int(sizes[chosen].min()), "to": int(sizes[chosen].max()),
+            "structures": int(chosen.sum()), "rmse": rms[0], "sigma": rms[1],
+        })  # fmt: skip
+    return rows
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Table and slopes as text."""
+    lines = ["| atoms | structures | RMSE (meV) | σ (meV) | RMSE / σ |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['from']} – {row['to']} | {row['structures']} | {row['rmse']:.1f} | "
+        f"{row['sigma']:.1f} | {row['rmse'] / row['sigma']:.2f} |"
+        for row in result["classes"]
+    ]
+    return "\n".join([*lines, "", *say_slopes(result["slopes"]), result["calibration"]])
+
+
+def say_slopes(slopes: dict[str, list[float]]) -> Iterable[str]:
+    for name, (value, low, high) in slopes.items():
+        mark = (
+            f", {'within' if abs(value) <= MARK else 'beyond'} ± {MARK}" if name == "total" else ""
+        )
+        yield f"ln(RMSE / σ) against ln N, {name} σ: {value:+.2f} [{low:+.2f}, {high:+.2f}]{mark}"
+
+
+if __name__ == "__main__":
+    main()

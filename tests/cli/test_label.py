@@ -1,0 +1,92 @@
+"""`surefoot label` and what the data doctor says of two levels."""
+
+from pathlib import Path
+from typing import Literal
+
+import ase.io
+import pytest
+from ase.build import molecule
+
+from surefoot.data.read import read_frames
+from surefoot.label.run import label_frames
+from surefoot.label.xtb import Xtb
+
+METHODS: tuple[Literal["GFN2-xTB"], Literal["spGFN2-xTB"]] = ("GFN2-xTB", "spGFN2-xTB")
+CONFIG = """
+labeler: {name: ase, calculator: emt, method: EMT}
+conduct: {timeout: 300}
+"""
+
+
+@pytest.fixture
+def structures(tmp_path: Path) -> Path:
+    path = tmp_path / "in.xyz"
+    frames = []
+    for place in range(3):
+        atoms = molecule("CH3")
+        atoms.positions[0, 2] += 0.05 * place
+        atoms.info |= {"charge": 0, "spin": 2}
+        frames.append(atoms)
+    ase.io.write(path, frames, format="extxyz")
+    return path
+
+
+def test_labels_by_name_and_method(surefoot, structures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.xyz"
+    done = surefoot("label", structures, "-o", output, "--method", "spGFN2-xTB", "--workers", 1)
+    assert "3 frames labelled with spGFN2-xTB (tblite" in done.stdout
+    assert "left" in done.stderr
+    (first, *_) = ase.io.read(output, ":")
+    assert first.info["label_settings"]["method"] == "spGFN2-xTB"
+    again = surefoot("label", structures, "-o", output, "--method", "spGFN2-xTB", "--workers", 1)
+    assert "0 frames labelled" in again.stdout
+    assert "3 known already" in again.stdout
+
+
+def test_a_config_names_a_calculator_of_ase(surefoot, structures: Path, tmp_path: Path) -> None:
+    config, output = tmp_path / "label.yaml", tmp_path / "out.xyz"
+    config.write_text(CONFIG)
+    done = surefoot("label", structures, "-o", output, "--config", config, "--workers", 1)
+    assert "labelled with EMT (emt through ase" in done.stdout
+
+
+def test_two_levels_in_one_training_file_are_an_error(
+    surefoot, structures: Path, tmp_path: Path
+) -> None:
+    outputs = []
+    for method in METHODS:
+        outputs.append(tmp_path / f"{method}.xyz")
+        label_frames(read_frames([structures]), Xtb(method=method), outputs[-1])
+    surefoot("check", outputs[0])
+    done = surefoot("check", *outputs, check=False)
+    assert done.returncode == 1
+    assert "[two-levels]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--labeler", "abacus"],
+            "--labeler abacus: not known; there is xtb, pyscf, ase, xtb_program",
+        ),
+        (
+            ["--set", "labeler.precision=1"],
+            "precision: there is no such key; there is name, method",
+        ),
+        (["--set", "accuracy=1"], "--set accuracy=1: write section.key=value"),
+        (["--set", "lebel.accuracy=1"], "there is no section 'lebel'; there is `labeler`"),
+        (["--method", "GFN3"], "labeler xtb: method: Input should be 'GFN2-xTB'"),
+        (["--labeler", "ase", "--set", "labeler.calculator=os.system"], "ASE has no calculator"),
+        (["--labeler", "pyscf", "--method", "nonsense"], "does not know the functional"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_runs(
+    surefoot, structures: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    done = surefoot(
+        "label", structures, "-o", tmp_path / "out.xyz", "--workers", 1, *options, check=False
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"in.xyz"}
