@@ -1,5 +1,10 @@
 """`surefoot label` and what the data doctor says of two levels."""
 
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +83,11 @@ def test_two_levels_in_one_training_file_are_an_error(
         (["--set", "lebel.accuracy=1"], "there is no section 'lebel'; there is `labeler`"),
         (["--method", "GFN3"], "labeler xtb: method: Input should be 'GFN2-xTB'"),
         (["--labeler", "ase", "--set", "labeler.calculator=os.system"], "ASE has no calculator"),
+        (
+            ["--labeler", "ase", "--method", "B3LYP", "--set", "labeler.calculator=emt"],
+            "--method B3LYP: what a calculator of ASE calculates is said by its keywords",
+        ),
+        (["--labeler", "ase", "--set", "labeler.calculator=orca"], "write `program`"),
         (["--labeler", "pyscf", "--method", "nonsense"], "does not know the functional"),
     ],
 )
@@ -90,3 +100,40 @@ def test_wrong_settings_are_refused_before_anything_runs(
     assert done.returncode == 1
     assert said in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"in.xyz"}
+
+
+STAND_IN = """#!/bin/sh
+if [ "$1" = --version ]; then echo "xtb version 1.0"; exit 0; fi
+echo $$ > {record}
+exec sleep 600
+"""
+
+
+@pytest.mark.slow
+def test_the_second_interruption_ends_what_runs(structures: Path, tmp_path: Path) -> None:
+    program, record = tmp_path / "xtb", tmp_path / "pid"
+    program.write_text(STAND_IN.format(record=record))
+    program.chmod(0o755)
+    command = [sys.executable, "-m", "surefoot", "label", structures, "-o", tmp_path / "out.xyz"]
+    command += ["--labeler", "xtb_program", "--set", f"labeler.program={program}", "--workers", "1"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    try:
+        _await(lambda: record.exists() and record.read_text().strip() != "")
+        running.send_signal(signal.SIGINT)
+        lines = iter(running.stderr.readline, "")
+        assert any("Ctrl-C again ends them" in line for line in lines)
+        assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) != 0
+        _await(lambda: not Path(f"/proc/{int(record.read_text())}").exists())
+    finally:
+        running.kill()
+        running.stderr.close()
+
+
+def _await(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

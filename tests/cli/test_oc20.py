@@ -16,6 +16,7 @@ from ase.constraints import FixAtoms
 from ase.db.row import atoms2dict
 
 from surefoot.cli.config import load_config, write_template
+from surefoot.cli.oc20 import relaxed
 from surefoot.cli.recipes import TASKS
 from surefoot.cli.screen import UserError
 from surefoot.data.read import Keys, read_frames
@@ -94,8 +95,9 @@ def test_the_published_recipe() -> None:
     train = TASKS["oc20_s2ef"]["train"]
     assert (train["learning_rate"], train["weight_decay"], train["average"]) == (4e-4, 0.01, 0.999)
     assert train["batch"]["graphs"] == 48
-    # Decays after 5, 7, 9 and 11 of 12 epochs of two million structures.
-    epochs = [step * 48 / 2e6 for step in train["schedule"]["milestones"]]
+    # Decays after 5, 7, 9 and 11 of 12 epochs of what is left of two million structures.
+    learned = (1 - TASKS["oc20_s2ef"]["data"]["valid"]) * 2e6
+    epochs = [step * 48 / learned for step in train["schedule"]["milestones"]]
     assert epochs == pytest.approx([5, 7, 9, 11], abs=1e-4)
 
 
@@ -179,6 +181,7 @@ def test_relaxed_structures_beside_labels(trained, chunks, surefoot, tmp_path) -
     assert figures["mean distance, Å"] == pytest.approx((0.005 + 0.0995 + 0.7) / 3, abs=1e-6)
     assert figures["energy MAE, eV"] == pytest.approx(0.04 / 3, abs=1e-6)
     assert figures["EwT, %"] == pytest.approx(200 / 3)
+    assert figures["with energies"] == 3
     assert "AFbT is not among them" in done.stdout
     submission = tmp_path / "is2re.npz"
     done = surefoot("oc20", "submit", "--task", "is2re", "--id", relaxed, "-o", submission)
@@ -186,6 +189,49 @@ def test_relaxed_structures_beside_labels(trained, chunks, surefoot, tmp_path) -
     with np.load(submission) as arrays:
         assert sorted(arrays) == ["id_energy", "id_ids"]
         assert arrays["id_ids"].tolist() == ["0", "1", "2"]
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    """Two structures as `relax` writes them, the first with a relaxed energy beside it."""
+    images = []
+    for number in range(2):
+        atoms = slab(number)
+        atoms.info = {"sid": number, "predicted_by": "p", "relax_status": "converged"}
+        atoms.info |= {"y_relaxed": atoms.calc.results["energy"] - 0.5} if number == 0 else {}
+        images.append(atoms)
+    ase.io.write(tmp_path / "moved.extxyz", images)
+    return tmp_path / "moved.extxyz"
+
+
+def run_relaxed(*args: object, output: Path) -> dict[str, dict[str, float]]:
+    relaxed(*map(str, args), energy_key="y_relaxed", output=output)
+    return json.loads(output.read_text())
+
+
+def test_energies_are_counted_by_themselves(moved: Path, tmp_path: Path) -> None:
+    """One of two structures has a label, so its errors are those of one."""
+    images = ase.io.read(moved, ":")
+    ase.io.write(tmp_path / "targets.extxyz", images)
+    figures = run_relaxed(moved, tmp_path / "targets.extxyz", output=tmp_path / "f.json")["all"]
+    assert (figures["count"], figures["with energies"]) == (2, 1)
+    assert figures["energy MAE, eV"] == pytest.approx(0.5)
+
+
+def test_targets_of_one_sid_are_refused(moved: Path, tmp_path: Path) -> None:
+    images = ase.io.read(moved, ":")
+    assert isinstance(images, list)
+    ase.io.write(tmp_path / "targets.extxyz", [*images, images[0]])
+    with pytest.raises(UserError, match="frame 2: its sid 0 was there before"):
+        run_relaxed(moved, tmp_path / "targets.extxyz", output=tmp_path / "f.json")
+
+
+def test_energies_that_nobody_has_are_refused(moved: Path, tmp_path: Path) -> None:
+    """What the calculator of a relaxed structure holds is the prediction itself."""
+    with pytest.raises(UserError, match="holds what was predicted; name a file"):
+        relaxed(str(moved), energy_key="calculator")
+    with pytest.raises(UserError, match=r"--energy-key y_relaxd: no structure of .* has it"):
+        relaxed(str(moved), str(moved), energy_key="y_relaxd")
 
 
 def test_direct_models_learn_relaxed_energies(chunks, surefoot, tmp_path) -> None:

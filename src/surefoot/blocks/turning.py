@@ -29,6 +29,7 @@ from surefoot.compilation import operator
 from surefoot.segments import Segments, gather, segment_sum
 
 LEAST = 64  # fewer edges, or atoms, than this are not worth a thread of their own
+HIGHEST = 11  # degree; the kernels keep the components of one, WIDEST in turns.h, at hand
 OUTPUT, MATRIX, ATOMS = range(3)
 """The factors g, D and x."""
 
@@ -248,6 +249,8 @@ def _plan(
     They read raw memory: what does not fit would be read past its end.
     """
     lmax, mmax, components = sizes
+    if not 0 <= mmax <= lmax <= HIGHEST:
+        raise ValueError(f"lmax: {lmax} and mmax: {mmax}; 0 ≤ mmax ≤ lmax ≤ {HIGHEST} is allowed.")
     (ends, edges), channels = atoms.shape, x.shape[-1]
     rows, entries = count_rows(lmax, mmax), count_entries(lmax, mmax)
     fits = (
@@ -265,16 +268,29 @@ def _plan(
             f"rotations {tuple(matrices.shape)} at {ends} ends of {edges} edges."
         )
     count = offsets.shape[-1] - 1
-    if edges and not (bool((offsets[:, -1] == edges).all()) and int(atoms.min()) >= 0):
-        raise ValueError(
-            f"{edges} edges are given, but their atoms have {offsets[:, -1].tolist()}."
-        )
-    if edges and int(atoms.max()) >= count:
-        raise ValueError(f"an edge ends at atom {int(atoms.max())}; there are {count}.")
+    _require_order(atoms, order, offsets)
     places = _places(lmax, mmax, g.device)[1]
     tables = (address(table) for table in (atoms, order, offsets, places))
     sizes_of_rows = (lmax, mmax, ends, rows, entries, components, channels)
     return _Plan(*tables, edges, count, *sizes_of_rows)
+
+
+def _require_order(atoms: Tensor, order: Tensor, offsets: Tensor) -> None:
+    """Refuse edges that are sorted by something else than their atoms."""
+    edges, count = atoms.shape[-1], offsets.shape[-1] - 1
+    bounded = bool((offsets[:, 0] == 0).all()) and bool((offsets[:, -1] == edges).all())
+    if not bounded or bool((offsets[:, 1:] < offsets[:, :-1]).any()):
+        raise ValueError(
+            f"{edges} edges are given, but the offsets of their atoms do not rise from 0 to that."
+        )
+    if edges and (int(order.min()) < 0 or int(order.max()) >= edges):
+        raise ValueError(
+            f"an order of {edges} edges names edges {int(order.min())} to {int(order.max())}."
+        )
+    if edges and (int(atoms.min()) < 0 or int(atoms.max()) >= count):
+        raise ValueError(
+            f"edges end at atoms {int(atoms.min())} to {int(atoms.max())}; there are {count}."
+        )
 
 
 _form = operator(

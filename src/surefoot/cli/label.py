@@ -49,7 +49,8 @@ def run(
 
     from surefoot.cli.screen import complain, interruption, progress_bar, require_writable, say
     from surefoot.data.read import IGNORE, Keys, check_output, read_frames
-    from surefoot.label.run import label_frames, worker_pool
+    from surefoot.label.run import label_frames
+    from surefoot.label.workers import worker_pool
 
     require_writable(output)
     check_output(output, files)
@@ -68,6 +69,7 @@ def run(
         def follow(done: int, total: int) -> None:
             bar.move(done, pace.note(done, total))
             if asked:  # between two results: the journal is whole and the pool can close
+                complain("waiting for the calculations that run; Ctrl-C again ends them")
                 raise KeyboardInterrupt
 
         report = label_frames(
@@ -87,6 +89,8 @@ def run(
         complain(f"{failure.file}, frame {failure.frame}: {failure.reason}")
     if len(report.failed) > SHOWN:
         complain(f"and {len(report.failed) - SHOWN} more; all are in {output}.failed.json")
+    if report.failed:
+        complain("failures are remembered; --retry calculates them again")
 
 
 class Pace:
@@ -154,6 +158,11 @@ def load_labeler(
     chosen = settings.get("name", "xtb")
     if chosen not in LABELERS:
         raise UserError(f"--labeler {chosen}: not known; there is {', '.join(LABELERS)}.")
+    if chosen == "ase" and method is not None:
+        raise UserError(
+            f"--method {method}: what a calculator of ASE calculates is said by its keywords, "
+            "`labeler.parameters` in a config; `labeler.method` there is how it is called."
+        )
     source = _validate(LABELERS[chosen], settings, f"{place}: labeler {chosen}")
     return source, _validate(Conduct, content.get("conduct", {}), f"{place}: conduct")
 

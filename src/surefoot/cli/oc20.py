@@ -116,10 +116,15 @@ def relaxed(
     """Relaxed structures and energies beside those of DFT (IS2RS, IS2RE)."""
     import json
 
-    from surefoot.cli.screen import require_writable, say, show_table
-    from surefoot.data.read import read_images, refuse_overwriting
+    from surefoot.cli.screen import UserError, require_writable, say, show_table
+    from surefoot.data.read import CALCULATOR, read_images, refuse_overwriting
     from surefoot.train.checkpoint import write_atomically
 
+    if energy_key == CALCULATOR and targets is None:
+        raise UserError(
+            f"--energy-key {CALCULATOR}: the calculator of {structures} holds what was predicted; "
+            "name a file of relaxed structures too, or a key in info."
+        )
     if output is not None:
         require_writable(output)
         refuse_overwriting(output, [structures, *([targets] if targets else [])])
@@ -129,6 +134,10 @@ def relaxed(
         _compare(one, other, energy_key, f"{structures}, frame {number}")
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True))
     ]
+    if energy_key != ENERGY and all(pair["error"] is None for pair in pairs):
+        raise UserError(
+            f"--energy-key {energy_key}: no structure of {targets or structures} has it."
+        )
     found = {"all": summarize(pairs)}
     kept = [pair for pair in pairs if pair["status"] != STOPPED]
     if 0 < len(kept) < len(pairs):
@@ -150,7 +159,15 @@ def _by_sid(ours: Sequence[Atoms], file: str, targets: str) -> list[Atoms]:
     from surefoot.cli.screen import UserError
     from surefoot.data.read import read_images
 
-    known = {str(a.info["sid"]): a for a in read_images(Path(targets)) if "sid" in a.info}
+    known: dict[str, Atoms] = {}
+    for number, atoms in enumerate(read_images(Path(targets))):
+        sid = str(atoms.info.get("sid"))
+        if "sid" in atoms.info and sid in known:
+            raise UserError(
+                f"{targets}, frame {number}: its sid {sid} was there before; one relaxed structure "
+                "of each is needed."
+            )
+        known |= {sid: atoms} if "sid" in atoms.info else {}
     for number, atoms in enumerate(ours):
         sid = str(atoms.info.get("sid"))
         if sid not in known or known[sid].numbers.tolist() != atoms.numbers.tolist():
@@ -189,7 +206,11 @@ def _compare(atoms: Atoms, target: Atoms, energy_key: str, place: str) -> dict[s
 
 
 def summarize(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """ADwT, mean distance and, where there are labels, errors of the relaxed energies."""
+    """ADwT, mean distance and, where there are labels, errors of the relaxed energies.
+
+    Figures of energies are those of the structures whose relaxed energy is known, which are counted
+    by themselves.
+    """
     import numpy as np
 
     from surefoot.evaluate.oc20 import distance_within, energy_mae, energy_within
@@ -202,7 +223,11 @@ def summarize(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "mean distance, Å": float(distances.mean()),
     }
     if len(errors):
-        figures |= {"energy MAE, eV": energy_mae(errors), "EwT, %": energy_within(errors)}
+        figures |= {
+            "with energies": len(errors),
+            "energy MAE, eV": energy_mae(errors),
+            "EwT, %": energy_within(errors),
+        }
     return figures
 
 

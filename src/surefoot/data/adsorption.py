@@ -13,8 +13,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,20 +21,34 @@ from ase import Atoms
 
 CHUNKS = (".extxyz", ".xyz")
 REFERENCE = "reference_energy"
+TOTAL = f"{REFERENCE} not subtracted"  # in the key of an energy that has its reference beside it
 SUBTRACTED = "subtracted_energy"  # what it is called where it was: nobody subtracts it twice
 PACKED: dict[str, Callable[[Path, str], IO[Any]]] = {".gz": gzip.open, ".xz": lzma.open}  # type: ignore[dict-item]
 """Suffixes of compressed files, and what opens them."""
 LINE = re.compile(r"^(?:random)?(\d+),\s*(?:frame)?(\d+),\s*([-+.\deE]+)$")
 LONGEST = 2**26  # bytes of a text; a chunk of 5000 frames has a hundredth
+UNPACKED = 2**34  # bytes of a packed file; a few bytes of xz may be terabytes of zeros
+BLOCK = 2**20  # bytes that are copied at once
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """The file itself, or what a `.gz` or `.xz` holds, unpacked into a folder."""
+    """The file itself, or what a `.gz` or `.xz` holds, unpacked into a folder.
+
+    Raises:
+        ValueError: if more than `UNPACKED` bytes come out of it.
+    """
     if path.suffix not in PACKED:
         return path
     plain = folder / path.stem
     with PACKED[path.suffix](path, "rb") as packed, plain.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
+        left = UNPACKED
+        while block := packed.read(BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise ValueError(
+                    f"it unpacks to more than {UNPACKED} bytes; if that is meant, unpack it first"
+                )
+            unpacked.write(block)
     return plain
 
 
@@ -53,8 +66,8 @@ def add_references(images: list[Atoms], path: Path) -> list[Atoms]:
     if text is None:
         return images
     with PACKED[text.suffix](text, "rb") if text.suffix in PACKED else text.open("rb") as file:
-        lines = file.read(LONGEST).decode("utf-8", "replace").split()
-    found = [LINE.match(line) for line in lines]
+        lines = file.read(LONGEST).decode("utf-8", "replace").splitlines()
+    found = [LINE.match(line.strip()) for line in lines if line.strip()]
     if not found or found[0] is None:
         return images  # some other text of the same name
     if len(found) != len(images):
@@ -81,13 +94,29 @@ def subtract_reference(
     """
     if reference is None:
         # Which energy it is decides everything, so the line that counts the labels says so.
-        return float(energy), f"{key}, {REFERENCE} not subtracted" if REFERENCE in info else key
+        return float(energy), f"{key}, {TOTAL}" if REFERENCE in info else key
     if reference not in info:
         raise ValueError(
             f"its info has no {reference}, which is to be subtracted from the energy; put the text "
             "of the chunk beside it, or leave the key of the reference out"
         )
     return float(energy) - float(info[reference]), f"{key} − {reference}"
+
+
+def require_subtracted(keys: Iterable[str]) -> None:
+    """Refuse energies that have a reference beside them as if they were beyond it.
+
+    Args:
+        keys: under which energies were found, see `subtract_reference`.
+    Raises:
+        ValueError: if one has its reference beside it.
+    """
+    if any(key.endswith(TOTAL) for key in keys):
+        raise ValueError(
+            f"references: zero is for energies beyond a reference, and {REFERENCE} stands beside "
+            f"these and was not subtracted; set data: {{keys: {{reference: {REFERENCE}}}}}. Where "
+            f"it was subtracted before, call it {SUBTRACTED} in the files."
+        )
 
 
 def mark_subtracted(atoms: Atoms, reference: str | None) -> Atoms:

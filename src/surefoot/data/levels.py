@@ -9,6 +9,7 @@ from surefoot.data.read import Frame
 
 METHOD_KEY = "label_method"
 SETTINGS_KEY = "label_settings"
+LEVEL_KEY = "label_level"  # hash of the settings: text, which also formats without records keep
 DIFFERENCES = 3  # settings named where two levels have one name
 
 
@@ -41,10 +42,12 @@ def check_levels(frames: Sequence[Frame]) -> list[Finding]:
 
 def _differences(frame: Frame, other: Frame) -> str:
     """Settings that differ where both frames state them and name the same method."""
-    ours, theirs = (f.atoms.info.get(SETTINGS_KEY) for f in (frame, other))
-    same_name = frame.atoms.info[METHOD_KEY] == other.atoms.info[METHOD_KEY]
-    if not (same_name and isinstance(ours, dict) and isinstance(theirs, dict)):
+    if frame.atoms.info[METHOD_KEY] != other.atoms.info[METHOD_KEY]:
         return ""
-    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-    told = [f"{key} {ours.get(key)}, not {theirs.get(key)}" for key in keys[:DIFFERENCES]]
-    return f" ({'; '.join(told)})" if told else ""
+    ours, theirs = (f.atoms.info.get(SETTINGS_KEY) for f in (frame, other))
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        told = [f"{key} {ours.get(key)}, not {theirs.get(key)}" for key in keys[:DIFFERENCES]]
+        return f" ({'; '.join(told)})" if told else ""
+    levels = {f.atoms.info.get(LEVEL_KEY) for f in (frame, other)} - {None}
+    return " (with other settings)" if len(levels) > 1 else ""

@@ -50,9 +50,10 @@ def read_entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a database, in the order of the keys.
 
     Args:
-        path: the file itself, `data.mdb` where the database is a folder.
+        path: the file itself; where the database is a folder, what is called `data.mdb` in it.
     Raises:
-        ValueError: if it is no such file, or damaged.
+        ValueError: if it is no such file, damaged, or its keys and values are together larger than
+            the file.
     """
     with path.open("rb") as file:
         if not file.read(1):
@@ -70,21 +71,31 @@ class _Reader:
         self.seen: set[int] = set()
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        count = 0
-        if self.tree.root != NONE:
-            for entry in self._below(self.tree.root, 0):
-                count += 1
-                yield entry
+        count, held, last = 0, 0, None
+        found = self._below(self.tree.root, 0) if self.tree.root != NONE else iter(())
+        for key, value in found:
+            # Entries that share one place of the file would fill the memory out of a small one.
+            if last is not None and key <= last:
+                raise ValueError(f"its keys do not rise after {last[:20]!r}; {DAMAGED}")
+            held += len(key) + len(value)
+            if held > len(self.content):
+                raise ValueError(f"its values are together larger than the file; {DAMAGED}")
+            count, last = count + 1, key
+            yield key, value
         if count != self.tree.entries:
             raise ValueError(f"{count} of {self.tree.entries} entries are there; {DAMAGED}")
 
     def _newest(self) -> _Tree:
         """The newer of the two states that a file holds; a crash spoils at most one."""
         first = self._meta(0)
-        if first is None:
+        # The second stands on page 1: where that is, it has to say itself if the first does not.
+        sizes = PAGE_SIZES if first is None else (first[1].page,)
+        others = [(size, self._meta(size)) for size in sizes]
+        states = [state for size, state in others if state is not None and state[1].page == size]
+        states += [] if first is None else [first]
+        if not states:
             raise ValueError("not a database of LMDB 0.9 from a machine of this byte order")
-        second = self._meta(first[1].page)
-        tree = max((first, second or first), key=lambda found: found[0])[1]
+        tree = max(states, key=lambda found: found[0])[1]
         if (tree.last + 1) * tree.page > len(self.content):
             raise ValueError(
                 f"it has {len(self.content)} bytes and should have {(tree.last + 1) * tree.page}; "
@@ -148,6 +159,9 @@ class _Reader:
         if data + 8 > self.tree.page:
             raise ValueError(f"a value lies outside of its page; {DAMAGED}")
         (number,) = struct.unpack_from("=Q", self.content, start + data)
+        if number in self.seen:
+            raise ValueError(f"page {number} belongs to two entries; {DAMAGED}")
+        self.seen.add(number)
         begin, flags = self._page(number)
         (pages,) = struct.unpack_from("=I", self.content, begin + 12)
         room = min(pages * self.tree.page, len(self.content) - begin) - HEADER

@@ -252,7 +252,7 @@ def _to_frame(
     stress, stress_key = _find_stress(atoms, results, keys.stress, units)
     found = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     charge, spin = read_state(info)
-    plain = mark_subtracted(atoms.copy(), keys.reference)
+    plain = mark_subtracted(atoms.copy(), None if energy is None else keys.reference)
     plain.calc = None
     return Frame(
         atoms=plain,

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
+from surefoot.data.adsorption import require_subtracted
 from surefoot.data.read import ISOLATED, Frame
 
 References = Literal["auto", "isolated", "least_squares", "zero"] | dict[str, float]
@@ -65,6 +66,7 @@ def reference_energies(
     if isinstance(references, Mapping):
         return _from_mapping(references, elements), "a mapping in the config"
     if references == "zero":
+        require_subtracted(frame.keys.get("energy", "") for frame in frames)
         return dict.fromkeys(elements, 0.0), "the config, which says zero"
     if not any(frame.energy is not None for frame in frames):
         return dict.fromkeys(elements, 0.0), "zero: the training data hold no energies"

@@ -7,6 +7,7 @@ The weights are those of the class `SphericalChannelNetwork`, by their names in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from surefoot.blocks.reference import Baseline
-from surefoot.deploy.records import Record, UnreadableFile, read_records, show
+from surefoot.blocks.turning import HIGHEST
+from surefoot.deploy.records import Record, UnreadableFile, read_records, shorten, show
 from surefoot.deploy.scn_weights import TABLES, is_repeated, plain_name, read_weights, shapes_of
 from surefoot.heads.sphere import Sphere
 from surefoot.models.scn import Scn
@@ -48,11 +50,32 @@ OPTIONS: dict[str, Any] = {
 }
 """What the class is told, and what it takes where it is not."""
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "max_num_neighbors": (1, 10_000),
+    "cutoff": (0.1, 100.0),
+    "max_num_elements": (2, 200),
+    "num_interactions": (1, 64),
+    "lmax": (0, HIGHEST),
+    "num_resolutions": (1, 2),
+    "sphere_channels": (1, 4096),
+    "sphere_channels_reduce": (1, 4096),
+    "hidden_channels": (4, 65_536),
+    "num_bands": (1, 2),
+    "num_sphere_samples": (2, 10_000),
+    "num_basis_functions": (1, 65_536),
+    "basis_width_scalar": (1e-3, 1e3),
+    "distance_resolution": (1e-4, 100.0),
+}
+"""Least and most of what is given as a number: some of it costs memory before weights are seen."""
+
+EDGES = {"use_pbc": True, "otf_graph": True, "enforce_max_neighbors_strictly": True}
+"""Options that say which edges there are; with another value they are not those of here."""
+
 IGNORED = {
-    "name", "use_pbc", "use_pbc_single", "otf_graph", "show_timing_info", "direct_forces",
-    "enforce_max_neighbors_strictly", "num_atoms", "bond_feat_dim", "num_targets",
+    "name", "use_pbc_single", "show_timing_info", "direct_forces", "num_atoms", "bond_feat_dim",
+    "num_targets",
 }  # fmt: skip
-"""Options that say where edges come from or what is shown; they change no number here."""
+"""Options that say how edges are searched or what is shown; they change no number here."""
 
 BASES: dict[str, Literal["gaussian", "sigmoid", "linear_sigmoid", "silu"]] = {
     "gaussian": "gaussian",
@@ -68,6 +91,9 @@ TWO_MILLION = {
     "max_num_neighbors": 40,
     "basis_width_scalar": 2.0,
 }
+WRONG = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, RuntimeError)
+"""What comes of a setting that has another type than fairchem-core gives it."""
+
 PUBLISHED: dict[str, dict[str, Any]] = {
     "2M t1-b1": {**TWO_MILLION, "num_taps": 1, "num_bands": 1},
     "2M t4-b2": {**TWO_MILLION, "num_taps": 4, "num_bands": 2},
@@ -102,7 +128,12 @@ def from_checkpoint(
                 "holds no state_dict beside a config; give a checkpoint of fairchem-core 1."
             )
         config = record["config"]
-        options = _options(config) if isinstance(config, dict) else {}
+        if not isinstance(config, dict):
+            raise UnreadableFile(
+                f"its config is {show(config)}, and no dict with the options of its model; give a "
+                "checkpoint of fairchem-core 1."
+            )
+        options = _options(config)
         if record.get("elementrefs"):
             raise UnreadableFile(
                 "its energies are counted from element references; not built here."
@@ -121,7 +152,12 @@ def from_checkpoint(
             origin=f"fairchem-core, {path.name}",
         )
     except UnreadableFile as error:
-        raise UnreadableFile(f"{path}: {error}") from error
+        raise UnreadableFile(f"{path}: {shorten(str(error))}") from error
+    except WRONG as error:
+        raise UnreadableFile(
+            f"{path}: its settings are not those of a checkpoint of fairchem-core 1 "
+            f"({shorten(str(error))})."
+        ) from error
 
 
 def _averages(record: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -157,17 +193,46 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _normaliser(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, float]:
     """Mean and unit that labels were normalised by; 0 and 1 where they were not."""
+    stated = record.get("normalizers") or {}
+    if not isinstance(stated, dict):
+        raise UnreadableFile(f"its normalizers are {show(stated)}, and no dict.")
     for name in names:
-        found = (record.get("normalizers") or {}).get(name)
+        found = stated.get(name)
         if found is not None:
             try:
                 unit = found["rmsd"] if "rmsd" in found else found["std"]
-                return float(found["mean"]), float(unit)
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                mean, unit = float(found["mean"]), float(unit)
+            except WRONG as error:
                 raise UnreadableFile(
                     f"the normaliser of its {names[0]} has no single mean and rmsd ({error})."
                 ) from error
+            if not (math.isfinite(mean) and 0 < unit < math.inf):
+                raise UnreadableFile(
+                    f"the normaliser of its {names[0]} has the mean {mean:g} and the rmsd "
+                    f"{unit:g}; finite numbers are needed, and an rmsd above zero."
+                )
+            return mean, unit
     return 0.0, 1.0
+
+
+def _require_options(given: Mapping[str, Any]) -> None:
+    """Refuse numbers that are none, or beyond `LIMITS`."""
+    for name, (least, most) in LIMITS.items():
+        value, whole = given[name], isinstance(OPTIONS[name], int)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (whole and not isinstance(value, int)) or not least <= value <= most:
+            kind = "a whole number" if whole else "a number"
+            raise UnreadableFile(
+                f"the option {name} is {show(value)}; {kind} from {least} to {most} is read."
+            )
+    for name in ("use_grid", "regress_forces"):
+        if not isinstance(given[name], bool):
+            raise UnreadableFile(f"the option {name} is {show(given[name])}; give true or false.")
+    if not given["distance_resolution"] <= given["cutoff"] / 2:
+        raise UnreadableFile(
+            f"distance_resolution is {given['distance_resolution']}, and cutoff {given['cutoff']}; "
+            "two radial basis functions are needed at least."
+        )
 
 
 def published_scn(options: Mapping[str, Any]) -> tuple[Scn, Sphere]:
@@ -178,19 +243,28 @@ def published_scn(options: Mapping[str, Any]) -> tuple[Scn, Sphere]:
     Raises:
         UnreadableFile: naming an option that is not known or a value that is not built here.
     """
-    unknown = sorted(options.keys() - OPTIONS.keys() - IGNORED)
+    unknown = sorted(map(str, options.keys() - OPTIONS.keys() - EDGES.keys() - IGNORED))
     if unknown:
         raise UnreadableFile(
-            f"SCN has no option {unknown[0]}; there are {', '.join(sorted(OPTIONS))}."
+            f"SCN has no option {unknown[0][:80]}; there are {', '.join(sorted(OPTIONS))}."
         )
+    for name, value in EDGES.items():
+        if options.get(name, value) is not value:
+            raise UnreadableFile(
+                f"the option {name} is {show(options[name])}, which means other edges; {value} is "
+                "built here."
+            )
     given = OPTIONS | {name: value for name, value in options.items() if name in OPTIONS}
-    if given["distance_function"] not in BASES:
+    if not isinstance(given["distance_function"], str) or given["distance_function"] not in BASES:
         raise UnreadableFile(
             f"there is no distance_function {show(given['distance_function'])}; there are "
             f"{', '.join(BASES)}."
         )
     if given["mmax"] not in (0, 1):
-        raise UnreadableFile(f"mmax is {given['mmax']}; the original class runs with 0 and 1.")
+        raise UnreadableFile(
+            f"mmax is {show(given['mmax'])}; the original class runs with 0 and 1."
+        )
+    _require_options(given)
     width, reduced = given["sphere_channels"], given["sphere_channels_reduce"]
     try:
         model = Scn(
@@ -245,7 +319,7 @@ def build_scn(
             that is not built here.
     """
     model, head = published_scn(options)
-    rows = int({**OPTIONS, **options}["max_num_elements"])
+    rows = {**OPTIONS, **options}["max_num_elements"]
     kept = tuple(range(1, rows)) if elements is None else tuple(elements)
     if not kept or list(kept) != sorted(set(kept)) or not 0 < kept[0] <= kept[-1] < rows:
         raise UnreadableFile(f"elements have to be ascending, from 1 to {rows - 1}; got {kept}.")
@@ -275,4 +349,4 @@ def their_shapes(options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     Raises:
         UnreadableFile: as `published_scn`.
     """
-    return shapes_of(*published_scn(options), int({**OPTIONS, **options}["max_num_elements"]))
+    return shapes_of(*published_scn(options), {**OPTIONS, **options}["max_num_elements"])

@@ -69,11 +69,12 @@ def read_weights(state: Mapping[str, Tensor], model: Scn, head: Sphere, rows: in
 def shapes_of(model: Scn, head: Sphere, rows: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the original's weights; tables have `rows` rows."""
     generator = torch.Generator().manual_seed(0)
-    # One layer tells the shapes of all: random numbers for a hundred million weights take a while.
+    # One layer tells the shapes of all. Nothing is allocated: the options are those of a file.
     one = model.model_copy(update={"layers": 1})
-    shapes = under("model", one.init(generator, rows)) | under(
-        "head", head.init(generator, model.widths)
-    )
+    with torch.device("meta"):
+        shapes = under("model", one.init(generator, rows)) | under(
+            "head", head.init(generator, model.widths)
+        )
     found: dict[str, tuple[int, ...]] = {}
     for name, (target, _) in places_of(model, head).items():
         shape = shapes[re.sub(r"\.layer\d+\.", ".layer0.", target)].shape

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 from ase.calculators.names import names
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from surefoot.label.child import ANSWER, Question
 from surefoot.label.labeler import LabelingFailed, Labels, check_labels, check_state
@@ -47,7 +47,8 @@ class AseCalculator(Settings):
             and Gaussian. Without it only neutral singlets are calculated.
         spin_keyword: likewise for the multiplicity 2S+1.
         method: method and basis in words, written beside the labels.
-        program: program and version in words, which ASE does not tell; written beside the labels.
+        program: program and version in words, which ASE does not tell, such as ORCA 6.0; written
+            beside the labels. This and `method` may be left out only for ASE's own force fields.
     """
 
     name: Literal["ase"] = "ase"
@@ -65,9 +66,20 @@ class AseCalculator(Settings):
             raise ValueError(f"ASE has no calculator of this name; it has {', '.join(names)}")
         return name
 
+    @model_validator(mode="after")
+    def _said(self) -> AseCalculator:
+        if self.calculator not in STATELESS and (self.program is None or self.method is None):
+            raise ValueError(
+                f"ASE does not tell which {self.calculator} calculates, and labels of two versions "
+                "may differ; write `program` (name and version, such as ORCA 6.0) and `method` "
+                "(method and basis, in words)"
+            )
+        return self
+
     def settings(self) -> dict[str, Any]:
-        """All settings and the version of ASE."""
-        return {**self.model_dump(), "code": f"ase {version('ase')}"}
+        """All settings, the version of ASE, and which energy it is: that of the forces."""
+        code = {"code": f"ase {version('ase')}", "energy": "of the forces"}
+        return {**self.model_dump(), **code}
 
     def describe(self) -> str:
         """Method and code, for example `B3LYP/def2-SVP (ORCA 6.0 through ase 3.29.0)`."""

@@ -32,12 +32,17 @@ class Question(Settings):
 
 
 def answer(question: Question) -> dict[str, JsonValue]:
-    """Energy in eV and forces in eV/Å, or why there are none."""
+    """Energy in eV and forces in eV/Å, or why there are none.
+
+    With smeared occupations many codes give the energy extrapolated to no smearing, whose slope the
+    forces are not; the free energy is what they belong to, and is taken where there is one.
+    """
     atoms = Atoms(question.numbers, question.positions, cell=question.cell, pbc=question.pbc)
     try:
         make: Any = get_calculator_class(question.calculator)
         atoms.calc = make(**question.parameters)
         energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        energy = getattr(atoms.calc, "results", {}).get("free_energy", energy)
     except Exception as error:  # noqa: BLE001  calculators raise what they like
         return {"failed": f"{type(error).__name__}: {error}"}
     return {"energy": float(energy), "forces": forces.tolist()}

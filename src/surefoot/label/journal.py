@@ -52,6 +52,8 @@ class Journal:
         self.path = path
         self._labels: dict[str, Labels] = {}
         self._reasons: dict[str, str] = {}
+        self._limits: dict[str, float] = {}
+        self._unsettled: set[str] = set()
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             self._lock()
@@ -84,6 +86,19 @@ class Journal:
         """Why a calculation failed; None if it did not, or was never tried."""
         return self._reasons.get(key)
 
+    def is_settled(self, key: str, limit: float | None) -> bool:
+        """Whether calculating a structure again would find nothing new.
+
+        Args:
+            key: its content hash.
+            limit: seconds it may take now; after a failure for lack of time more of it is news.
+        """
+        if key in self._labels:
+            return True
+        if key not in self._reasons or key in self._unsettled:
+            return False
+        return key not in self._limits or (limit is not None and limit <= self._limits[key])
+
     def append(self, key: str, labels: Labels, seconds: float | None = None) -> None:
         """Keep the labels of one structure; they are on the disk when this returns.
 
@@ -103,10 +118,27 @@ class Journal:
         self._labels[key] = labels
         self._reasons.pop(key, None)
 
-    def append_failure(self, key: str, reason: str, seconds: float | None = None) -> None:
-        """Keep why a structure has no labels, so that a resumed run need not find out again."""
-        self._write({"key": key, "failed": reason}, seconds)
+    def append_failure(
+        self, key: str, reason: str, seconds: float | None = None, limit: float | None = None
+    ) -> None:
+        """Keep why a structure has no labels, so that a resumed run need not find out again.
+
+        Args:
+            key: the structure's content hash.
+            reason: why.
+            seconds: processor time it took.
+            limit: seconds it was given, where that was too little.
+        """
+        record: dict[str, Any] = {"key": key, "failed": reason}
+        if limit is not None:
+            record["limit"] = limit
+        self._write(record, seconds)
+        self._take(record)
+
+    def note_failure(self, key: str, reason: str) -> None:
+        """Know a reason until this run ends; the next one tries again."""
         self._reasons[key] = reason
+        self._unsettled.add(key)
 
     def _write(self, record: dict[str, Any], seconds: float | None) -> None:
         if seconds is not None:
@@ -144,6 +176,10 @@ class Journal:
         key = str(record["key"])
         if "failed" in record:
             self._reasons[key] = str(record["failed"])
+            self._unsettled.discard(key)
+            self._limits.pop(key, None)
+            if "limit" in record:
+                self._limits[key] = float(record["limit"])
             return
         forces = np.array(record["forces"], float).reshape(-1, 3)
         self._labels[key] = Labels(float(record["energy"]), forces, record.get("spin_squared"))

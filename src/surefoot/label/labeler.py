@@ -30,6 +30,13 @@ class LabelingFailed(RuntimeError):
     """A calculation that gave no usable labels; the message is the reason."""
 
 
+class NotSettled(LabelingFailed):
+    """A failure that says nothing about the structure: no program, no time, an error of the code.
+
+    The next run tries again.
+    """
+
+
 @runtime_checkable
 class Labeler(Protocol):
     """A source of labels: its settings, and one function from structures to labels.
@@ -64,6 +71,23 @@ class Labeler(Protocol):
         Raises:
             LabelingFailed: if the calculation gives no usable labels.
             ValueError: if charge and spin do not fit the electrons.
+        """
+        ...
+
+
+@runtime_checkable
+class LeavesOutCores(Protocol):
+    """A labeler that calculates some elements without their inner electrons.
+
+    The effective core potential comes with the method, so that frames of one labeler are of one
+    level; but what it replaces decides the labels, hence it belongs to the hash of a structure.
+    """
+
+    def cores(self, numbers: Integer[np.ndarray, " atoms"]) -> dict[str, int]:
+        """Electrons that a potential stands for, by element; none for elements that keep theirs.
+
+        Args:
+            numbers: atomic numbers.
         """
         ...
 

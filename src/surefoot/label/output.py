@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,8 +13,12 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
+from surefoot.data.adsorption import REFERENCE
+from surefoot.data.levels import LEVEL_KEY, METHOD_KEY, SETTINGS_KEY
 from surefoot.data.read import STRESS_KEYS, VIRIAL_KEYS
 from surefoot.label.labeler import Labels
+
+CORES_KEY = "label_cores"
 
 
 @dataclass(frozen=True)
@@ -54,28 +59,51 @@ def _put_in_place(unfinished: Path, path: Path) -> None:
     unfinished.replace(path)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where labels come from.
+
+    Attributes:
+        method: `Labeler.describe()`.
+        settings: `Labeler.settings()`; extended XYZ keeps it as JSON.
+    """
+
+    method: str
+    settings: dict[str, Any]
+
+    def level(self) -> str:
+        """Short hash of the settings, as text, which every file format keeps."""
+        said = json.dumps(self.settings, sort_keys=True).encode()
+        return f"sha256-{hashlib.sha256(said).hexdigest()[:16]}"
+
+
 def with_labels(
-    atoms: Atoms, labels: Labels, state: tuple[int, int], method: str, settings: dict[str, Any]
+    atoms: Atoms, labels: Labels, state: tuple[int, int], origin: Origin, cores: dict[str, int]
 ) -> Atoms:
-    """A copy of a frame with its labels and where they come from; stress of an older label goes.
+    """A copy of a frame with its labels and where they come from.
+
+    What belonged to an older label goes: stress, ⟨S²⟩ and the reference of adsorption energies.
 
     Args:
         atoms: the frame, with info and arrays that stay.
         labels: energy in eV, forces in eV/Å.
         state: charge in e and multiplicity.
-        method: `Labeler.describe()`.
-        settings: `Labeler.settings()`; extended XYZ keeps it as JSON.
+        origin: where they come from.
+        cores: electrons that core potentials stand for, by element.
     """
     labelled = atoms.copy()
-    for key in (*STRESS_KEYS, *VIRIAL_KEYS, "stress", "spin_squared"):
+    for key in (*STRESS_KEYS, *VIRIAL_KEYS, "stress", "spin_squared", REFERENCE, CORES_KEY):
         labelled.info.pop(key, None)
     labelled.info |= {
         "REF_energy": labels.energy,
         "charge": state[0],
         "spin": state[1],
-        "label_method": method,
-        "label_settings": settings,
+        METHOD_KEY: origin.method,
+        SETTINGS_KEY: origin.settings,
+        LEVEL_KEY: origin.level(),
     }
+    if cores:
+        labelled.info[CORES_KEY] = cores
     if labels.spin_squared is not None:
         labelled.info["spin_squared"] = labels.spin_squared
     labelled.arrays["REF_forces"] = labels.forces

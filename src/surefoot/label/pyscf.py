@@ -16,11 +16,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
+from jaxtyping import Integer
 from pydantic import Field
 
 from surefoot.label.labeler import (
@@ -40,6 +43,9 @@ COARSE_GRIDS = (0, 1)  # levels on which the cycles begin
 COARSE_CONVERGENCE = 1e-6  # Hartree
 LOOSE_ROOT = 1e-3  # of the lowest eigenvalue of the orbital Hessian: its sign is what counts
 DOWNHILL = 3  # unstable solutions left behind before a frame counts as failed
+CORELESS = ("bfd", "ccecp", "gth")
+"""Families of basis sets for atoms without a core, whose potentials PySCF has by other names."""
+
 DISPERSIONS = {"none": "", "d3bj": "-D3(BJ)", "d3zero": "-D3(0)", "d4": "-D4"}
 
 
@@ -49,7 +55,8 @@ class Pyscf(Settings):
     Attributes:
         method: a functional by PySCF's or libxc's name: BMK, B3LYP, r2SCAN, `PBE0`, or a pair such
             as `HYB_MGGA_X_M06_2X,MGGA_C_M06_2X`.
-        basis: a basis set of PySCF by name.
+        basis: a basis set of PySCF by name. Where one of its name belongs to an element, an
+            effective core potential takes the place of the inner electrons: def2 beyond krypton.
         dispersion: a correction by Grimme and others, for functionals it has parameters for; needs
             `pyscf-dispersion`. No correction is implied by the name of a functional.
         integrals: fitted (Coulomb and exchange by density fitting, with PySCF's auxiliary
@@ -86,6 +93,17 @@ class Pyscf(Settings):
         method = f"{self.method}{DISPERSIONS[self.dispersion]}/{self.basis}"
         return f"{method} (pyscf {version('pyscf')})"
 
+    def cores(self, numbers: Integer[np.ndarray, " atoms"]) -> dict[str, int]:
+        """Electrons that effective core potentials of the basis stand for, by element.
+
+        Args:
+            numbers: atomic numbers.
+        """
+        return {
+            element: int(potential[0])
+            for element, potential in _core_potentials(self.basis, numbers).items()
+        }
+
     def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
         """Energy, forces and ⟨S²⟩ of one molecule; forces hold the motion of the grid.
 
@@ -95,8 +113,8 @@ class Pyscf(Settings):
             spin: multiplicity 2S+1.
 
         Raises:
-            LabelingFailed: if no stable solution is found, the basis lacks an element, or the frame
-                is periodic.
+            LabelingFailed: if no stable solution is found, the basis lacks an element or its
+                core potential, or the frame is periodic.
             ValueError: if charge and spin do not fit the electrons.
         """
         check_state(atoms.numbers, charge, spin)
@@ -120,14 +138,17 @@ class Pyscf(Settings):
         from pyscf import gto
 
         places = atoms.positions / BOHR
-        return gto.M(
+        molecule = gto.M(
             atom=[(int(z), place) for z, place in zip(atoms.numbers, places, strict=True)],
             unit="Bohr",
             basis=self.basis,
+            ecp=_core_potentials(self.basis, atoms.numbers),
             charge=charge,
             spin=spin - 1,
             verbose=0,
         )
+        _check_room(molecule, self.basis)
+        return molecule
 
     def _solve(self, molecule: Any) -> Any:
         """A stable self-consistent solution, from coarse grids to the one that is asked for."""
@@ -192,6 +213,63 @@ class Pyscf(Settings):
                 f"The dispersion correction {self.dispersion} is not installed; install it with "
                 "`pip install pyscf-dispersion`, or set `dispersion: none`."
             ) from error
+
+
+def _core_potentials(basis: str, numbers: Integer[np.ndarray, " atoms"]) -> dict[str, Any]:
+    """Effective core potentials of a basis in PySCF's form, by element, for those that have one."""
+    elements = [chemical_symbols[number] for number in np.unique(numbers)]
+    found = {element: _core_potential(basis, element) for element in elements}
+    return {element: potential for element, potential in found.items() if potential}
+
+
+@cache  # each call reads PySCF's file, and there may be a million frames
+def _core_potential(basis: str, element: str) -> Any:
+    from pyscf import gto
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on what to install
+        try:
+            return gto.basis.load_ecp(basis, element)
+        except (RuntimeError, KeyError):  # none of this name
+            return None
+
+
+def _check_room(molecule: Any, basis: str) -> None:
+    """Refuse a basis that was made for a core potential which is not there.
+
+    Each atom needs as many radial functions of s, p, d, f as it has occupied shells of them.
+    """
+    from pyscf.data.elements import CONFIGURATION
+    from pyscf.gto.ecp import core_configuration
+
+    letters = "spdf"
+    for atom in range(molecule.natm):
+        element, core = molecule.atom_pure_symbol(atom), molecule.atom_nelec_core(atom)
+        if not core and atomic_numbers[element] > 2 and _family(basis).startswith(CORELESS):
+            raise LabelingFailed(_needs_core(basis, element))
+        replaced = core_configuration(core) if core else (0, 0, 0, 0)
+        room = [0] * len(letters)
+        for shell in molecule.atom_shell_ids(atom):
+            if molecule.bas_angular(shell) < len(letters):
+                room[molecule.bas_angular(shell)] += int(molecule.bas_nctr(shell))
+        for turn, electrons in enumerate(CONFIGURATION[atomic_numbers[element]]):
+            shells = -(-electrons // (4 * turn + 2)) - replaced[turn]
+            if room[turn] < shells:
+                raise LabelingFailed(
+                    f"{_needs_core(basis, element)} (it has {room[turn]} {letters[turn]} functions "
+                    f"for {shells} occupied shells)"
+                )
+
+
+def _needs_core(basis: str, element: str) -> str:
+    return (
+        f"the basis {basis} is not for {element} with all its electrons and PySCF has no core "
+        "potential of its name; choose a basis that holds the whole atom, or one such as def2-SVP"
+    )
+
+
+def _family(basis: str) -> str:
+    return basis.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _converge(solver: Any, density: Any, method: str) -> None:

@@ -9,22 +9,19 @@ safe whenever the output is there and no frame failed.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     wait,
 )
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +30,28 @@ from pydantic import Field
 
 from surefoot.data.read import Frame, check_output
 from surefoot.label.journal import Journal, content_hash
-from surefoot.label.labeler import Labeler, LabelingFailed, Labels, check_state
-from surefoot.label.output import Failure, beside, with_labels, write_failed, write_labelled
-from surefoot.label.processes import THREAD_VARIABLES
-from surefoot.label.timeout import time_limit
+from surefoot.label.labeler import (
+    Labeler,
+    LabelingFailed,
+    Labels,
+    LeavesOutCores,
+    NotSettled,
+    check_state,
+)
+from surefoot.label.output import (
+    Failure,
+    Origin,
+    beside,
+    with_labels,
+    write_failed,
+    write_labelled,
+)
+from surefoot.label.timeout import TimeExceeded, time_limit
+from surefoot.label.workers import WorkerPool, check_not_held
 from surefoot.settings import Settings
 
 IN_FLIGHT = 512  # structures handed to the executor at once: bounds memory, feeds any node
+LOOK = 0.5  # s between two calls of `progress` while nothing is finished
 
 
 class Conduct(Settings):
@@ -84,6 +96,7 @@ class _Task:
     atoms: Atoms
     charge: int
     spin: int
+    cores: dict[str, int]
 
 
 _Outcome = tuple[Labels | LabelingFailed, float]
@@ -102,16 +115,20 @@ def label_frames(
     """Calculate the labels of all frames and write them as extended XYZ.
 
     Every output frame keeps its info and arrays and gains info `REF_energy` (eV), `charge`, `spin`,
-    `label_method`, `label_settings` (all settings and versions), where the method has it
-    `spin_squared` (⟨S²⟩), and array `REF_forces` (eV/Å). Stresses of an earlier method are dropped:
-    they do not belong to the new energies.
+    `label_method`, `label_settings` (all settings and versions), `label_level` (a hash of them),
+    where the method has it `spin_squared` (⟨S²⟩) and `label_cores` (electrons that core potentials
+    stand for), and array `REF_forces` (eV/Å). Stresses and references of an earlier method are
+    dropped: they do not belong to the new energies.
 
     Args:
         frames: structures to label; labels they already have are replaced.
         labeler: the source of labels.
         output: a file ending in .xyz or .extxyz; it appears only when the run is through.
         executor: runs the calculations, for example `worker_pool(2)`; None runs them here.
-        progress: called with frames done and frames in all.
+        progress: called with frames done and frames in all, with an executor at least every half
+            second. If it raises, for example KeyboardInterrupt, nothing new begins, and what runs
+            is waited for and kept. An exception that comes while that is waited for, such as a
+            second Ctrl-C, ends a pool of `worker_pool` at once.
         state: total charge in e and multiplicity of frames that state none.
         conduct: what is not taken as a label.
 
@@ -124,7 +141,7 @@ def label_frames(
         raise ValueError("There are no frames to label.")
     check_output(output, sorted({frame.file for frame in frames}))
     settings = labeler.settings()
-    tasks = [_task(frame, settings, state) for frame in frames]
+    tasks = [_task(frame, labeler, settings, state) for frame in frames]
     output.parent.mkdir(parents=True, exist_ok=True)
     with Journal(beside(output, "journal.jsonl")) as journal:
         new = _calculate_new(tasks, labeler, executor, journal, progress, conduct)
@@ -139,10 +156,13 @@ def label_frames(
             raise LabelingFailed(
                 f"None of the {len(frames)} frames could be labelled. The first one, "
                 f"{frames[0].place}: {failed[0].reason}."
+                + ("" if new else " That was found in an earlier run; `retry` calculates again.")
             )
-        method = labeler.describe()
+        origin = Origin(labeler.describe(), settings)
         images = [
-            with_labels(frame.atoms, journal[task.key], (task.charge, task.spin), method, settings)
+            with_labels(
+                frame.atoms, journal[task.key], (task.charge, task.spin), origin, task.cores
+            )
             for frame, task in zip(frames, tasks, strict=True)
             if reasons[task.key] is None
         ]
@@ -156,40 +176,12 @@ def label_frames(
     )
 
 
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that calculate one structure each, on one thread each.
-
-    A structure of 100 atoms is too small for threads: tblite on two threads is 2 to 7 times slower
-    than on one. Use it as a context manager, and in a script under `if __name__ == "__main__":`,
-    because the processes are started anew (spawn) and read the script again. They end with the
-    process that started them, however it ends.
-
-    Args:
-        workers: number of processes, for example the cores of the machine.
-    """
-    return ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_single_threaded
-    )
-
-
-def _start_single_threaded() -> None:
-    # The libraries read these once, when tblite is imported by the first calculation.
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    # Ctrl-C reaches the whole process group; only the process that keeps the journal answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A worker that waits for its next task does not notice by itself that nobody will send one.
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _task(frame: Frame, settings: dict[str, Any], state: tuple[int | None, int | None]) -> _Task:
+def _task(
+    frame: Frame,
+    labeler: Labeler,
+    settings: dict[str, Any],
+    state: tuple[int | None, int | None],
+) -> _Task:
     charge = state[0] if frame.charge is None else frame.charge
     spin = state[1] if frame.spin is None else frame.spin
     if charge is None or spin is None:
@@ -205,7 +197,9 @@ def _task(frame: Frame, settings: dict[str, Any], state: tuple[int | None, int |
     plain = Atoms(
         frame.atoms.numbers, frame.atoms.positions, cell=frame.atoms.cell, pbc=frame.atoms.pbc
     )
-    return _Task(content_hash(plain, charge, spin, settings), plain, charge, spin)
+    cores = labeler.cores(plain.numbers) if isinstance(labeler, LeavesOutCores) else {}
+    said = {**settings, "cores": cores} if cores else settings
+    return _Task(content_hash(plain, charge, spin, said), plain, charge, spin, cores)
 
 
 def _find_fault(task: _Task, journal: Journal, conduct: Conduct) -> str | None:
@@ -239,40 +233,58 @@ def _calculate_new(
     new = {
         task.key: task
         for task in tasks
-        if task.key not in journal and (conduct.retry or journal.reason(task.key) is None)
+        if task.key not in journal
+        and (conduct.retry or not journal.is_settled(task.key, conduct.timeout))
     }
     done = len(tasks) - sum(copies[key] for key in new)
-    if progress is not None:
-        progress(done, len(tasks))
-    outcomes = _outcomes(list(new.values()), partial(_calculate, labeler, conduct), executor)
+
+    def look() -> None:
+        if progress is not None:
+            progress(done, len(tasks))
+
+    def keep(key: str, outcome: _Outcome) -> None:
+        nonlocal done
+        _keep(journal, key, outcome, conduct)
+        done += copies[key]
+
+    look()
+    calculate = partial(_calculate, labeler, conduct)
+    if executor is None:
+        for task in new.values():
+            keep(task.key, calculate(task))
+            look()
+        return list(new)
     try:
-        for key, (outcome, seconds) in outcomes:
-            if isinstance(outcome, Labels):
-                journal.append(key, outcome, seconds)
-            else:
-                journal.append_failure(key, str(outcome), seconds)
-            done += copies[key]
-            if progress is not None:
-                progress(done, len(tasks))
+        _calculate_elsewhere(list(new.values()), calculate, executor, keep, look)
     except BrokenExecutor as error:
         raise LabelingFailed(
             f"A worker process died, perhaps for lack of memory; {len(journal)} finished labels "
             f"are kept in {journal.path}. Start the same run again to go on from there, with fewer "
             "workers if it dies again."
         ) from error
-    finally:
-        outcomes.close()  # now, and not when the traceback of an interruption is forgotten
     return list(new)
 
 
-def _outcomes(
-    tasks: Sequence[_Task], calculate: Callable[[_Task], _Outcome], executor: Executor | None
-) -> Generator[tuple[str, _Outcome], None, None]:
-    """Hashes and results in the order in which they are ready."""
-    if executor is None:
-        for task in tasks:
-            yield task.key, calculate(task)
-        return
+def _keep(journal: Journal, key: str, outcome: _Outcome, conduct: Conduct) -> None:
+    found, seconds = outcome
+    if isinstance(found, Labels):
+        journal.append(key, found, seconds)
+    elif isinstance(found, TimeExceeded):
+        journal.append_failure(key, str(found), seconds, conduct.timeout)
+    elif isinstance(found, NotSettled):
+        journal.note_failure(key, str(found))
+    else:
+        journal.append_failure(key, str(found), seconds)
+
+
+def _calculate_elsewhere(
+    tasks: Sequence[_Task],
+    calculate: Callable[[_Task], _Outcome],
+    executor: Executor,
+    keep: Callable[[str, _Outcome], None],
+    look: Callable[[], None],
+) -> None:
+    """Hand tasks to an executor and keep what comes back, also when `look` or a task raises."""
     waiting = iter(tasks)
     futures: dict[Future[_Outcome], str] = {}
     try:
@@ -281,24 +293,62 @@ def _outcomes(
                 futures[executor.submit(calculate, task)] = task.key
             if not futures:
                 return
-            ready, _ = wait(futures, return_when=FIRST_COMPLETED)
+            ready, _ = wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED)
             for future in ready:
-                yield futures.pop(future), future.result()
-    finally:
-        for future in futures:  # after Ctrl-C nothing new may start
-            future.cancel()
+                outcome = future.result()
+                keep(futures.pop(future), outcome)
+                look()
+            if not ready:
+                look()
+    except BaseException:
+        try:
+            _stop(futures, executor, keep)
+        except BaseException:
+            if isinstance(executor, WorkerPool):
+                executor.end_now()
+            raise
+        raise
+
+
+def _stop(
+    futures: dict[Future[_Outcome], str],
+    executor: Executor,
+    keep: Callable[[str, _Outcome], None],
+) -> None:
+    """Begin nothing more, wait for what runs, and keep what is finished."""
+    with executor.withholding() if isinstance(executor, WorkerPool) else nullcontext():
+        left = {future for future in futures if not future.cancel()}
+        while left:
+            ready, left = wait(left, timeout=LOOK, return_when=FIRST_COMPLETED)
+            for future in ready:
+                if future.exception() is None:
+                    keep(futures[future], future.result())
 
 
 def _calculate(labeler: Labeler, conduct: Conduct, task: _Task) -> _Outcome:
     """Labels of one structure; runs in a worker process, hence top level and picklable."""
+    check_not_held()
     begin = _processor_seconds()
     outcome: Labels | LabelingFailed
     try:
         with time_limit(conduct.timeout):
-            outcome = labeler.label(task.atoms, task.charge, task.spin)
-    except LabelingFailed as error:
-        outcome = LabelingFailed(str(error))  # without its cause, which may not be picklable
+            outcome = _try(labeler, task)
+    except TimeExceeded as error:
+        outcome = TimeExceeded(str(error))
     return outcome, _processor_seconds() - begin
+
+
+def _try(labeler: Labeler, task: _Task) -> Labels | LabelingFailed:
+    """Labels or a failure without its cause, which may not be picklable."""
+    try:
+        return labeler.label(task.atoms, task.charge, task.spin)
+    except LabelingFailed as error:
+        kinds = (kind for kind in (TimeExceeded, NotSettled) if isinstance(error, kind))
+        return next(kinds, LabelingFailed)(str(error))
+    except ModuleNotFoundError:
+        raise  # the answer is to install something, not to try the next frame
+    except Exception as error:  # noqa: BLE001  a code raises what it likes
+        return NotSettled(f"{type(error).__name__}: {error}")
 
 
 def _processor_seconds() -> float:

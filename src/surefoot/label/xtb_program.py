@@ -20,6 +20,7 @@ from pydantic import Field
 from surefoot.label.labeler import (
     LabelingFailed,
     Labels,
+    NotSettled,
     check_labels,
     check_molecule,
     check_state,
@@ -42,7 +43,7 @@ class XtbProgram(Settings):
     """The program `xtb`, one process for each structure.
 
     Attributes:
-        method: what it calculates.
+        method: what it calculates. GFN-FF is a force field, one surface for all spins.
         program: its name on the search path, or its file.
         solvent: name of the implicit solvent of ALPB; vacuum where not set.
         accuracy: factor on all numerical thresholds; smaller is tighter.
@@ -58,7 +59,7 @@ class XtbProgram(Settings):
         """All settings but where the program lies, and its version.
 
         Raises:
-            LabelingFailed: if the program does not start.
+            LabelingFailed: if the program does not start, or does not tell its version.
         """
         return {**self.model_dump(exclude={"program"}), "code": f"xtb {_version(self.program)}"}
 
@@ -120,4 +121,9 @@ def read_gradient(text: str, count: int) -> Labels:
 def _version(program: str) -> str:
     printed = run_program([program, "--version"], Path.cwd())
     found = VERSION.search(printed)
-    return found[1] if found else "of unknown version"
+    if found is None:
+        raise NotSettled(
+            f"{program} does not say `xtb version` when asked with --version; labels of a program "
+            "of unknown version can not be told from others. Set `program` to the program xtb"
+        )
+    return found[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 PICKLE_BYTES = 64 * 2**20  # of the program alone, tensors not counted; models have below 20 MiB
 ENTRIES = 200_000  # of a zip file
 AXES = 32  # of a tensor
+EMPTY = 2**31  # product of the lengths of a tensor without numbers, that of zero left out
 
 
 class Malformed(Exception):
@@ -125,6 +127,8 @@ def rebuild_tensor(archive: Source, storage: Any, offset: Any, size: Any, stride
         raise Malformed(
             f"a tensor of size {list(size)} does not fit into its {storage.count} stored values."
         )
+    if not elements and math.prod(length or 1 for length in size) > EMPTY:
+        raise Malformed(f"a tensor of size {list(size)} has no values; damaged or made to harm.")
     data = archive.storage(storage)
     if not elements:
         return torch.empty(tuple(size), dtype=storage.dtype)

@@ -22,6 +22,7 @@ from surefoot.pickles.archive import Malformed, Source, Storage, rebuild_tensor
 BROKEN = (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError)
 OPCODES = 4_000_000  # a large MACE has a tenth of that
 POINTER = 8  # bytes of an entry in a tuple
+WHOLE, PART = 2**60, 2**31  # integers below these are keys, or parts of one: their hashes differ
 ENTRY = 64  # bytes of an entry in a set or dict
 
 STORAGES = {
@@ -84,10 +85,19 @@ def decode_scalar(kind: Any, data: Any) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """A key or set member; deep tuples are refused, since hashing them recurses."""
+    """A key or set member; deep tuples are refused, since hashing them recurses.
+
+    Numbers whose hashes are chosen make a dict of n entries cost n² steps: Python takes integers
+    modulo 2⁶¹ − 1, and mixes the parts of a tuple in a way that can be turned round.
+    """
     flat = value if isinstance(value, tuple) else (value,)
     if any(isinstance(part, tuple | frozenset | list | dict | set | bytearray) for part in flat):
         raise Malformed("uses a container as a key; damaged or made to harm.")
+    most = WHOLE if flat is not value else PART
+    if any(isinstance(part, int) and not -most < part < most for part in flat):
+        raise Malformed("uses an enormous integer as a key; damaged or made to harm.")
+    if flat is value and any(isinstance(part, float) for part in flat):
+        raise Malformed("uses several real numbers as a key; damaged or made to harm.")
     return value
 
 
@@ -219,6 +229,8 @@ class Machine:
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise Malformed("calls something that is no name.")
         known = self.calls.get(function.name)
+        if known is not None:
+            self.charge(POINTER * len(args))  # which are copied for the call
         result = known(self, *args) if known is not None else None
         self.stack.append(Record(function.name, args) if result is None else result)
 
@@ -284,19 +296,26 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
     return {_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
 
+def _listed(values: Any) -> list[Any] | tuple[Any, ...]:
+    """What is copied into a container: of anything else nobody knows how much comes out of it."""
+    if not isinstance(values, list | tuple):
+        raise Malformed("makes a container of something that is no list; damaged.")
+    return values
+
+
 def _size(machine: Machine, sizes: Any) -> tuple[Any, ...]:
-    machine.charge(POINTER * len(sizes))
+    machine.charge(POINTER * len(_listed(sizes)))
     return tuple(sizes)
 
 
 def _set(machine: Machine, values: Any = ()) -> set[Any]:
-    machine.charge(ENTRY * len(values))
+    machine.charge(ENTRY * len(_listed(values)))
     return {_key(value) for value in values}
 
 
 def _ordered(machine: Machine, pairs: Any = ()) -> dict[Any, Any]:
     """An OrderedDict, as a dict."""
-    machine.charge(ENTRY * len(pairs))
+    machine.charge(ENTRY * len(_listed(pairs)))
     return {_key(key): value for key, value in pairs}
 
 
@@ -333,27 +352,11 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 
-PUSHED = frozenset(
-    (
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "INT",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    )
-)
+PUSHED = frozenset((
+    "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+))  # fmt: skip
 
 ACTIONS: dict[str, Callable[[Machine, Any], None]] = {
     "PROTO": lambda _, __: None,

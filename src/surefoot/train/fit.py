@@ -135,6 +135,8 @@ class Task:
         tail: the end of the run at a constant rate, if any.
         collect: called with the state after every epoch, before other observers, if anything is
             gathered for a posterior.
+    Raises:
+        ValueError: if a setting of AdamW is given where something else moves the weights.
     """
 
     potential: Potential
@@ -147,6 +149,13 @@ class Task:
     step: Step | None = None
     tail: Tail | None = None
     collect: Callable[[State], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.step is not None and self.settings.clip_norm is not None:
+            raise ValueError(
+                f"train: {{clip_norm: {self.settings.clip_norm:g}}} bounds the steps of AdamW, and "
+                "this posterior moves the weights by steps of its own; leave it out."
+            )
 
     @property
     def mover(self) -> Step:

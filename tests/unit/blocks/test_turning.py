@@ -1,6 +1,7 @@
 """Rotations by degree against whole matrices, with and without kernels."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,5 +119,50 @@ def test_what_does_not_fit_is_refused(ends, generator) -> None:
         (x, matrices[:-1], 2),
         (x, matrices, 1),
     ):
-        with pytest.raises(ValueError, match=r"do not fit|ends at atom"):
+        with pytest.raises(ValueError, match=r"do not fit|end at atoms"):
             turn(atoms, rotations, ends, degree, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"offsets": [0, 10**8, EDGES, EDGES, EDGES, EDGES]}, "do not rise"),
+        ({"offsets": [-3, 3, 4, 5, 6, EDGES]}, "do not rise"),
+        ({"offsets": [0, 3, 4, 5, 6, EDGES + 1]}, "do not rise"),
+        ({"order": [10**9, *range(EDGES - 1)]}, "names edges .* to 1000000000"),
+        ({"order": [-1, *range(EDGES - 1)]}, "names edges -1 to"),
+        ({"atoms": [-1] * EDGES}, "edges end at atoms -1"),
+        ({"atoms": [ATOMS] * EDGES}, "there are 5"),
+    ],
+)
+def test_orders_of_edges_that_lie_are_refused(changes, words: str, ends, generator) -> None:
+    x, matrices = random(generator, ATOMS, 9, 2), blocks(generator, 2, 1)
+    if kernels(x) is None:
+        pytest.skip("there is no C compiler here.")
+    wrong = replace(ends.only(0), **{name: torch.tensor([v]) for name, v in changes.items()})
+    with pytest.raises(ValueError, match=words):
+        turn(x, matrices, wrong, 2, 1)
+    with pytest.raises(ValueError, match=words):
+        turn_back(random(generator, EDGES, count_rows(2, 1), 2), matrices, wrong, 2, 1, 9)
+
+
+def test_offsets_without_edges_are_looked_at(generator) -> None:
+    if kernels(torch.zeros(1)) is None:
+        pytest.skip("there is no C compiler here.")
+    nothing = torch.zeros(1, 0, dtype=torch.int64)
+    ends = Ends(nothing, nothing, torch.tensor([[0, 10**8, 0]]))
+    with pytest.raises(ValueError, match="do not rise"):
+        turn_back(torch.zeros(0, 4, 3), torch.zeros(0, 10), ends, 1, 1, 4)
+
+
+def test_degrees_beyond_those_of_the_kernels_are_refused(ends, generator) -> None:
+    """They keep the components of one degree in an array of fixed length."""
+    for lmax, mmax in ((11, 1), (12, 1), (2, 3)):
+        x = random(generator, ATOMS, (lmax + 1) ** 2, 2)
+        if kernels(x) is None:
+            pytest.skip("there is no C compiler here.")
+        matrices = random(generator, EDGES, count_entries(lmax, mmax))
+        with (
+            nullcontext() if lmax == 11 else pytest.raises(ValueError, match="0 ≤ mmax ≤ lmax ≤ 11")
+        ):
+            turn(x, matrices, ends, lmax, mmax)

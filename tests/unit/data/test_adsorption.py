@@ -18,6 +18,7 @@ from surefoot.cli.predict import side_by_side
 from surefoot.data.convert import to_graph, to_samples
 from surefoot.data.file_units import FileUnits
 from surefoot.data.read import Keys, UnreadableFile, describe_labels, read_frames
+from surefoot.data.statistics import measure
 
 REFERENCE = Keys(reference="reference_energy")
 TEXT = "random70,frame3,-1.5\nrandom70,frame12,-1.5\nrandom9,frame0,2.25\n"
@@ -77,10 +78,48 @@ def test_adsorption_energy_is_total_minus_reference(
     assert "energy 3/3 (calculator − reference_energy)" in describe_labels(frames)
 
 
+def test_lines_may_hold_spaces_and_blank_ones(chunk: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.extxyz").write_bytes(chunk.read_bytes())
+    (tmp_path / "0.txt").write_text("\r\n\n".join(TEXT.replace(",", ", ").split("\n")))
+    frames = read_frames([tmp_path / "0.extxyz"], REFERENCE)
+    assert [frame.fid for frame in frames] == ["3", "12", "0"]
+
+
+@pytest.mark.parametrize(("opener", "suffix"), [(gzip.open, ".gz"), (lzma.open, ".xz")])
+def test_a_file_that_swells_is_refused(
+    chunk: Path, opener: Callable, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = pack(chunk, tmp_path, opener, suffix)
+    size = chunk.stat().st_size
+    monkeypatch.setattr("surefoot.data.adsorption.BLOCK", 100)
+    monkeypatch.setattr("surefoot.data.adsorption.UNPACKED", size)
+    assert len(read_frames([packed])) == 3
+    monkeypatch.setattr("surefoot.data.adsorption.UNPACKED", size - 1)
+    with pytest.raises(UnreadableFile, match=f"more than {size - 1} bytes; if that is meant"):
+        read_frames([packed])
+
+
+def test_nothing_was_subtracted_where_there_is_no_energy(chunk: Path) -> None:
+    frames = read_frames([chunk], Keys(reference="reference_energy", energy="none"))
+    assert [frame.energy for frame in frames] == [None] * 3
+    assert all("subtracted_energy" not in frame.atoms.info for frame in frames)
+    assert [frame.atoms.info["reference_energy"] for frame in frames] == list(OFFSETS)
+
+
 def test_total_energies_are_named_as_such(chunk: Path) -> None:
     frames = read_frames([chunk])
     assert frames[0].energy == pytest.approx(slab(0).get_potential_energy(), abs=1e-7)
     assert "reference_energy not subtracted" in describe_labels(frames)
+
+
+def test_total_energies_are_not_learned_as_adsorption_energies(chunk: Path) -> None:
+    """`references: zero` says that nothing is to be subtracted any more."""
+    total, adsorption = read_frames([chunk]), read_frames([chunk], REFERENCE)
+    with pytest.raises(ValueError, match=r"zero is for .*keys: {reference: reference_energy}"):
+        measure(total, "zero")
+    assert measure(adsorption, "zero").energies == (0.0, 0.0)
+    assert measure(total, {"Cu": 0.0, "O": 0.0}).energies == (0.0, 0.0)
+    assert measure(read_frames([chunk], Keys(energy="none")), "zero").energies == (0.0, 0.0)
 
 
 def test_references_have_the_unit_of_the_energies(chunk: Path) -> None:

@@ -93,12 +93,52 @@ def test_data_and_columns_in_the_json_of_ase(tmp_path: Path) -> None:
         ({"1": packed(row(positions=[[0, 0]]))}, "row 1 is no row"),
         ({"1": packed(row(constraints=[{"name": "system", "kwargs": {"command": "true"}}]))},
          "row 1 is no row"),
+        ({"1": packed(row(constraints='[{"name": "Hookean", "kwargs": {}}]'))},
+         "the constraint 'Hookean'; FixAtoms is read"),
+        ({"1": packed(row(constraints=[{"name": "FixAtoms", "kwargs": {"indices": [4]}}]))},
+         "atoms that are not there"),
+        ({"1": packed(row(data='{"a": {"__ndarray__": [[200000000], "float64", [0]]}}'))},
+         "shape is not that of its numbers"),
+        ({"1": packed(row(data='{"a": {"__ndarray__": [[2, -1], "float64", []]}}'))},
+         "shape is not that of its numbers"),
+        ({"1": packed(row(data='{"a": {"__ndarray__": [[1], "object", [0]]}}'))},
+         "numbers are read"),
+        ({"1": packed(row(data='{"a": {"__ase_objtype__": "atoms"}}'))}, "that is no cell"),
+        ({"1": packed(row(forces={"__ndarray__": [[10**9, 3], "float64", [0]]}))},
+         "shape is not that of its numbers"),
+        ({"1": packed(row(numbers=[8.7] * 4))}, "no whole numbers"),
+        ({"1": packed(row()), "01": packed(row())}, "row 1 twice"),
         ({"key": packed(1)}, "it has the key b'key'"),
     ],
 )  # fmt: skip
 def test_damaged_rows_are_refused(entries: dict[str, bytes], words: str, tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match=words):
         read_frames([write(tmp_path / "a.aselmdb", entries)])
+
+
+def test_arrays_and_constraints_as_ase_wrote_them(tmp_path: Path) -> None:
+    """Its encoder writes shape, type and numbers; older versions named a constraint otherwise."""
+    forces = np.arange(12.0).reshape(4, 3)
+    held = row(cell={"array": np.eye(3), "__ase_objtype__": "cell"}, forces=forces)
+    held["constraints"] = '[{"__name__": "ase.constraints.FixAtoms", "indices": [2]}]'
+    held["data"] = encode({"pos_relaxed": forces, "cell": slab().cell})
+    text = encode(held | {"cell": slab().cell, "forces": forces}).encode()
+    (frame,) = read_frames([write(tmp_path / "a.aselmdb", {"1": zlib.compress(text)})])
+    assert frame.forces is not None
+    assert np.array_equal(frame.forces, forces)
+    assert np.array_equal(frame.atoms.arrays["pos_relaxed"], forces)
+    assert np.allclose(frame.atoms.cell.array, slab().cell.array)
+    assert frame.atoms.constraints[0].index.tolist() == [2]
+
+
+def test_rows_that_swell_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("surefoot.data.aselmdb.ROW_BYTES", 40_000)
+    text = json.dumps(row()).encode() + b" " * 30_000
+    path = write(tmp_path / "a.aselmdb", {str(n): zlib.compress(text) for n in range(9)})
+    with pytest.raises(UnreadableFile, match="far larger than the file"):
+        read_frames([path])
 
 
 def test_a_row_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,18 @@ def test_fields_of_is2re(geometric, tmp_path: Path) -> None:
     assert direct.keys["energy"] == "y_relaxed"
 
 
+def test_what_else_stands_there(geometric, tmp_path: Path) -> None:
+    """Labels that say the same twice, and one number of each atom."""
+    charges = torch.linspace(-1, 1, ATOMS)
+    held = fields(y=torch.tensor([2.5]), energy=2.5, bader=charges, column=charges[:, None])
+    held |= {"natoms": torch.tensor([ATOMS]), "odd": torch.zeros(7)}
+    (frame,) = read_frames([write(tmp_path / "a.lmdb", {"0": make("2", held)})])
+    assert frame.energy == 2.5
+    for name in ("bader", "column"):
+        assert np.array_equal(frame.atoms.arrays[name], charges.double().numpy())
+    assert "odd" not in {**frame.atoms.arrays, **frame.atoms.info}
+
+
 @pytest.mark.parametrize("version", ["1.7.2", "2.6.1"])
 def test_records_that_torch_geometric_made(version: str, tmp_path: Path) -> None:
     """See records/make.py."""
@@ -158,6 +170,15 @@ def test_what_the_record_of_the_length_would_run_is_refused(tmp_path: Path) -> N
         ({"atomic_numbers": torch.zeros(4)}, "no atomic_numbers of 5"),
         ({"cell": torch.full((1, 3, 3), torch.nan)}, "no cell of 9 finite numbers"),
         ({"fixed": "all"}, "no fixed of 5"),
+        ({"atomic_numbers": torch.tensor([29.0, 29.0, 29.0, 6.0, 8.7])}, "atomic_numbers that are"),
+        ({"atomic_numbers": torch.tensor([29, 29, 29, 6, 119])}, "atomic_numbers that are none"),
+        ({"tags": torch.tensor([0, 0, 1, 2, 1.5])}, "tags that are no whole"),
+        ({"natoms": 4}, "5 positions and another natoms"),
+        ({"natoms": torch.tensor([6])}, "5 positions and another natoms"),
+        ({"y": 1.0, "energy": 2.0}, "y and energy, which differ"),
+        ({"force": torch.zeros(ATOMS, 3), "forces": torch.ones(ATOMS, 3)}, "force and forces"),
+        ({"predicted_by": "us"}, "the field predicted_by, which is a mark"),
+        ({"group": 1}, "the field group"),
     ],
 )
 def test_records_that_are_no_structures(change, words: str, geometric, tmp_path: Path) -> None:
@@ -172,6 +193,7 @@ def test_records_that_are_no_structures(change, words: str, geometric, tmp_path:
         ({"0": {"pos": 1}}, "record 0 is no Data"),
         ({"0": {"pos": 1}, "length": 7}, "says that it holds 7 records, and 1 are there"),
         ({"first": 1}, "it has the key b'first'"),
+        ({"1": {"pos": 1}, "01": {"pos": 1}}, "it has record 1 twice"),
     ],
 )
 def test_databases_of_something_else(records, words: str, tmp_path: Path) -> None:

@@ -41,6 +41,15 @@ def test_what_is_not_stated_is_no_difference(other: Frame) -> None:
     assert check_levels([frame(0, "BMK", grid=3), other]) == []
 
 
+def test_where_a_file_keeps_no_records_the_hash_of_the_settings_is_compared() -> None:
+    frames = [frame(index, "BMK") for index in range(3)]
+    for one, level in zip(frames, ("sha256-a", "sha256-a", "sha256-b"), strict=True):
+        one.atoms.info["label_level"] = level
+    (finding,) = check_levels(frames)
+    assert finding.count == 1
+    assert finding.message.startswith("a.xyz, frame 2: the labels are of BMK (with other settings)")
+
+
 def test_the_data_doctor_asks_over_all_splits() -> None:
     splits = {"train": [frame(0, "GFN2-xTB")], "test": [frame(1, "BMK")]}
     assert "two-levels" in {finding.code for finding in check_frames(splits)}

@@ -343,6 +343,8 @@ def test_strides_and_offsets_are_followed(archive: Archive) -> None:
         (0, (True,), (1,)),
         (0, 3, 1),
         (6, (1,), (1,)),
+        (0, (0, 2**61, 2**61), (1, 1, 1)),
+        (0, (0, 2**40), (1, 1)),
     ],
 )
 def test_tensors_outside_their_storage_are_refused(
@@ -404,6 +406,41 @@ def test_absurd_numbers_cost_nothing(tmp_path: Path) -> None:
             read_records(packed(tmp_path / "a.pt", program))
 
 
+@pytest.mark.parametrize("made", ["torch\nSize", "builtins\nset", "collections\nOrderedDict"])
+@pytest.mark.parametrize("of", [b"X\x02\0\0\0ab", b"}", b"\x8f"], ids=["text", "dict", "set"])
+def test_containers_are_made_of_lists(tmp_path: Path, made: str, of: bytes) -> None:
+    program = b"\x80\x04}X\x01\0\0\0ac" + made.encode() + b"\n" + of + b"\x85Rs."
+    with pytest.raises(UnreadableFile, match="something that is no list"):
+        read_records(packed(tmp_path / "a.pt", program))
+
+
+def integer(value: int) -> bytes:
+    content = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(content)]) + content
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (integer(2**61 - 1), "enormous integer"),
+        (integer(-(2**60)), "enormous integer"),
+        (integer(2**31) + b"K\x01\x86", "enormous integer"),
+        (b"G" + struct.pack(">d", 0.5) + b"K\x01\x86", "several real numbers"),
+    ],
+)
+def test_keys_whose_hashes_are_chosen_are_refused(tmp_path: Path, key: bytes, words: str) -> None:
+    """Python's dicts take n² steps where n keys have one hash, and those of numbers are known."""
+    with pytest.raises(UnreadableFile, match=words):
+        read_records(packed(tmp_path / "a.pt", b"\x80\x02}" + key + b"Ns."))
+    with pytest.raises(UnreadableFile, match=words):
+        read_records(packed(tmp_path / "b.pt", b"\x80\x04}K\x01\x8f(" + key + b"\x90s."))
+
+
+def test_usual_keys_are_read(tmp_path: Path) -> None:
+    keys = {2**60 - 1: 1, -7: 2, "a": 3, 0.5: 4, ("a", 2**31 - 1): 5, None: 6, True: 7}
+    assert read_records(packed(tmp_path / "a.pt", pickle.dumps(keys, 4))) == keys
+
+
 TIMES = 60
 COPIES: dict[str, bytes] = {
     "size": b"ctorch\nSize\nq\x01" + b"h\x01h\x00\x85R" * TIMES,
@@ -414,6 +451,7 @@ COPIES: dict[str, bytes] = {
     "attributes": b"cany\nthing\nq\x01" + b"h\x01)\x81}X\x01\0\0\0aNsbh\x05b" * TIMES,
     "bytes": b"c_codecs\nencode\nq\x01" + b"h\x01h\x06X\x06\0\0\0latin1\x86R" * TIMES,
     "names": b"h\x06h\x06\x93" * TIMES,
+    "passed": b"ctorch._utils\n_rebuild_parameter\nq\x01" + b"h\x01h\x04R" * TIMES,
 }
 """Programs that copy one large object many times."""
 
@@ -429,6 +467,7 @@ def test_copies_of_one_container_are_bounded(tmp_path: Path, kind: str) -> None:
         "frozenset": b"]q\x02(" + b"".join(numbers) + b"e",
         "ordered": b"]q\x03(" + b"".join(n + b"N\x86" for n in numbers) + b"e",
         "arguments": b"(" + b"N" * count + b"tq\x04",
+        "passed": b"(" + b"N" * count + b"tq\x04",
         "attributes": b"}q\x05(" + b"".join(n + b"N" for n in numbers) + b"u",
         "bytes": b"X" + struct.pack("<I", count) + b"a" * count + b"q\x06",
         "names": b"X" + struct.pack("<I", count) + b"a" * count + b"q\x06",

@@ -1,19 +1,26 @@
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from pydantic import ValidationError
 
 from surefoot.label.calculator import AseCalculator
+from surefoot.label.child import Question, answer
 from surefoot.label.labeler import LabelingFailed
-from surefoot.label.processes import run_program
+from surefoot.label.processes import _groups, run_program
 from surefoot.label.timeout import TimeExceeded, time_limit
+
+SAID = {"program": "the program 1.0", "method": "a method"}
 
 FORKS = """
 import os, subprocess, sys, time
@@ -42,11 +49,11 @@ def test_parameters_reach_the_calculator() -> None:
 
 
 def test_charge_and_spin_reach_the_keywords() -> None:
-    orca = AseCalculator(calculator="orca")
+    orca = AseCalculator(calculator="orca", **SAID)
     assert orca._state(-1, 2) == {"charge": -1, "mult": 2}
-    named = AseCalculator(calculator="mopac", charge_keyword="charge", spin_keyword="x")
+    named = AseCalculator(calculator="mopac", charge_keyword="charge", spin_keyword="x", **SAID)
     assert named._state(1, 1) == {"charge": 1, "x": 1}
-    untold = AseCalculator(calculator="mopac", charge_keyword="charge")
+    untold = AseCalculator(calculator="mopac", charge_keyword="charge", **SAID)
     assert untold._state(1, 1) == {"charge": 1}
     with pytest.raises(LabelingFailed, match=r"can not be told the spin 2; .*spin_keyword"):
         untold._state(0, 2)
@@ -70,6 +77,80 @@ def test_it_says_method_and_program() -> None:
     assert told.startswith("B3LYP/def2-SVP (ORCA 6.0 through ase 3.")
 
 
+@pytest.mark.parametrize("left_out", ["program", "method"])
+def test_a_program_is_told_apart_from_its_other_versions(left_out: str) -> None:
+    said = {key: value for key, value in SAID.items() if key != left_out}
+    with pytest.raises(ValidationError, match=r"ASE does not tell which orca .*ORCA 6\.0"):
+        AseCalculator(calculator="orca", **said)
+    five, six = (
+        AseCalculator(calculator="orca", program=program, method="B3LYP").settings()
+        for program in ("ORCA 5.0", "ORCA 6.0")
+    )
+    assert five != six
+
+
+class Smeared(Calculator):
+    """Gives two energies, as codes with smeared occupations do; the forces belong to one."""
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  as in ASE
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        super().calculate(*args, **kwargs)
+        forces = np.zeros((len(self.atoms), 3))
+        self.results = {"energy": -1.0, "free_energy": -1.5, "forces": forces}
+
+
+def test_the_energy_is_that_of_the_forces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("surefoot.label.child.get_calculator_class", lambda _name: Smeared)
+    atoms = molecule("CH4")
+    question = Question(
+        calculator="emt",
+        parameters={},
+        numbers=atoms.numbers.tolist(),
+        positions=atoms.positions.tolist(),
+        cell=np.zeros((3, 3)).tolist(),
+        pbc=[False] * 3,
+    )
+    assert answer(question)["energy"] == -1.5
+
+
+def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    assert run_program(["sh", "-c", "sleep 600 & echo $!; exit 0"], tmp_path).strip().isdigit()
+    with pytest.raises(LabelingFailed, match="status 3"):
+        run_program(["sh", "-c", "sleep 600 & echo $! > pid; exit 3"], tmp_path)
+    assert time.monotonic() - begin < 60
+    _await_end([int((tmp_path / "pid").read_text())])
+
+
+def test_time_that_is_over_while_a_program_starts_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class SlowStart(subprocess.Popen):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+            time.sleep(0.3)  # the alarm falls in here, where nobody has a handle yet
+
+    monkeypatch.setattr("surefoot.label.processes.subprocess.Popen", SlowStart)
+    with pytest.raises(TimeExceeded), time_limit(0.1):
+        run_program(["sleep", "600"], tmp_path)
+    _await_end(started)
+    assert not _groups
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_limit_holds_again_after_a_program() -> None:
+    def run_and_go_on() -> None:
+        run_program(["true"], Path.cwd())
+        time.sleep(30)
+
+    with pytest.raises(TimeExceeded), time_limit(0.5):
+        run_and_go_on()
+
+
 def test_a_program_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(LabelingFailed, match="status 3: out of luck"):
         run_program([sys.executable, "-c", "print('out of luck'); exit(3)"], tmp_path)
@@ -88,6 +169,10 @@ def test_when_the_time_is_over_all_that_was_started_ends(tmp_path: Path) -> None
         run_program([sys.executable, "-c", FORKS], tmp_path)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
+    _await_end(pids)
+
+
+def _await_end(pids: list[int]) -> None:
     deadline = time.monotonic() + 20
     while any(_runs(pid) for pid in pids):
         assert time.monotonic() < deadline

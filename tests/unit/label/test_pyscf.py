@@ -96,6 +96,38 @@ def test_what_can_not_be_calculated_is_refused_with_a_reason() -> None:
         QUICK.label(periodic, 0, 2)
 
 
+def hydrogen_iodide(length: float) -> Atoms:
+    return Atoms("IH", [[0, 0, 0], [0, 0, length]])
+
+
+def test_inner_electrons_of_heavy_atoms_are_a_potential_where_the_basis_means_it() -> None:
+    labeler = Pyscf(method="PBE", basis="def2-SVP", grid=0)
+    given = hydrogen_iodide(1.6)
+    electrons = labeler._molecule(given, 0, 1).nelectron
+    assert electrons == given.numbers.sum() - labeler.cores(given.numbers)["I"]
+    # The bond is 1.609 Å long (Huber and Herzberg 1979).
+    pulls = [labeler.label(hydrogen_iodide(length), 0, 1).forces[1, 2] for length in (1.5, 1.75)]
+    assert pulls[0] > 1
+    assert pulls[1] < -0.5
+
+
+def test_elements_with_all_their_electrons_have_no_core() -> None:
+    assert Pyscf().cores(molecule("CH3").numbers) == {}
+    assert Pyscf(basis="sto-3g").cores(np.array([53])) == {}
+    assert Pyscf(basis="sto-3g")._molecule(hydrogen_iodide(1.6), 0, 1).nelectron == 54
+    assert set(Pyscf().cores(np.array([1, 36, 37, 79]))) == {"Rb", "Au"}
+
+
+@pytest.mark.parametrize(
+    ("basis", "atoms"),
+    [("qavgvszps", "OH2"), ("ccecp-ccpvdz", "OH2"), ("gth-dzvp", "OH2"), ("bfd-vdz", "IH")],
+)
+def test_a_basis_for_a_core_that_is_not_there_is_refused(basis: str, atoms: str) -> None:
+    given = Atoms(atoms, np.eye(3)[: len(Atoms(atoms))])
+    with pytest.raises(LabelingFailed, match=f"the basis {basis} is not for . with all its"):
+        Pyscf(method="PBE", basis=basis, grid=0).label(given, 0, 1)
+
+
 @pytest.mark.skipif(find_spec("pyscf.dispersion") is not None, reason="the correction is there")
 def test_a_correction_that_is_not_installed_is_asked_for() -> None:
     with pytest.raises(ValueError, match="pip install pyscf-dispersion"):

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -19,7 +17,8 @@ from ase.build import molecule
 
 from surefoot.data.read import Frame, read_frames
 from surefoot.label.labeler import LabelingFailed, Labels
-from surefoot.label.run import Conduct, label_frames, worker_pool
+from surefoot.label.run import Conduct, label_frames
+from surefoot.label.workers import worker_pool
 from surefoot.label.xtb import Xtb
 
 
@@ -81,10 +80,12 @@ def test_labels_stand_in_the_file_with_all_that_was_there(tmp_path: Path) -> Non
 def test_labels_of_an_earlier_method_are_replaced_and_its_stress_dropped(tmp_path: Path) -> None:
     one = frame(1.0)
     one.atoms.info |= {"REF_energy": 99.0, "REF_stress": np.ones(6), "virial": np.ones(9)}
+    one.atoms.info["reference_energy"] = 98.0
     label_frames([one], Spring(), tmp_path / "out.xyz")
     (read,) = read_frames([tmp_path / "out.xyz"])
     assert read.energy == pytest.approx(0.5)
     assert read.stress is None
+    assert "reference_energy" not in read.atoms.info
     assert one.atoms.info["REF_energy"] == 99.0
 
 
@@ -352,34 +353,6 @@ def test_an_interruption_cancels_what_waits(tmp_path: Path) -> None:
         label_frames(frames(4), Spring(), tmp_path / "out.xyz", late, stop)
     assert held.value.__traceback__ is not None  # it keeps all frames of the run alive
     assert [future.cancelled() for future in late.futures] == [False, True, True, True]
-
-
-PARENT = """
-import os, time
-from surefoot.label.run import worker_pool
-if __name__ == "__main__":
-    pool = worker_pool(1)
-    print(pool.submit(os.getpid).result(), flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
-    (tmp_path / "parent.py").write_text(PARENT)
-    parent = subprocess.Popen(
-        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdout is not None
-    worker = int(parent.stdout.readline())
-    parent.kill()
-    try:
-        # The worker holds the other end of this pipe, so the wait is over when it has ended.
-        parent.communicate(timeout=10)
-    except subprocess.TimeoutExpired:
-        os.kill(worker, signal.SIGKILL)
-        parent.communicate()
-        pytest.fail("the worker outlived its parent")
 
 
 @pytest.mark.slow

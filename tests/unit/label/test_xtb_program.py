@@ -64,6 +64,11 @@ def test_what_goes_wrong_is_a_reason(tmp_path: Path) -> None:
         XtbProgram().label(hydroxyl, 0, 1)
 
 
+def test_a_program_of_unknown_version_is_refused() -> None:
+    with pytest.raises(LabelingFailed, match="does not say `xtb version`"):
+        XtbProgram(program="true").settings()
+
+
 @pytest.mark.parametrize("text", ["", "$grad\n$end", GRADIENT.replace("8.6", "x"), "nonsense"])
 def test_a_torn_gradient_is_refused(text: str) -> None:
     with pytest.raises(LabelingFailed, match="can not be read"):

@@ -80,6 +80,13 @@ def make_task(samples: list[Sample], roles: Roles, **changes) -> Task:
     )
 
 
+def test_a_bound_of_adamw_is_refused_where_it_moves_nothing() -> None:
+    """A posterior that brings its own step would leave it out without a word."""
+    task = make_task([], single_roles(), clip_norm=3.0)
+    with pytest.raises(ValueError, match=r"clip_norm: 3} bounds the steps of AdamW"):
+        replace(task, step=task.mover)
+
+
 def start(members: int | None = None, seed: int = 5) -> State:
     if members is None:
         weights = POTENTIAL.init(seed, torch.float64)
