@@ -35,7 +35,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread, write
 from ase.md.langevin import Langevin
 from guard.choice import find_near
-from guard.drive import GROUPS, TIMESTEP, drives, relabel, run, worst_error
+from guard.drive import GROUPS, TIMESTEP, drives, highs, relabel, run
 
 from surefoot.calculator import predict_atoms
 from surefoot.label.xtb import Xtb
@@ -49,7 +49,6 @@ from surefoot.posteriors.predictor import driver, load_predictor
 
 HERE = Path(__file__).parent / "guard"
 CONFIG: dict[str, Any] = yaml.safe_load((HERE / "config.yaml").read_text())
-QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.99)
 PER_PIECE = 5  # starts that one piece samples
 ROLES = {"learn": 0.7, "valid": 0.8, "held": 0.9, "test": 1.0}
 """Starts up to this share of all go to each file: frames of one start are of one trajectory."""
@@ -318,24 +317,6 @@ def be_quiet(setting: Setting, number: int) -> dict[str, Any]:
         "checks": [len(frames["step"]) for frames in found],
         "trajectories": [highs(frames, limit) for frames in found],
     }
-
-
-def highs(frames: dict[str, np.ndarray], limit: float) -> dict[str, Any]:
-    """Where each score was higher than ever before, and the true error there.
-
-    That is where a guard would have acted, whatever its limit; the other checks say nothing more.
-    """
-    found: dict[str, Any] = {"ood_quantiles": np.quantile(frames["ood"], QUANTILES).tolist()}
-    checks = {n: frames[n].max(1) for n in ("forces_uncertainty_norm", "ood_atoms")}
-    for name, values in checks.items():
-        best = np.maximum.accumulate(values)
-        places = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
-        found["norm" if name.startswith("forces") else name] = {
-            "check": places.tolist(),
-            "score": [float(f"{values[n]:.4g}") for n in places],
-            "failed": [bool(worst_error(Xtb(), frames, int(n)) > limit) for n in places],
-        }
-    return found
 
 
 def be_driven(setting: Setting, name: str, kind: dict[str, Any]) -> dict[str, Any]:

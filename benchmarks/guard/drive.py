@@ -18,8 +18,18 @@ from surefoot.md.saved import STATE
 from surefoot.md.settings import Dynamics, Langevin, Simulation
 from surefoot.md.trajectory import read_trajectory
 from surefoot.motion.surface import Evaluation, Surface
+from surefoot.settings import Settings
 
 TIMESTEP = 0.5  # fs
+QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.99)
+
+
+class Pull(Settings):
+    """The drive of a surface, for the trajectory and a restart; see `Driven`."""
+
+    pair: tuple[int, int]
+    pull: float
+    spring: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,10 @@ class Driven:
     @property
     def cutoff(self) -> float:
         return self.surface.cutoff
+
+    @property
+    def bias(self) -> Pull:
+        return Pull(pair=self.pair, pull=self.pull, spring=self.spring)
 
     def require(
         self, numbers: Iterable[SupportsInt], charge: int | None, spin: int | None, place: str
@@ -141,3 +155,21 @@ def relabel(labeler: Xtb, frames: dict[str, np.ndarray], limit: float, margin: i
         if margin < 0:
             break
     return errors
+
+
+def highs(frames: dict[str, np.ndarray], limit: float) -> dict[str, Any]:
+    """Where each score was higher than ever before, and the true error there.
+
+    That is where a guard would have acted, whatever its limit; the other checks say nothing more.
+    """
+    found: dict[str, Any] = {"ood_quantiles": np.quantile(frames["ood"], QUANTILES).tolist()}
+    checks = {n: frames[n].max(1) for n in ("forces_uncertainty_norm", "ood_atoms")}
+    for name, values in checks.items():
+        best = np.maximum.accumulate(values)
+        places = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
+        found["norm" if name.startswith("forces") else name] = {
+            "check": places.tolist(),
+            "score": [float(f"{values[n]:.4g}") for n in places],
+            "failed": [bool(worst_error(Xtb(), frames, int(n)) > limit) for n in places],
+        }
+    return found

@@ -159,5 +159,6 @@ INTRODUCTION = [
     " ten steps of 0.5 fs. A trajectory has *passed* when the force on its worst atom is wrong by"
     " more than three times the 95th percentile of that error at 300 K, or when GFN2-xTB has no"
     " answer. Limits were chosen at 300 K on the trajectories with even numbers, for half of the"
-    " false stops that are allowed; all figures are of the others.",
+    " false stops that are allowed; all figures are of the others. False stops in the row of the"
+    " shortcut are those without it, which can only be more.",
 ]

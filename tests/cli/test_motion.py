@@ -117,6 +117,8 @@ def test_a_broken_system_is_told_and_the_exit_status_says_so(
         (["--guard-uncertainty", "1", "--guard-action", "panic"], "--action panic"),
         (["--guard-uncertainty", "1", "--guard-upper", "0.5"], "it must exceed 1"),
         (["--guard-near-ood", "1", "--drive", "first"], "a guard needs a limit"),
+        (["--guard-every", "5"], "a guard needs a limit"),
+        (["--guard-consecutive", "2"], "a guard needs a limit"),
         (
             ["--guard-uncertainty", "1", "--guard-near-ood", "1"],
             "with --drive mean all members are asked at every step anyway",
@@ -250,6 +252,10 @@ def test_force_keeps_a_run_that_nothing_could_replace(surefoot, potential, few, 
     done = surefoot("md", potential, few, "-o", run, "--force", "--ensemble", "npt", check=False)
     assert done.returncode == 1
     assert "constant pressure needs three periodic axes" in done.stderr
+    unfit = ("--drive", "first", "--guard-uncertainty", 1, "--guard-near-energy", 1)
+    done = surefoot("md", potential, few, "-o", run, "--force", *unfit, check=False)
+    assert done.returncode == 1
+    assert "this potential has none that needs no draws" in done.stderr
     assert read_trajectory(run, 0)["step"].tolist() == [0]
 
 

@@ -79,8 +79,8 @@ def run(
     guard_ood: GuardOod = None,
     guard_upper: GuardUpper = None,
     guard_action: GuardAction = "stop",
-    guard_every: GuardEvery = 10,
-    guard_consecutive: GuardConsecutive = 1,
+    guard_every: GuardEvery = None,
+    guard_consecutive: GuardConsecutive = None,
     guard_near_ood: GuardNearOod = None,
     guard_near_energy: GuardNearEnergy = None,
     bias: BiasOf = None,
@@ -257,21 +257,11 @@ def _place(place: str, kelvin: float, number: int, temperatures: list[float], re
 
 def go(job: Job, *, resume: bool, force: bool) -> Report:
     """Run with a bar, and stop between two steps when asked to."""
-    import shutil
     from dataclasses import replace
 
-    from surefoot.cli.screen import UserError, interruption, progress_bar
+    from surefoot.cli.screen import interruption, progress_bar
     from surefoot.md import run as runs
 
-    if force and job.folder.is_dir() and any(job.folder.iterdir()):
-        runs.require_fit_job(job)  # before anything is removed for it
-        strange = runs.find_strangers(job.folder)
-        if strange:
-            raise UserError(
-                f"{job.folder}: --force removes a run of molecular dynamics, and {strange[0]} is "
-                "no part of one; choose another folder."
-            )
-        shutil.rmtree(job.folder)
     with progress_bar("moving", job.settings.steps) as bar, interruption() as asked:
         watched = replace(
             job,
@@ -281,7 +271,7 @@ def go(job: Job, *, resume: bool, force: bool) -> Report:
                 f"{at.temperature:.0f} K, {at.pace:.3g} ns/day, {at.moving} moving",
             ),
         )
-        report = runs.resume(watched) if resume else runs.start(watched)
+        report = runs.resume(watched) if resume else runs.start(watched, over=force)
     if asked:
         raise KeyboardInterrupt
     return report
@@ -294,6 +284,7 @@ def finish(report: Report, job: Job) -> None:
         Exit: with status 1.
     """
     from surefoot.cli.screen import STATUS_REFUSED, say
+    from surefoot.motion.bias import Bias
 
     count = len(job.structures)
     broken = sum(one.status == "broken" for one in report.endings.values())
@@ -306,7 +297,7 @@ def finish(report: Report, job: Job) -> None:
     parts.append(f"{report.pace:.3g} ns/day each")
     parts += [f"{unsure} stopped by the guard"] if unsure else []
     parts += [f"{broken} broken"] if broken else []
-    if job.bias is not None:
+    if isinstance(job.bias, Bias):
         parts.append(f"pulled by a bias on {job.bias.of}: no sample of the ensemble")
     say(f"{job.folder}: {'; '.join(parts)}")
     if broken:

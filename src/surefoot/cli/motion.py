@@ -27,8 +27,13 @@ GuardUpper = Annotated[
     typer.Option(help="Times the limits: beyond, a frame has exploded and is never recorded."),
 ]
 GuardAction = Annotated[str, typer.Option(help="stop, warn, record or damp.")]
-GuardEvery = Annotated[int, typer.Option(min=1, help="Steps from check to check.")]
-GuardConsecutive = Annotated[int, typer.Option(min=1, help="Checks in a row before it acts.")]
+GuardEvery = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps from check to check; 10 where not set, 1 in a relaxation."),
+]
+GuardConsecutive = Annotated[
+    int | None, typer.Option(min=1, help="Checks in a row before it acts; 1 where not set.")
+]
 GuardNearOod = Annotated[
     float | None,
     typer.Option(
@@ -57,12 +62,16 @@ def read_guard(
     ood: float | None,
     upper: float | None,
     action: str,
-    every: int,
-    consecutive: int = 1,
+    every: int | None,
+    consecutive: int | None = None,
     near_ood: float | None = None,
     near_energy: float | None = None,
+    *,
+    usual: int = 10,
 ) -> Guard | None:
-    """The guard that options name; None where they set no limit.
+    """The guard that options name; None where they name nothing of it.
+
+    It checks after `usual` steps where they do not say after how many.
 
     Raises:
         UserError: if one is not allowed.
@@ -71,7 +80,8 @@ def read_guard(
     from surefoot.motion.guard import Guard
 
     if uncertainty is None and ood is None:
-        if action != "stop" or any(v is not None for v in (upper, near_ood, near_energy)):
+        others = (upper, every, consecutive, near_ood, near_energy)
+        if action != "stop" or any(value is not None for value in others):
             raise UserError(
                 "a guard needs a limit; set --guard-uncertainty in eV/Å, --guard-ood, or both."
             )
@@ -85,8 +95,8 @@ def read_guard(
         uncertainty_upper=upper * uncertainty if upper and uncertainty else None,
         ood_upper=upper * ood if upper and ood else None,
         action=action,
-        every=every,
-        consecutive=consecutive,
+        every=every or usual,
+        consecutive=consecutive or 1,
         near_ood=near_ood,
         near_energy=near_energy,
     )

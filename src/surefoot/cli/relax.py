@@ -42,7 +42,7 @@ def run(
     guard_ood: GuardOod = None,
     guard_upper: GuardUpper = None,
     guard_action: GuardAction = "stop",
-    guard_every: GuardEvery = 1,
+    guard_every: GuardEvery = None,
     record: Annotated[
         Path | None, typer.Option(help="Extended XYZ for frames that the guard finds unsure.")
     ] = None,
@@ -76,7 +76,9 @@ def run(
         cell=cell,
         pressure=pressure,
     )
-    guard = read_guard(guard_uncertainty, guard_ood, guard_upper, guard_action, guard_every)
+    guard = read_guard(
+        guard_uncertainty, guard_ood, guard_upper, guard_action, guard_every, usual=1
+    )
     if guard is not None and guard.action == "record" and record is None:
         raise UserError("--guard-action record: it has nowhere to put frames; set --record FILE.")
     if record is not None and (guard is None or guard.action == "warn"):

@@ -14,9 +14,9 @@ from ase import Atoms
 from surefoot.md.saved import Ending, identify
 from surefoot.md.settings import Simulation
 from surefoot.md.trajectory import Frame
-from surefoot.motion.bias import Bias
 from surefoot.motion.guard import Watch
-from surefoot.motion.surface import PredictorSurface, Surface
+from surefoot.motion.surface import Surface
+from surefoot.settings import Settings
 from surefoot.train.checkpoint import write_atomically
 
 GUARD = "guard"
@@ -92,9 +92,14 @@ class Job:
     asked: Callable[[], bool] = lambda: False
 
     @property
-    def bias(self) -> Bias | None:
+    def bias(self) -> Settings | None:
         """What pulls the atoms beside the potential."""
-        return self.surface.bias if isinstance(self.surface, PredictorSurface) else None
+        return self.surface.bias
+
+    @property
+    def bias_text(self) -> str:
+        """The same as JSON; empty where nothing does."""
+        return "" if self.bias is None else self.bias.model_dump_json()
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Run:
     endings: dict[int, Ending] = field(default_factory=dict)
     began: float = 0.0
     shown: float = -float("inf")
+    told: int = -1
 
     @property
     def needs_stress(self) -> bool:
@@ -54,6 +55,8 @@ class Run:
                 break
             self._make_step()
             self._show()
+        if self.told != self.step:
+            self._tell()
         self._keep()
         return self.report()
 
@@ -61,7 +64,11 @@ class Run:
         now = time.monotonic()
         if now - self.shown > SHOWN or self.step == self.job.settings.steps:
             self.shown = now
-            self.job.progress(self._progress())
+            self._tell()
+
+    def _tell(self) -> None:
+        self.told = self.step
+        self.job.progress(self._progress())
 
     def _make_step(self) -> None:
         before = self._state()
@@ -107,13 +114,15 @@ class Run:
         return marked
 
     def evaluate(self, graph: Graph, step: int) -> tuple[Evaluation, Tensor]:
-        """What the surface says after a step, and (systems) of whom all was asked that it knows."""
-        watch = self.job.watch
-        checked = watch is not None and step % watch.guard.every == 0
-        wanted = self._shows(step) or (watch is not None and checked and not watch.guard.screens)
+        """What the surface says after a step, and (systems) whose uncertainty the guard judges."""
+        guard = None if self.job.watch is None else self.job.watch.guard
+        wanted, screens = self._shows(step), False
+        if guard is not None and step % guard.every == 0:
+            screens = guard.screens
+            wanted |= guard.uncertainty is not None and not screens
         evaluation = self.job.surface(graph, stress=self.needs_stress, uncertainty=wanted)
-        if watch is not None and checked and watch.guard.screens and not wanted:
-            return look_closer(watch.guard, self.job.surface, graph, evaluation)
+        if guard is not None and screens:
+            return look_closer(guard, self.job.surface, graph, evaluation)
         return evaluation, torch.ones(len(evaluation.energy), dtype=torch.bool)
 
     def _shows(self, step: int) -> bool:
@@ -228,6 +237,7 @@ class Run:
                 "temperature": temperature(kinetic, self.engine.modes),
                 "conserved": conserved(state, self.engine),
             },
+            bias=self.job.bias_text,
         )
 
     def _keep(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,30 +10,26 @@ from torch import Tensor
 
 from surefoot.data.read import read_state
 from surefoot.md.checks import find_limits, say_momentless
+from surefoot.md.folder import find_strangers, remove_run
 from surefoot.md.integrator import Engine, conserved, draw_momenta, rest
-from surefoot.md.job import GUARD, Job, Report
+from surefoot.md.job import Job, Report
 from surefoot.md.loop import Run
 from surefoot.md.noise import Noise
 from surefoot.md.saved import STATE, load, versions
 from surefoot.md.settings import Langevin
 from surefoot.md.state import at_rest, kinetic_energy
 from surefoot.md.timestep import fastest_periods, say_too_long
-from surefoot.md.trajectory import INDEX, PARTS, HdfWriter, Writer, XyzWriter
+from surefoot.md.trajectory import HdfWriter, Writer, XyzWriter
+from surefoot.motion.bias import Bias, NothingToPull
+from surefoot.motion.guard import require_scores
 from surefoot.motion.skin import NeighborLists
 from surefoot.motion.surface import Evaluation, PredictorSurface
 from surefoot.motion.systems import Systems, UnfitStructure, join_systems
 from surefoot.train.checkpoint import RefusedFile
 from surefoot.units import BOLTZMANN, DALTON
 
-OURS = re.compile(
-    rf"{re.escape(STATE)}|{re.escape(INDEX)}|{PARTS}|{GUARD}|system-\d{{4,}}\.xyz|last-good-\d{{4,}}\.xyz"
-    rf"|\.({re.escape(STATE)}|{re.escape(INDEX)}|last-good-\d{{4,}}\.xyz)\..*"
-)
-"""Names in the folder of a run; those with a dot in front were being written when it was killed."""
 AT_REST = 1e-12
 """Of the kinetic energy of given momenta: what is left of a translation after rounding."""
-
-
 LET_GO = 0.99
 """Of its depth: where a bias pulls no more."""
 TOLD = 1e-3
@@ -45,21 +40,46 @@ class RunExists(ValueError):
     """A folder that holds another run, or nothing to go on from."""
 
 
-def start(job: Job) -> Report:
-    """Begin a run in a folder that holds none.
+def start(job: Job, *, over: bool = False) -> Report:
+    """Begin a run.
 
+    Args:
+        job: what is to be run.
+        over: whether a run that the folder holds is removed, once it is certain that this one can
+            begin.
     Raises:
-        RunExists: if the folder holds a trajectory or state already.
+        RunExists: if the folder holds anything that may not be removed.
         UnfitStructure: if a structure can not be moved.
-        ValueError: if settings contradict the structures.
+        NoUncertainty: if the guard has a limit on what the potential does not say.
+        ValueError: if settings contradict the structures, or the surface them.
     """
-    held = [p.name for p in job.folder.iterdir()] if job.folder.is_dir() else []
-    if held:
+    _require_room(job.folder, over=over)
+    run, evaluation, asked = _begin(job)
+    if over and job.folder.is_dir():
+        remove_run(job.folder)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    run.finish_step(evaluation, asked)
+    return run.until_done()
+
+
+def _require_room(folder: Path, *, over: bool) -> None:
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if held and not over:
         raise RunExists(
-            f"{job.folder}: it is not empty ({held[0]}) and nothing is written over another run; "
+            f"{folder}: it is not empty ({held[0]}) and nothing is written over another run; "
             "choose another folder, resume this run, or remove it."
         )
-    require_fit_job(job)
+    strange = find_strangers(folder) if held else []
+    if strange:
+        raise RunExists(
+            f"{folder}: only a run of molecular dynamics is removed, and {strange[0]} is no part "
+            "of one; choose another folder."
+        )
+
+
+def _begin(job: Job) -> tuple[Run, Evaluation, Tensor]:
+    """A run at its first step, with what the surface says there; nothing is on the disk yet."""
+    _require_fit_job(job)
     systems, configuration = join_systems(job.structures, job.places)
     run = _prepare(job, systems, torch.tensor(job.temperatures, dtype=torch.float64))
     for number, period in enumerate(
@@ -70,16 +90,22 @@ def start(job: Job) -> Report:
             job.warn(sentence)
     graph = run.lists.graph(configuration)
     momenta = _first_momenta(job, run.engine)
-    _tell_translation(job, momenta, run.engine)
     run.state = replace(at_rest(configuration, graph.receiver_offsets.diff() > 0), momenta=momenta)
-    evaluation = job.surface(graph, stress=run.needs_stress, uncertainty=True)
-    _tell_loose(job, evaluation)
-    _tell_direct(job)
+    if job.watch is not None:
+        require_scores(job.watch.guard, job.surface, graph)
+    evaluation, asked = run.evaluate(graph, 0)
+    if evaluation.bias_energy is not None and job.bias is None:
+        raise ValueError(
+            "this surface pushes the atoms beside its forces, and its `bias` does not say by what; "
+            "name it, so that the trajectory and a restart know."
+        )
     run.state = run.state.evaluated(evaluation)
     run.state = replace(run.state, anchor=conserved(run.state, run.engine))
-    job.folder.mkdir(parents=True, exist_ok=True)
-    run.finish_step(evaluation, torch.ones(systems.count, dtype=torch.bool))
-    return run.until_done()
+    _tell_translation(job, momenta, run.engine)
+    _tell_loose(job, evaluation)
+    _tell_direct(job)
+    _tell_shortcut(job)
+    return run, evaluation, asked
 
 
 def resume(job: Job) -> Report:
@@ -104,21 +130,13 @@ def resume(job: Job) -> Report:
     run = _prepare(job, everything, torch.tensor(job.temperatures, dtype=torch.float64))
     run.writer.cut(saved.marks)
     run.step, run.endings = saved.step, saved.endings
+    run.first_step = saved.step
     if len(saved.ids) == 0:
         return run.report()
     run.leave(~torch.isin(everything.ids, saved.ids))
     run.state = saved.state
     run.lists.restore(saved.reference)
-    run.first_step = saved.step
     return run.until_done()
-
-
-def find_strangers(folder: Path) -> list[str]:
-    """Names in the folder of a run that no run gives; all of them where there is no run."""
-    names = sorted(path.name for path in folder.iterdir())
-    if not any(OURS.fullmatch(name) for name in names):
-        return names
-    return [name for name in names if not OURS.fullmatch(name)]
 
 
 def require_known(job: Job) -> None:
@@ -127,13 +145,8 @@ def require_known(job: Job) -> None:
         job.surface.require(atoms.numbers, *read_state(atoms.info), place)
 
 
-def require_fit_job(job: Job) -> None:
-    """Refuse a job that can not begin, before anything is calculated or removed for it.
-
-    Raises:
-        UnfitStructure: if a structure can not be moved.
-        ValueError: if settings contradict the structures.
-    """
+def _require_fit_job(job: Job) -> None:
+    """Refuse a job that can not begin, before anything is calculated for it."""
     require_known(job)
     systems, _ = join_systems(job.structures, job.places)
     _require_barostat(job, systems)
@@ -148,6 +161,11 @@ def require_fit_job(job: Job) -> None:
 def _require_barostat(job: Job, systems: Systems) -> None:
     if job.settings.dynamics.barostat is None:
         return
+    if isinstance(job.bias, Bias) and job.bias.of == "ood":
+        raise NothingToPull(
+            "a bias on ood gives no stress, which constant pressure needs; take the bias on energy "
+            "or leave the barostat out."
+        )
     held = systems.sum(systems.fixed.double()) > 0
     for number, place in enumerate(job.places):
         if not systems.pbc[number].all():
@@ -205,12 +223,25 @@ def _tell_direct(job: Job) -> None:
 
 def _tell_loose(job: Job, evaluation: Evaluation) -> None:
     """Say where a bias pulls at nothing, since the uncertainty is beyond its width already."""
-    if job.bias is None or evaluation.bias_energy is None:
+    if not isinstance(job.bias, Bias) or evaluation.bias_energy is None:
         return
     for number in (evaluation.bias_energy < -LET_GO * job.bias.depth).nonzero()[:, 0].tolist():
         job.warn(
             f"{job.places[number]}: the bias lets go at once, since its width of {job.bias.width} "
             f"is far below the uncertainty of {job.bias.of} at the start; make it wider."
+        )
+
+
+def _tell_shortcut(job: Job) -> None:
+    """Say where all draws are asked at every check, whatever the guard looks at first."""
+    if job.watch is None or not job.watch.guard.screens:
+        return
+    shown = job.settings.every * job.settings.uncertainty_every
+    if shown > 0 and job.watch.guard.every % shown == 0:
+        job.warn(
+            "all draws are asked at every check anyway, for the frame that is written there, so "
+            "that looking at what is cheap first saves nothing; make `uncertainty_every` 0 or "
+            "higher."
         )
 
 
@@ -229,10 +260,9 @@ def _tell_translation(job: Job, momenta: Tensor, engine: Engine) -> None:
 
 
 def _prepare(job: Job, systems: Systems, temperatures: Tensor) -> Run:
-    bias = "" if job.bias is None else job.bias.model_dump_json()
-    writer: Writer = XyzWriter(job.folder, job.structures, job.made_by, bias)
+    writer: Writer = XyzWriter(job.folder, job.structures, job.made_by)
     if job.settings.format == "h5":
-        writer = HdfWriter(job.folder, systems, temperatures, bias)
+        writer = HdfWriter(job.folder, systems, temperatures, job.bias_text)
     return Run(
         job=job,
         engine=Engine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +142,17 @@ def save(folder: Path, saved: Saved, identity: dict[str, Any]) -> None:
     write_tree(folder / STATE, KIND, tree, header)
 
 
+def _same_names(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether what both settle has the same names throughout; values may differ, or be None."""
+    if found.keys() != wanted.keys():
+        return False
+    return all(
+        _same_names(found[name], wanted[name])
+        for name in found
+        if isinstance(found[name], Mapping) and isinstance(wanted[name], Mapping)
+    )
+
+
 def load(folder: Path, identity: dict[str, Any]) -> Saved:
     """Read the state of a run.
 
@@ -150,6 +161,11 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
     """
     path = folder / STATE
     tree, header = read_tree(path, KIND)
+    if not _same_names(header["identity"], identity):
+        raise RefusedFile(
+            f"{path}: another version of surefoot has written it, with other settings; go on with "
+            "that version, or begin a new run in another folder."
+        )
     refuse_difference(header["identity"], identity, path)
     try:
         state = State(

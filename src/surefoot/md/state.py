@@ -66,12 +66,21 @@ class State:
         )
 
     def evaluated(self, evaluation: Evaluation) -> State:
-        """The same with what a surface says of it, and with what pulls beside it."""
+        """The same with what a surface says of it, and with what pulls beside it.
+
+        Raises:
+            ValueError: if there is a stress, and of a bias none.
+        """
         stress, pull = evaluation.stress, evaluation.bias_stress
         if stress is None:
             stress = torch.zeros_like(self.cell)
         elif pull is not None:
             stress = stress + pull
+        elif evaluation.bias_energy is not None:
+            raise ValueError(
+                "this surface gives a stress and a bias without one, so constant pressure would be "
+                "wrong; leave the barostat or the bias out."
+            )
         energy, forces = evaluation.bias_energy, evaluation.bias_forces
         energy = torch.zeros_like(evaluation.energy) if energy is None else energy
         forces = torch.zeros_like(evaluation.forces) if forces is None else forces

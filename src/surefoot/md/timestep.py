@@ -29,7 +29,7 @@ def fastest_periods(
     Args:
         systems: with their masses.
         start: positions and cells.
-        surface: what they move on.
+        surface: what they move on, with its bias.
         lists: of these systems.
     """
     generator = torch.Generator().manual_seed(0)
@@ -66,7 +66,9 @@ def _curvature(
     for sign in (1.0, -1.0):
         moved = Configuration(positions=start.positions + sign * size * direction, cell=start.cell)
         graph = lists.graph(moved)
-        forces.append(surface(graph, stress=False, uncertainty=False).forces)
+        found = surface(graph, stress=False, uncertainty=False)
+        pull = found.bias_forces
+        forces.append(found.forces if pull is None else found.forces + pull)
     slope = (forces[1] - forces[0]) / torch.where(size > 0, 2 * size, 1.0)
     return torch.where(systems.fixed[:, None], 0.0, slope / roots)
 

@@ -63,6 +63,7 @@ class Frame:
         cell: (systems, 3, 3) Å.
         evaluation: with uncertainties where the surface has them.
         measured: (systems) each: kinetic_energy, temperature, conserved.
+        bias: what pulled the atoms beside the potential, as JSON; empty where nothing did.
     """
 
     step: int
@@ -73,6 +74,7 @@ class Frame:
     cell: Tensor
     evaluation: Evaluation
     measured: dict[str, Tensor]
+    bias: str = ""
 
 
 FRAME_ALONE = ("step", "time")
@@ -247,13 +249,11 @@ class XyzWriter:
         folder: of the run.
         structures: as they came, for what does not move.
         made_by: goes into `predicted_by`.
-        bias: what pulled the atoms beside the potential, as JSON; empty where nothing did.
     """
 
     folder: Path
     structures: Sequence[Atoms]
     made_by: str
-    bias: str = ""
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Put a chunk on the disk; it counts once the state of the run names its length."""
@@ -269,8 +269,6 @@ class XyzWriter:
         for frame in frames:
             for number, system in enumerate(frame.systems.ids.tolist()):
                 atoms = to_structure(frame, number, self.structures[system], self.made_by)
-                if self.bias:
-                    atoms.info["bias"] = self.bias
                 ase.io.write(texts.setdefault(system, io.StringIO()), atoms, format="extxyz")
         for system, text in texts.items():
             with self._path(system).open("ab") as file:
@@ -323,6 +321,8 @@ def to_structure(frame: Frame, number: int, template: Atoms, made_by: str) -> At
     moved.info |= {"step": frame.step, "time": frame.time}
     for name, values in frame.measured.items():
         moved.info[name] = float(values[number])
+    if frame.bias:
+        moved.info["bias"] = frame.bias
     return moved
 
 

@@ -11,12 +11,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from surefoot.data.read import ENERGY_KEYS, FORCES_KEYS, PREDICTED, STRESS_KEYS, VIRIAL_KEYS
 from surefoot.motion.surface import Evaluation
 
-
 SAID = re.compile(
     r"(energy|forces|stress)_(uncertainty|uncertainty_norm|aleatoric|epistemic|ensemble"
     r"|interval_95|error|error_q95)|ood|ood_atoms|bias|bias_(energy|forces|stress)|guard_.*"
 )
-"""Names in info and arrays of what was said of a structure where it was: it is not true elsewhere."""
+"""Names in info and arrays of what was said of a structure where it was, and not where it is."""
 
 
 def without_results(atoms: Atoms) -> Atoms:

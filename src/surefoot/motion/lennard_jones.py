@@ -37,6 +37,10 @@ class LennardJones:
     cutoff: float = 8.5
     onset: float = 6.5
 
+    @property
+    def bias(self) -> None:
+        """There is none."""
+
     def require(
         self,
         numbers: Iterable[SupportsInt],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from surefoot.motion.systems import Configuration, Systems, append_systems
+from surefoot.motion.systems import Configuration, Systems, UnfitStructure, append_systems
 from surefoot.relax import Optimizer
 from surefoot.relax.coordinates import Coordinates, fixed_cells, free_cells
 from surefoot.relax.rows import Memory
@@ -86,3 +87,23 @@ def begin(
         first_energy=torch.full((systems.count,), torch.nan, dtype=torch.float64),
         guarded=whole,
     )
+
+
+def require_free(atoms: Atoms, place: str) -> None:
+    """Refuse a structure whose cell can not be relaxed.
+
+    Raises:
+        UnfitStructure: if it is not periodic along all three axes.
+    """
+    if not atoms.pbc.all():
+        raise UnfitStructure(
+            f"{place}: its cell can not be relaxed, since it is not periodic along all three axes; "
+            "relax positions alone with `cell: fixed`."
+        )
+
+
+def longest_forces(systems: Systems, forces: Float[Tensor, "atoms 3"]) -> Float[Tensor, " systems"]:
+    """The longest force on an atom that may move, eV/Å."""
+    lengths = torch.linalg.vector_norm(forces, dim=-1)
+    lengths = torch.where(systems.fixed, 0.0, lengths)
+    return lengths.new_zeros(systems.count).scatter_reduce(0, systems.owner, lengths, "amax")

@@ -8,26 +8,30 @@ from typing import Literal
 
 import torch
 from ase import Atoms
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from pydantic import Field
 from torch import Tensor
 
 from surefoot.data.batches import BatchLimits
+from surefoot.data.convert import to_graph
 from surefoot.data.read import read_state
 from surefoot.graph import Graph
-from surefoot.motion.guard import Verdict, Watch, judge, look_closer, mark_frame, say_verdict
+from surefoot.motion.frames import without_results
+from surefoot.motion.guard import (
+    Verdict,
+    Watch,
+    judge,
+    look_closer,
+    mark_frame,
+    require_scores,
+    say_verdict,
+)
 from surefoot.motion.skin import SKIN, NeighborLists, NoNeighbors
 from surefoot.motion.slices import take_graphs
 from surefoot.motion.surface import Evaluation, Surface
-from surefoot.motion.systems import (
-    Configuration,
-    Systems,
-    UnfitStructure,
-    join_systems,
-    to_atoms,
-)
+from surefoot.motion.systems import Configuration, Systems, join_systems, to_atoms
 from surefoot.relax import Lbfgs, Optimizer
-from surefoot.relax.batch import Batch, begin
+from surefoot.relax.batch import Batch, begin, longest_forces, require_free
 from surefoot.settings import Settings
 from surefoot.units import GPA
 
@@ -101,15 +105,26 @@ def relax(
         One for each structure, in their order.
     Raises:
         UnfitStructure: before anything moves, if a structure can not be relaxed.
+        ValueError: likewise, if the surface has a bias.
+        NoUncertainty: if the guard has a limit on what the potential does not say.
     """
     if not structures:
         return []
+    if surface.bias is not None:
+        raise ValueError(
+            "this surface has a bias, and a relaxation ends where the forces of the potential "
+            "alone vanish; relax on the surface without it, or let it pull in dynamics."
+        )
     places = places or [f"structure {number}" for number in range(len(structures))]
     for atoms, place in zip(structures, places, strict=True):
         surface.require(atoms.numbers, *read_state(atoms.info), place)
         if settings.cell == "free":
-            _require_free(atoms, place)
+            require_free(atoms, place)
     everything, start = join_systems(structures, places)
+    if watch is not None and watch.guard.screens:  # or it would show only where one comes near
+        first = structures[0]
+        graph = to_graph(first, surface.cutoff, *read_state(first.info))
+        require_scores(watch.guard, surface, graph)
     run = _Run(
         structures=structures,
         places=places,
@@ -121,14 +136,6 @@ def relax(
         start=start,
     )
     return run.until_done(progress)
-
-
-def _require_free(atoms: Atoms, place: str) -> None:
-    if not atoms.pbc.all():
-        raise UnfitStructure(
-            f"{place}: its cell can not be relaxed, since it is not periodic along all three axes; "
-            "relax positions alone with `cell: fixed`."
-        )
 
 
 @dataclass(kw_only=True)
@@ -195,7 +202,7 @@ class _Run:
         return begin(self.everything.select(chosen), start, self.settings.optimizer, pressure)
 
     def _evaluate(self) -> tuple[Configuration, Graph, Evaluation, Tensor] | None:
-        """Where the batch is, what the surface says there, and (systems) of whom it said all.
+        """Where the batch is, what the surface says there, and (systems) whom the guard judges.
 
         None where nothing is left of the batch.
         """
@@ -213,7 +220,8 @@ class _Run:
             )
             asked = torch.ones(self.batch.count, dtype=torch.bool)
             if guard is not None and screens:
-                evaluation, asked = look_closer(guard, self.surface, graph, evaluation)
+                due = self.batch.steps % guard.every == 0
+                evaluation, asked = look_closer(guard, self.surface, graph, evaluation, due)
             first = torch.where(self.batch.steps == 0, evaluation.energy, self.batch.first_energy)
             self.batch = replace(self.batch, first_energy=first)
             return configuration, graph, evaluation, asked
@@ -249,7 +257,7 @@ class _Run:
         batch, _ = self._moving()
         forces = batch.coordinates.forces(evaluation, batch.systems, now.cell)
         verdict = self._guard(now, evaluation, asked)
-        longest = _longest(batch.systems, evaluation.forces)
+        longest = longest_forces(batch.systems, evaluation.forces)
         done = self._converged(longest, evaluation)
         stopped = torch.zeros_like(done)
         if verdict is not None and self.watch is not None:
@@ -290,7 +298,8 @@ class _Run:
         """All that the surface knows of one system where it ends."""
         chosen = torch.arange(len(asked)) == number
         mine = evaluation.select(chosen, chosen[graph.graph_index])
-        if asked[number]:
+        norm = mine.forces_uncertainty_norm
+        if asked[number] or (norm is not None and not norm.isnan().any()):
             return mine
         whole = self.surface(take_graphs(graph, chosen), stress=False, uncertainty=True)
         return replace(
@@ -325,7 +334,8 @@ class _Run:
             exploded = bool(verdict.exploded[number])
             if not exploded and self.watch.guard.action != "warn":
                 scores = verdict.atom_scores[batch.systems.owner == number].numpy()
-                self.watch.record(mark_frame(self._atoms(number, now), scores))
+                bare = without_results(self._atoms(number, now))
+                self.watch.record(mark_frame(bare, scores))
             if not exploded and self.watch.guard.action != "stop":
                 self.watch.warn(self._say(number, verdict))
         return verdict
@@ -388,10 +398,3 @@ class _Run:
         if self.batch is None or self.lists is None:
             raise RuntimeError("nothing is being relaxed.")
         return self.batch, self.lists
-
-
-def _longest(systems: Systems, forces: Float[Tensor, "atoms 3"]) -> Float[Tensor, " systems"]:
-    """The longest force on an atom that may move."""
-    lengths = torch.linalg.vector_norm(forces, dim=-1)
-    lengths = torch.where(systems.fixed, 0.0, lengths)
-    return lengths.new_zeros(systems.count).scatter_reduce(0, systems.owner, lengths, "amax")

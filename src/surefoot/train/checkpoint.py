@@ -46,8 +46,11 @@ def _add_gate_and_levels(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _state_former_ways(header: dict[str, Any]) -> dict[str, Any]:
-    """Before format 4 RACE divided its sums by the number of neighbours, and the anisotropy of a
-    mean-variance head knew nothing of the model's features of degree 2."""
+    """Format 3 did not name what has another default now.
+
+    RACE divided its sums by the number of neighbours, and the anisotropy of a mean-variance head
+    knew nothing of the model's features of degree 2.
+    """
 
     def add(holder: dict[str, Any]) -> dict[str, Any]:
         model, head = holder.get("model") or {}, holder.get("head") or {}

@@ -114,7 +114,8 @@ def test_vectors_histograms_and_failures_are_json() -> None:
     sizes = np.exp(generator.normal(size=300))
     binning = Binning(
         name="energy", unit="eV", pit=generator.random(300), crps=np.ones(300), nll=nll,
-        groups=groups, errors=sizes * generator.normal(size=300), beyond=np.full(300, 0.25), in_last=np.arange(300) < 60,
+        groups=groups, errors=sizes * generator.normal(size=300), beyond=np.full(300, 0.25),
+        in_last=np.arange(300) < 60,
         scores={"size": sizes, "chance": generator.random(300), "all alike": np.ones(300)},
     )  # fmt: skip
     binned = describe_histogram(binning, seed=0, draws=20)

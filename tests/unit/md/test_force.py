@@ -38,13 +38,13 @@ def fill(folder: Path, names: list[str]) -> Path:
 @pytest.mark.parametrize(
     ("names", "strangers"),
     [
-        (["parts/thesis.txt"], ["parts/thesis.txt"]),
+        (["parts/thesis.txt"], ["parts"]),
         (["system-0001.xyz"], ["system-0001.xyz"]),
-        (["parts/000000.h5"], ["parts/000000.h5"]),
+        (["parts/000000.h5"], ["parts"]),
         (["state.safetensors", "guard/my-labels.xyz"], ["guard/my-labels.xyz"]),
         (["state.safetensors", "parts/old/000000.h5"], ["parts/old", "parts/old/000000.h5"]),
         (["trajectory.h5", "notes.md"], ["notes.md"]),
-        (["state.safetensors/thesis.txt"], ["state.safetensors", "state.safetensors/thesis.txt"]),
+        (["state.safetensors/thesis.txt"], ["state.safetensors"]),
         (["trajectory.h5", "parts/000000.h5", "parts/.000001.h5.a_1"], []),
         ([".state.safetensors.x1y2", "system-0000.xyz", "last-good-0000.xyz"], []),
         (["state.safetensors", "guard/system-0000-step-000000010.xyz"], []),

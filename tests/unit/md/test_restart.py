@@ -15,6 +15,7 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms
 
+from surefoot.md import loop
 from surefoot.md.job import Job
 from surefoot.md.run import resume, start
 from surefoot.md.saved import STATE
@@ -135,6 +136,21 @@ def test_another_run_is_refused(tmp_path, change, words: str) -> None:
         resume(change(job))
 
 
+@pytest.mark.parametrize("gone", ["bias", "settings.uncertainty_every"])
+def test_a_state_of_an_older_version_is_refused(tmp_path, gone: str, monkeypatch) -> None:
+    """It names no setting that did not exist, which nobody could set back."""
+    job = make_job(tmp_path / "run")
+    short = replace(job, settings=job.settings.model_copy(update={"steps": 4}))
+    *room, name = gone.split(".")
+    old = short.identity
+    del (old[room[0]] if room else old)[name]
+    whole = loop.save
+    monkeypatch.setattr(loop, "save", lambda folder, saved, _: whole(folder, saved, old))
+    start(short)
+    with pytest.raises(RefusedFile, match="another version of surefoot has written it"):
+        resume(short)
+
+
 def change_structures(job: Job, change) -> Job:
     structures = [atoms.copy() for atoms in job.structures]
     for atoms in structures:
@@ -209,3 +225,21 @@ def test_what_had_left_stays_away(tmp_path) -> None:
     assert len(read_trajectory(torn.folder, 0)["step"]) < len(
         read_trajectory(torn.folder, 1)["step"]
     )
+
+
+def test_a_run_that_all_have_left_has_no_pace(tmp_path) -> None:
+    apart = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 3.8]])
+    apart.set_momenta([[0, 0, -40], [0, 0, 40]])
+    settings = Simulation(
+        dynamics=Dynamics(timestep=5.0), steps=200, momenta="given", hottest=1e9, every=5
+    )
+    job = Job(
+        structures=[apart],
+        temperatures=[10.0],
+        surface=LennardJones(),
+        settings=settings,
+        folder=tmp_path / "run",
+        places=["apart"],
+    )
+    assert start(job).endings[0].status == "broken"
+    assert resume(job).pace == 0.0

@@ -7,6 +7,7 @@ import torch
 from ase import Atoms
 from pydantic import ValidationError
 
+from surefoot.blocks.dense import under
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate
 from surefoot.heads import MeanVariance

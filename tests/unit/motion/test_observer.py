@@ -1,14 +1,18 @@
 """The guard in ASE's own runs with a saved potential: dynamics, relaxations, bands."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.md.verlet import VelocityVerlet
 from ase.mep import NEB
 from ase.optimize import FIRE
 
 from surefoot.calculator import SurefootCalculator
-from surefoot.motion.guard import Guard, Watch
+from surefoot.heads import MeanVariance
+from surefoot.motion.guard import Guard, NoUncertainty, Watch
 from surefoot.motion.observer import AseGuard, LostGround
 from surefoot.motion.surface import PredictorSurface
 from surefoot.posteriors.predictor import driver
@@ -84,3 +88,33 @@ def test_a_run_on_one_draw_asks_all_only_near_the_limits(gated, small_structures
     with pytest.raises(LostGround):
         observer()
     assert asked == [9]
+
+
+def test_what_a_head_says_of_one_draw_is_no_spread(gated, small_structures) -> None:
+    """`near_energy` is for closed forms; a head that judges has an error bar for each draw too."""
+    potential = replace(gated.potential, head=MeanVariance(width=4))
+    judged = replace(gated, potential=potential, gate=None)
+    judged = replace(judged, weights=potential.init_members(0, 3, torch.float64))
+    atoms = small_structures["ethanol"]
+    atoms.calc = SurefootCalculator(driver(judged))
+    watch = Watch(guard=Guard(uncertainty=1e-9, near_energy=1e6))
+    observer = AseGuard(watch, atoms, PredictorSurface(predictor=judged))
+    with pytest.raises(NoUncertainty, match="none that needs no draws"):
+        observer()
+
+
+def test_a_shortcut_needs_somebody_to_ask(gated, small_structures) -> None:
+    atoms = small_structures["ethanol"]
+    atoms.calc = SurefootCalculator(gated)
+    with pytest.raises(ValueError, match="there is nothing to ask"):
+        AseGuard(Watch(guard=Guard(uncertainty=1.0, near_ood=1.0)), atoms)
+
+
+def test_what_it_records_says_nothing_of_another_place(gated, small_structures) -> None:
+    atoms = small_structures["ethanol"]
+    atoms.info |= {"ood": 7.0, "bias_energy": 7.0, "mine": 7.0}
+    atoms.calc = SurefootCalculator(gated)
+    kept: list[Atoms] = []
+    AseGuard(Watch(guard=Guard(uncertainty=1e-9, action="record"), record=kept.append), atoms)()
+    assert {"mine", "guard_score"} <= set(kept[0].info)
+    assert not {"ood", "bias_energy"} & set(kept[0].info)

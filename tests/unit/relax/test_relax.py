@@ -14,7 +14,8 @@ from ase.optimize import FIRE, LBFGS
 
 from surefoot.data.batches import BatchLimits
 from surefoot.graph import Graph
-from surefoot.motion.guard import Guard, Watch
+from surefoot.motion.bias import Bias
+from surefoot.motion.guard import Guard, NoUncertainty, Watch
 from surefoot.motion.lennard_jones import LennardJones
 from surefoot.motion.skin import NeighborLists
 from surefoot.motion.surface import Evaluation
@@ -272,13 +273,50 @@ def test_the_shortcut_asks_near_the_limit_and_at_the_end() -> None:
     guard = Guard(uncertainty=20.0, near_ood=9.0)
     found = relax(strained, surface, Relaxation(), watch=Watch(guard=guard))
     assert [one.status for one in found] == ["unsure", "converged"]
-    assert surface.who == [1, 1]  # near the limit, and where the other one ended
+    # Whether it can say anything, near the limit, and where the other one ended.
+    assert surface.who == [1, 1, 1]
     for one in found:
         assert one.score is not None
         assert one.evaluation.forces_uncertainty_norm is not None
         worst = float(one.evaluation.forces_uncertainty_norm.max())
         assert one.score == pytest.approx(worst / 20.0)
         assert bool(one.evaluation.forces_uncertainty_norm.isfinite().all())
+
+
+def test_the_shortcut_asks_nobody_between_checks() -> None:
+    """All are near: asked at steps 0, 4, 8 …, and where it ends."""
+    surface = Asked(epsilon=3.0, sigma=2.3, cutoff=6.0, onset=4.5)
+    guard = Guard(uncertainty=1e9, near_ood=1e-9, every=4)
+    found = relax([cluster(6, 3)], surface, Relaxation(steps=10), watch=Watch(guard=guard))
+    assert found[0].steps == 10
+    assert len(surface.who) == 1 + 3 + 1
+
+
+def test_a_guard_needs_what_it_judges_before_anything_moves() -> None:
+    """However far from `near_ood` everything is."""
+    moved: list[int] = []
+
+    class Silent(Asked):
+        def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+            moved.append(len(graph.charge))
+            found = super().__call__(graph, stress=stress, uncertainty=uncertainty)
+            return replace(found, forces_uncertainty_norm=None)
+
+    surface = Silent(epsilon=3.0, sigma=2.3, cutoff=6.0, onset=4.5)
+    watch = Watch(guard=Guard(uncertainty=0.1, near_ood=1e9))
+    with pytest.raises(NoUncertainty, match="this potential gives none"):
+        relax([cluster(6, 3)], surface, Relaxation(steps=3), watch=watch)
+    assert len(moved) == 2
+
+
+def test_a_bias_is_refused() -> None:
+    class Pulled(LennardJones):
+        @property
+        def bias(self) -> Bias:  # type: ignore[override]
+            return Bias(of="ood", depth=1.0, width=1.0)
+
+    with pytest.raises(ValueError, match="this surface has a bias"):
+        relax([cluster(6, 3)], Pulled())
 
 
 def test_nothing_to_relax() -> None:
