@@ -11,7 +11,6 @@ from pathlib import Path
 
 import ase.build
 import ase.io
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -83,19 +82,15 @@ def test_predict_reads_back(surefoot, potential: Path, folder: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.usefixtures("unchecked")  # a size without a value is no int
 def test_predict_compiled_and_with_splines(
     surefoot, potential: Path, folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
-    # A size without a value is no int, which checks of types in tests would refuse.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        for name, options in (("plain", ()), ("quick", ("--compile", "--splines"))):
-            output = tmp_path / f"{name}.xyz"
-            done = surefoot("predict", potential, folder / "test.xyz", "-o", output, *options)
-            assert "compiling failed" not in done.stderr
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    for name, options in (("plain", ()), ("quick", ("--compile", "--splines"))):
+        output = tmp_path / f"{name}.xyz"
+        done = surefoot("predict", potential, folder / "test.xyz", "-o", output, *options)
+        assert "compiling failed" not in done.stderr
     pairs = zip(*(ase.io.read(tmp_path / f"{n}.xyz", ":") for n in ("plain", "quick")), strict=True)
     for plain, quick in pairs:
         off = abs(plain.get_potential_energy() - quick.get_potential_energy())

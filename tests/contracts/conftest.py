@@ -1,24 +1,20 @@
 """What tests of traced and compiled graphs share."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jaxtyping
 import pytest
 
 from surefoot.compilation import Compiled
 
 
 @pytest.fixture
-def compiling(tmp_path_factory, monkeypatch) -> Iterator[None]:
+def compiling(unchecked, tmp_path_factory, monkeypatch) -> None:
     """Nothing is left in the user's folder, and nothing found there.
 
     A size without a value is no int, which checks of types in tests would refuse.
     """
     monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path_factory.getbasetemp()))
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

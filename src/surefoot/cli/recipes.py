@@ -91,6 +91,20 @@ OC20_HEAD: dict[str, Any] = {
     "forces": "direct",
     "offset": round(OC20_MEAN / OC20_SCALE, 6),
 }
+OC20_TRAIN_SMALL: dict[str, Any] = {
+    **OC20_TRAIN,
+    "learning_rate": 2e-3,
+    "average": 0.99,
+    "epochs": 60,
+    "batch": {"graphs": 8, "atoms": 400, "edges": None},
+    "schedule": {
+        "name": "steps",
+        "warmup_steps": 20,
+        "warmup_from": 0.2,
+        "factor": 0.3,
+        "milestones": [400, 600, 700],
+    },
+}
 ONE_MEMBER: dict[str, Any] = {"members": 1, "left_out": 0}
 SCN_SMALL: dict[str, Any] = {
     "name": "scn",
@@ -149,20 +163,7 @@ TASKS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "model": SCN_SMALL,
         "head": OC20_HEAD,
         "loss": OC20_LOSS,
-        "train": {
-            **OC20_TRAIN,
-            "learning_rate": 2e-3,
-            "average": 0.99,
-            "epochs": 60,
-            "batch": {"graphs": 8, "atoms": 400, "edges": None},
-            "schedule": {
-                "name": "steps",
-                "warmup_steps": 20,
-                "warmup_from": 0.2,
-                "factor": 0.3,
-                "milestones": [400, 600, 700],
-            },
-        },
+        "train": OC20_TRAIN_SMALL,
         "posterior": ONE_MEMBER,
     },
     "oc20_is2re_small": {
@@ -174,20 +175,7 @@ TASKS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "model": SCN_SMALL,
         "head": {**OC20_HEAD, "forces": "gradient"},
         "loss": {**OC20_LOSS, "forces": 0.0, "forces_rule": "squared"},
-        "train": {
-            **OC20_TRAIN,
-            "learning_rate": 2e-3,
-            "average": 0.99,
-            "epochs": 60,
-            "batch": {"graphs": 8, "atoms": 400, "edges": None},
-            "schedule": {
-                "name": "steps",
-                "warmup_steps": 20,
-                "warmup_from": 0.2,
-                "factor": 0.3,
-                "milestones": [400, 600, 700],
-            },
-        },
+        "train": OC20_TRAIN_SMALL,
         "posterior": ONE_MEMBER,
     },
 }

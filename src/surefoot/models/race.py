@@ -341,46 +341,15 @@ def spread(values: Tensor, sizes: Sequence[int], width: int, axis: int) -> Tenso
 _BOTH_TO_2 = "64x0e + 64x0o + 64x1o + 64x1e + 64x2e + 64x2o"
 _BOTH_TO_3 = _BOTH_TO_2 + " + 64x3o + 64x3e"
 
+_published = partial(Race, normalisation="neighbors", interactions=5)
+
 PRESETS: dict[str, Race] = {
-    "qm9": Race(
-        normalisation="neighbors",
-        cutoff=5.0,
-        irreps=_BOTH_TO_2,
-        channels=128,
-        max_ell=2,
-        interactions=5,
-    ),
-    "psb3": Race(
-        normalisation="neighbors",
-        cutoff=6.0,
-        irreps=_BOTH_TO_2,
-        channels=64,
-        max_ell=2,
-        interactions=5,
-    ),
-    "rmd17": Race(
-        normalisation="neighbors",
-        cutoff=5.0,
-        irreps=_BOTH_TO_3,
-        channels=128,
-        max_ell=3,
-        interactions=5,
-    ),
-    "3bpa": Race(
-        normalisation="neighbors",
-        cutoff=6.0,
-        irreps=_BOTH_TO_2,
-        channels=128,
-        max_ell=2,
-        interactions=5,
-    ),
-    "obn25": Race(
-        normalisation="neighbors",
-        cutoff=3.0,
-        irreps="32x0e + 32x0o + 16x1o + 16x1e + 8x2e + 8x2o",
-        channels=32,
-        max_ell=2,
-        interactions=5,
+    "qm9": _published(cutoff=5.0, irreps=_BOTH_TO_2, channels=128, max_ell=2),
+    "psb3": _published(cutoff=6.0, irreps=_BOTH_TO_2, channels=64, max_ell=2),
+    "rmd17": _published(cutoff=5.0, irreps=_BOTH_TO_3, channels=128, max_ell=3),
+    "3bpa": _published(cutoff=6.0, irreps=_BOTH_TO_2, channels=128, max_ell=2),
+    "obn25": _published(
+        cutoff=3.0, irreps="32x0e + 32x0o + 16x1o + 16x1e + 8x2e + 8x2o", channels=32, max_ell=2
     ),
 }
 """The published hyper-parameters of the model, by data set; its heads are Scalar(hidden=32,

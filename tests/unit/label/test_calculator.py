@@ -1,8 +1,8 @@
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +114,19 @@ def test_the_energy_is_that_of_the_forces(monkeypatch: pytest.MonkeyPatch) -> No
     assert answer(question)["energy"] == -1.5
 
 
-def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
+def test_what_a_program_leaves_running_ends_with_it(
+    tmp_path: Path, await_end: Callable[[list[int]], None]
+) -> None:
     begin = time.monotonic()
     assert run_program(["sh", "-c", "sleep 600 & echo $!; exit 0"], tmp_path).strip().isdigit()
     with pytest.raises(LabelingFailed, match="status 3"):
         run_program(["sh", "-c", "sleep 600 & echo $! > pid; exit 3"], tmp_path)
     assert time.monotonic() - begin < 60
-    _await_end([int((tmp_path / "pid").read_text())])
+    await_end([int((tmp_path / "pid").read_text())])
 
 
 def test_time_that_is_over_while_a_program_starts_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, await_end: Callable[[list[int]], None]
 ) -> None:
     started = []
 
@@ -137,7 +139,7 @@ def test_time_that_is_over_while_a_program_starts_leaves_none(
     monkeypatch.setattr("surefoot.label.processes.subprocess.Popen", SlowStart)
     with pytest.raises(TimeExceeded), time_limit(0.1):
         run_program(["sleep", "600"], tmp_path)
-    _await_end(started)
+    await_end(started)
     assert not _groups
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
@@ -164,25 +166,11 @@ def test_programs_run_on_one_thread_and_read_what_they_are_told(tmp_path: Path) 
     assert printed.split() == ["1", "hello", str(tmp_path)]
 
 
-def test_when_the_time_is_over_all_that_was_started_ends(tmp_path: Path) -> None:
+def test_when_the_time_is_over_all_that_was_started_ends(
+    tmp_path: Path, await_end: Callable[[list[int]], None]
+) -> None:
     with pytest.raises(TimeExceeded), time_limit(6.0):
         run_program([sys.executable, "-c", FORKS], tmp_path)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
-    _await_end(pids)
-
-
-def _await_end(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(_runs(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat")
-        return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+    await_end(pids)

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,7 +193,9 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["kill", "end"])
-def test_workers_and_their_programs_end_with_the_parent(tmp_path: Path, way: str) -> None:
+def test_workers_and_their_programs_end_with_the_parent(
+    tmp_path: Path, await_end: Callable[[list[int]], None], way: str
+) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     parent = subprocess.Popen(
         [sys.executable, tmp_path / "parent.py", way],
@@ -207,28 +211,12 @@ def test_workers_and_their_programs_end_with_the_parent(tmp_path: Path, way: str
     try:
         # The worker holds the other end of this pipe, so the wait is over when it has ended.
         parent.communicate(timeout=20)
-        _await_end(pids)
+        await_end(pids)
     finally:
         parent.kill()
         for pid in pids:
-            if _runs(pid):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _await_end(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while any(_runs(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat")
-        return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
 
 
 STAND_IN = """#!/bin/sh

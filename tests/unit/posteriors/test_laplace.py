@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -394,21 +393,18 @@ def test_draws_hold_the_other_weights(samples) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.usefixtures("unchecked")
 def test_compiled_says_the_same(samples, tmp_path, monkeypatch) -> None:
     """Closed-form energies and the loop over draws are in one graph."""
     monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        potential = POTENTIALS["schnet"]
-        posterior = fit_last_layer(potential, weights_of(potential), samples, LOSS, SETTINGS)
-        predictor = predictor_of(potential, posterior, 3)
-        for count in (1, 3):
-            graph = collate([sample.graph for sample in samples[:count]])
-            one, other = predictor(graph), compiled(predictor)(graph)
-            for quantity in ("energy", "forces"):
-                for part in ("mean", "epistemic"):
-                    before, after = (getattr(getattr(p, quantity), part) for p in (one, other))
-                    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-12)
-            torch.testing.assert_close(other.energy_factor, one.energy_factor)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    potential = POTENTIALS["schnet"]
+    posterior = fit_last_layer(potential, weights_of(potential), samples, LOSS, SETTINGS)
+    predictor = predictor_of(potential, posterior, 3)
+    for count in (1, 3):
+        graph = collate([sample.graph for sample in samples[:count]])
+        one, other = predictor(graph), compiled(predictor)(graph)
+        for quantity in ("energy", "forces"):
+            for part in ("mean", "epistemic"):
+                before, after = (getattr(getattr(p, quantity), part) for p in (one, other))
+                torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(other.energy_factor, one.energy_factor)

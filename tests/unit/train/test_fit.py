@@ -3,7 +3,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -211,24 +210,20 @@ def test_a_member_that_is_left_out_of_the_first_batches_learns_all_the_same(samp
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("unchecked")  # a size without a value is no int
 def test_compiled_steps_resume_to_the_bit(workers, samples, tmp_path, monkeypatch) -> None:
     """And they are those of uncompiled ones up to rounding."""
     monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
-    # A size without a value is no int, which checks of types in tests would refuse.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        task = make_task(samples, stacked_roles(), compile="on")
-        whole, part, plain = start(members=3), start(members=3), start(members=3)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of a failure to compile
-            assert fit(task, whole, workers=workers)
-            assert not fit(task, part, stop=stop_after(2), workers=workers)
-            write_tree(tmp_path / "a", "checkpoint", part.tree(), {"state": part.header()})
-            tree, header = read_tree(tmp_path / "a", "checkpoint")
-            resumed = restore_state(tree, header["state"])
-            assert fit(task, resumed, workers=workers)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    task = make_task(samples, stacked_roles(), compile="on")
+    whole, part, plain = start(members=3), start(members=3), start(members=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a failure to compile
+        assert fit(task, whole, workers=workers)
+        assert not fit(task, part, stop=stop_after(2), workers=workers)
+        write_tree(tmp_path / "a", "checkpoint", part.tree(), {"state": part.header()})
+        tree, header = read_tree(tmp_path / "a", "checkpoint")
+        resumed = restore_state(tree, header["state"])
+        assert fit(task, resumed, workers=workers)
     assert_identical(resumed, whole)
     fit(make_task(samples, stacked_roles(), compile="off"), plain)
     assert 0 < largest_difference(plain.weights, whole.weights) < 1e-10
