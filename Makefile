@@ -16,7 +16,7 @@ help:        ## what there is
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[xtb,dft,hat,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[xtb,dft,hat,cluster,dev]'
 	touch $(STAMP)
 
 setup: $(STAMP)        ## virtual environment with tested versions

@@ -32,4 +32,4 @@ run surefoot evaluate "$out/model/potential.safetensors" "$out/test.xyz" -o "$ou
 # 6. Predictions with error bars, and the barriers of all paths.
 run surefoot predict "$out/model/potential.safetensors" "$out/test.xyz" --members \
   -o "$out/predictions.xyz"
-run surefoot hat barriers "$out/predictions.xyz" -o "$out/barriers.csv"
+run surefoot barrier "$out/model/potential.safetensors" "$out/test.xyz" -o "$out/barriers"

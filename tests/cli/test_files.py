@@ -129,11 +129,10 @@ def test_the_way_of_the_demo(surefoot, tmp_path: Path) -> None:
     surefoot("train", tmp_path / "c.yaml", "-o", tmp_path / "m", "--set", "train.epochs=2",
              "--set", "model.features=8", "--set", "posterior.members=4")  # fmt: skip
     potential = tmp_path / "m" / "potential.safetensors"
-    surefoot("predict", potential, paths, "-o", tmp_path / "p.xyz", "--members")
-    done = surefoot("hat", "barriers", tmp_path / "p.xyz", "-o", tmp_path / "b.csv")
+    done = surefoot("barrier", potential, paths, "-o", tmp_path / "b")
     assert "not true barriers" in done.stdout
     assert "forward: 6 paths" in done.stdout
-    lines = (tmp_path / "b.csv").read_text().splitlines()
+    lines = (tmp_path / "b" / "barriers.csv").read_text().splitlines()
     assert lines[0].startswith("#")
     assert len(lines) == 2 + 12
 

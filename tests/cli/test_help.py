@@ -23,6 +23,7 @@ VERBS = (
     "predict",
     "relax",
     "md",
+    "barrier",
     "hat",
 )
 

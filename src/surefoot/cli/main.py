@@ -17,6 +17,7 @@ import typer
 
 from surefoot import __version__
 from surefoot.cli import (
+    barrier,
     calibrate,
     check,
     combine,
@@ -25,6 +26,7 @@ from surefoot.cli import (
     evaluate,
     hat,
     label,
+    learn,
     md,
     oc20,
     predict,
@@ -73,6 +75,8 @@ VERBS = (
     predict,
     relax,
     md,
+    barrier,
+    learn,
     convert,
 )
 for verb in VERBS:
