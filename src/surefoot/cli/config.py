@@ -7,7 +7,7 @@ import functools
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError, field_validator
@@ -32,8 +32,11 @@ from surefoot.train.loss import LossSettings
 VALID = 0.1  # set aside, to calibrate what learns from all training frames
 FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of the data or less
 
-# Sections that are one of several classes, and the key whose value says which.
-CHOICES: dict[str, tuple[Mapping[str, type[Settings]], str]] = {
+Whole = TypeVar("Whole", bound=Settings)
+Choices = Mapping[str, tuple[Mapping[str, type[Settings]], str]]
+"""Sections that are one of several classes, and the key whose value says which."""
+
+CHOICES: Choices = {
     "model": (MODELS, "name"),
     "head": (HEADS, "energy"),
     "posterior": (METHODS, "name"),
@@ -59,20 +62,27 @@ class Config(Settings):
     @field_validator("model", mode="before")
     @classmethod
     def _choose_model(cls, section: Any) -> Any:
-        return _choose(section, *CHOICES["model"], "schnet")
+        return choose_class(section, *CHOICES["model"], "schnet")
 
     @field_validator("head", mode="before")
     @classmethod
     def _choose_head(cls, section: Any) -> Any:
-        return _choose(section, *CHOICES["head"], "scalar")
+        return choose_class(section, *CHOICES["head"], "scalar")
 
     @field_validator("posterior", mode="before")
     @classmethod
     def _choose_posterior(cls, section: Any) -> Any:
-        return _choose(section, *CHOICES["posterior"], "ensemble")
+        return choose_class(section, *CHOICES["posterior"], "ensemble")
 
 
-def _choose(section: Any, classes: Mapping[str, type[Settings]], key: str, default: str) -> Any:
+def choose_class(
+    section: Any, classes: Mapping[str, type[Settings]], key: str, default: str
+) -> Any:
+    """The settings of a section whose class is named by one of its keys.
+
+    Raises:
+        ValueError: if there is no class of that name.
+    """
     if not isinstance(section, Mapping):
         return section
     name = section.get(key, default)
@@ -87,23 +97,51 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: one sentence per mistake, with file and key, and the nearest valid keys.
     """
+    content = read_config(path, overrides, f"surefoot template -o {path}")
+    return validate(Config, content, path, CHOICES)
+
+
+def validate(root: type[Whole], content: Mapping[str, Any], path: Path, choices: Choices) -> Whole:
+    """The settings that a file holds.
+
+    Args:
+        root: their class.
+        content: of the file.
+        path: for messages.
+        choices: sections that are one of several classes.
+
+    Raises:
+        UserError: one sentence per mistake, with file and key, and the nearest valid keys.
+    """
+    try:
+        return root.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem, path, content, root, choices) for problem in error.errors()]
+        raise UserError("\n".join(lines)) from error
+
+
+def read_config(path: Path, overrides: Sequence[str], template: str) -> dict[str, Any]:
+    """Sections of a YAML file with overrides `section.key=value`, not yet validated.
+
+    Args:
+        path: the file.
+        overrides: values in YAML.
+        template: the command that writes such a file.
+
+    Raises:
+        UserError: if it is not there, is no YAML, or an override does not fit.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: there is no such file; `surefoot template -o {path}` writes one."
-        ) from error
+        raise UserError(f"{path}: there is no such file; `{template}` writes one.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: can not be read as YAML ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a config is a list of sections such as `data:`; see template.")
     for override in overrides:
         _apply(content, override)
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        lines = [_explain(problem, path, content) for problem in error.errors()]
-        raise UserError("\n".join(lines)) from error
+    return content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -122,11 +160,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not YAML ({error}).") from error
 
 
-def _explain(problem: Any, path: Path, content: Mapping[str, Any]) -> str:
+def _explain(
+    problem: Any, path: Path, content: Mapping[str, Any], root: type[Settings], choices: Choices
+) -> str:
     location = [part for part in problem["loc"] if isinstance(part, str)]
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        valid = _valid_keys(location[:-1], content)
+        valid = _valid_keys(location[:-1], content, root, choices)
         near = difflib.get_close_matches(location[-1], valid, n=3, cutoff=0.4) or valid
         return f"{path}: there is no key '{name}'; near it there is {', '.join(near)}."
     if problem["type"] == "missing":
@@ -140,12 +180,14 @@ def _explain(problem: Any, path: Path, content: Mapping[str, Any]) -> str:
     return f"{path}: {name}: {reason}{shown}."
 
 
-def _valid_keys(location: Sequence[str], content: Mapping[str, Any]) -> list[str]:
+def _valid_keys(
+    location: Sequence[str], content: Mapping[str, Any], root: type[Settings], choices: Choices
+) -> list[str]:
     """The keys of the section at this place of a config with this content."""
-    section: type[BaseModel] = Config
+    section: type[BaseModel] = root
     for part in location:
         field = section.model_fields.get(part)
-        inner = None if field is None else _section_class(part, field, content)
+        inner = None if field is None else _section_class(part, field, content, choices)
         if inner is None:
             break
         section = inner
@@ -153,12 +195,12 @@ def _valid_keys(location: Sequence[str], content: Mapping[str, Any]) -> list[str
 
 
 def _section_class(
-    name: str, field: FieldInfo, content: Mapping[str, Any]
+    name: str, field: FieldInfo, content: Mapping[str, Any], choices: Choices = CHOICES
 ) -> type[Settings] | None:
     """The settings class of a section: where there are several, the one the content names."""
-    if name not in CHOICES:
+    if name not in choices:
         return settings_class(field.annotation)
-    classes, key = CHOICES[name]
+    classes, key = choices[name]
     section = content.get(name)
     chosen = section.get(key) if isinstance(section, Mapping) else None
     return classes[chosen] if isinstance(chosen, str) else type(field.default)
@@ -242,7 +284,7 @@ def _sections(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, field in Config.model_fields.items():
         inner = _section_class(name, field, given)
         if inner is not None:
-            lines += ["", f"{name}:", *_section(inner, given.get(name, {}), 1)]
+            lines += ["", f"{name}:", *section_lines(inner, given.get(name, {}), 1)]
     return lines
 
 
@@ -294,7 +336,14 @@ def _adapt_posterior(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]]
     ]
 
 
-def _section(settings: type[Settings], given: Mapping[str, Any], depth: int) -> list[str]:
+def section_lines(settings: type[Settings], given: Mapping[str, Any], depth: int) -> list[str]:
+    """Commented lines of YAML with all keys of a section, at these values or their defaults.
+
+    Args:
+        settings: of the section.
+        given: values that differ from the defaults.
+        depth: of the indentation.
+    """
     indent = "  " * depth
     lines = []
     for name, field in settings.model_fields.items():
@@ -303,8 +352,14 @@ def _section(settings: type[Settings], given: Mapping[str, Any], depth: int) -> 
             continue  # a group that a run fills in, such as bins that it measures
         if field.description:
             lines.append(f"{indent}# {field.description}")
-        if inner is not None:
-            lines += [f"{indent}{name}:", *_section(inner, given.get(name, {}), depth + 1)]
+        if inner is not None and field.annotation is not None:
+            lines.append(f"{indent}{name}:")
+            usual = field.default.model_dump() if isinstance(field.default, BaseModel) else {}
+            if get_origin(field.annotation) is dict:  # sections that the user has named
+                for key, values in given.get(name, {}).items():
+                    lines += [f"{indent}  {key}:", *section_lines(inner, values, depth + 2)]
+            else:
+                lines += section_lines(inner, {**usual, **given.get(name, {})}, depth + 1)
             continue
         value = given.get(name, field.default)
         text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
-from surefoot.hat.peptides import END, hydrogenated, residue
-
-CLOSED = ("N", *END)
-"""Backbone atoms whose hydrogens are not offered, besides those of the caps."""
+from surefoot.hat.compounds import Compound, peptide
+from surefoot.hat.peptides import hydrogenated, residue
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,13 @@ class Site:
         name: of the heavy atom it sits on, for example CA or CB.
         donor: index of that heavy atom.
         hydrogen: index of the hydrogen.
+        residue: code and number of the amino acid it is of, such as HYP3; empty elsewhere.
     """
 
     name: str
     donor: int
     hydrogen: int
+    residue: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ class Donor:
 def residue_sites(name: str, elements: Collection[str] = ("C",)) -> list[Site]:
     """Hydrogens of the α carbon and of the side chain of a capped amino acid.
 
-    Hydrogens of the caps and of backbone nitrogens are never sites.
-
     Args:
-        name: three-letter code.
+        name: code of a neutral amino acid.
         elements: symbols of the heavy atoms whose hydrogens count.
 
     Returns:
@@ -58,17 +56,31 @@ def residue_sites(name: str, elements: Collection[str] = ("C",)) -> list[Site]:
     Raises:
         ValueError: if the code is unknown.
     """
-    found = residue(name)
-    molecule = hydrogenated(found.smiles)
-    sites = []
-    for index, atom_name in enumerate(found.names):
+    residue(name)
+    return compound_sites(peptide(name, (name,), "ACE", "NME"), elements)
+
+
+def compound_sites(compound: Compound, elements: Collection[str]) -> list[Site]:
+    """The hydrogens that a molecule can give away, or become a radical by losing.
+
+    Those of caps, termini and backbone nitrogens are not among them.
+
+    Args:
+        compound: the molecule.
+        elements: symbols of the heavy atoms whose hydrogens count.
+
+    Returns:
+        Sites in the order of the heavy atoms, for every conformer of the molecule.
+    """
+    molecule = hydrogenated(compound.smiles)
+    found = []
+    for index, name in enumerate(compound.names):
         atom = molecule.GetAtomWithIdx(index)
-        closed = atom_name in CLOSED or "-" in atom_name
-        if closed or atom.GetSymbol() not in elements:
+        if index in compound.closed or atom.GetSymbol() not in elements:
             continue
-        sites += [
-            Site(atom_name, index, neighbor.GetIdx())
+        found += [
+            Site(name, index, neighbor.GetIdx(), compound.residues[index])
             for neighbor in atom.GetNeighbors()
             if neighbor.GetAtomicNum() == 1
         ]
-    return sites
+    return found

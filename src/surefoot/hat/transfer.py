@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,12 +88,21 @@ class Transfer:
         return np.linalg.norm(others - position, axis=1)
 
 
+CLASH = "molecules clash"
+IN_THE_WAY = "an atom is in the hydrogen's way"
+RIVAL = "another hydrogen is closer to the end"
+
+
 class PlacementFailed(ValueError):
     """No allowed position of the acceptor was found."""
 
 
 def place(
-    donor: Donor, acceptor: Acceptor, placement: Placement, generator: np.random.Generator
+    donor: Donor,
+    acceptor: Acceptor,
+    placement: Placement,
+    generator: np.random.Generator,
+    rejected: Counter[str] | None = None,
 ) -> Transfer:
     """Place a radical so that it can take the hydrogen of a donor.
 
@@ -106,6 +116,7 @@ def place(
         acceptor: radical.
         placement: ranges and limits.
         generator: source of all random numbers.
+        rejected: counts the positions that were tried and not allowed, by their reason.
 
     Raises:
         PlacementFailed: if no position in `placement.tries` keeps the limits.
@@ -134,8 +145,11 @@ def place(
             end=end,
             names=(donor.name, donor.site.name, acceptor.name),
         )
-        if is_allowed(transfer, len(atoms), placement):
+        fault = find_fault(transfer, len(atoms), placement)
+        if fault is None:
             return transfer
+        if rejected is not None:
+            rejected[fault] += 1
     raise PlacementFailed(
         f"{acceptor.name} finds no place at {donor.site.name} of {donor.name} in "
         f"{placement.tries} tries"
@@ -143,7 +157,12 @@ def place(
 
 
 def is_allowed(transfer: Transfer, size: int, placement: Placement) -> bool:
-    """Whether a transfer keeps the limits of a placement.
+    """Whether a transfer keeps the limits of a placement; see `find_fault`."""
+    return find_fault(transfer, size, placement) is None
+
+
+def find_fault(transfer: Transfer, size: int, placement: Placement) -> str | None:
+    """The first limit of a placement that a transfer does not keep; None if it keeps all.
 
     No two atoms of different molecules clash, the moving hydrogen keeps clear of all atoms but
     donor and acceptor on its whole way, and no other hydrogen of the donor molecule is closer to
@@ -159,15 +178,23 @@ def is_allowed(transfer: Transfer, size: int, placement: Placement) -> bool:
     between[transfer.hydrogen] = np.inf
     between[transfer.donor, transfer.acceptor - size] = np.inf
     if between.min() < placement.clearance:
-        return False
-    bystander = np.ones(len(positions), bool)
-    bystander[[transfer.hydrogen, transfer.donor, transfer.acceptor]] = False
-    to_path = _distance_to_segment(positions[bystander], transfer.start, transfer.end)
-    if to_path.min() < placement.hydrogen_clearance:
-        return False
+        return CLASH
+    if nearest_bystander(transfer) < placement.hydrogen_clearance:
+        return IN_THE_WAY
     rivals = _rivals(transfer, size)
     to_end = np.linalg.norm(positions[:size][rivals] - transfer.end, axis=1)
-    return bool((to_end >= transfer.translation).all())
+    return None if (to_end >= transfer.translation).all() else RIVAL
+
+
+def nearest_bystander(transfer: Transfer) -> float:
+    """Smallest distance in Å of the hydrogen's straight way to any atom but donor and acceptor."""
+    positions = transfer.atoms.positions
+    bystander = np.ones(len(positions), bool)
+    bystander[[transfer.hydrogen, transfer.donor, transfer.acceptor]] = False
+    if not bystander.any():
+        return float("inf")
+    to_path = _distance_to_segment(positions[bystander], transfer.start, transfer.end)
+    return float(to_path.min())
 
 
 def _rivals(transfer: Transfer, size: int) -> Bool[np.ndarray, " size"]:

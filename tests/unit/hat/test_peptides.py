@@ -22,8 +22,17 @@ FORMULAE = {
     "MET": "C8H16N2O2S",
     "PHE": "C12H16N2O2",
     "PRO": "C8H14N2O2",
+    "HYP": "C8H14N2O3",
+    "TYR": "C12H16N2O3",
+    "DAH": "C12H16N2O4",
+    "TRP": "C14H17N3O2",
+    "HID": "C9H14N4O2",
+    "HIE": "C9H14N4O2",
+    "LYS": "C9H19N3O2",
+    "ARG": "C9H19N5O2",
 }
-CENTRES = {"GLY": [], "CYS": ["R"], "ILE": ["S", "S"], "THR": ["S", "R"]}  # CIP labels of L forms
+# CIP labels of L forms, in the order of the SMILES; of HYP atom 4 comes before the α carbon
+CENTRES = {"GLY": [], "CYS": ["R"], "ILE": ["S", "S"], "THR": ["S", "R"], "HYP": ["R", "S"]}
 
 
 @pytest.mark.parametrize("name", RESIDUES)
@@ -61,8 +70,8 @@ def test_conformers_are_sound_molecules() -> None:
 
 
 def test_an_unknown_residue_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"no residue 'TRP'. Allowed are GLY, ALA, VAL"):
-        conformers("TRP", 1, 0)
+    with pytest.raises(ValueError, match=r"no residue 'PYL'. Allowed are GLY, ALA, VAL"):
+        conformers("PYL", 1, 0)
 
 
 def test_too_few_structures_are_an_error() -> None:
