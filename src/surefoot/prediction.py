@@ -13,6 +13,7 @@ Variances stay inside; standard deviations are what every surface shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -25,6 +26,7 @@ from surefoot.distributions.binned import Binned
 from surefoot.distributions.densities import Distribution, Spread
 from surefoot.graph import Features
 
+VARIANCES = ("aleatoric", "epistemic", "residual")
 Bounds = Callable[[float], tuple[Tensor, Tensor]]
 """Level of an interval → its lower and upper bounds in standard deviations, one of each per row."""
 
@@ -57,13 +59,15 @@ class Moments:
     """Mean of a quantity and the parts of its variance; None where a part does not exist.
 
     For energies and stress the variances have the shape of the mean; for forces they are one
-    covariance per atom, (atoms, 3, 3).
+    covariance per atom, (atoms, 3, 3). `log_noise` is ⟨log σ_d²⟩ over draws, for forces
+    ⟨log det Σ_d⟩ (atoms): less than that of `aleatoric` by what draws disagree on the noise.
     """
 
     mean: Tensor
     aleatoric: Tensor | None = None
     epistemic: Tensor | None = None
     residual: Tensor | None = None
+    log_noise: Tensor | None = None
 
     @property
     def total(self) -> Tensor | None:
@@ -77,7 +81,7 @@ class Moments:
         """Some of the rows."""
         parts = {
             name: None if (part := getattr(self, name)) is None else part[rows]
-            for name in ("aleatoric", "epistemic", "residual")
+            for name in (*VARIANCES, "log_noise")
         }
         return Moments(mean=self.mean[rows], **parts)
 
@@ -85,8 +89,11 @@ class Moments:
         """The same mean with every standard deviation multiplied by `factor`."""
         scaled = {
             name: None if (part := getattr(self, name)) is None else part * factor**2
-            for name in ("aleatoric", "epistemic", "residual")
+            for name in VARIANCES
         }
+        if self.log_noise is not None and self.aleatoric is not None:
+            components = 3 if self.aleatoric.dim() > self.mean.dim() else 1
+            scaled["log_noise"] = self.log_noise + 2 * components * math.log(factor)
         return replace(self, **scaled)
 
 
@@ -210,10 +217,18 @@ def mix(distribution: Distribution | Draws, *, vector: bool = False) -> Moments:
         epistemic = (_outer(deviation) if vector else deviation.square()).sum(0) / (draws - 1)
     if distribution.spread == "none" or distribution.variance is None:
         return Moments(mean=centre, epistemic=epistemic)
-    spread = distribution.variance.detach().double().mean(0)
+    variance = distribution.variance.detach().double()
+    spread = variance.mean(0)
     if distribution.spread == "residual":
         return Moments(mean=centre, residual=spread)
-    return Moments(mean=centre, aleatoric=spread, epistemic=epistemic)
+    logs = (_determinant(variance) if vector else variance).log()
+    return Moments(mean=centre, aleatoric=spread, epistemic=epistemic, log_noise=logs.mean(0))
+
+
+def _determinant(matrices: Float[Tensor, "*rows 3 3"]) -> Float[Tensor, "*rows"]:
+    """By the product of its rows: a factorisation of each small matrix would take far longer."""
+    first, second, third = matrices.unbind(-2)
+    return (first * torch.linalg.cross(second, third)).sum(-1)
 
 
 def _outer(vectors: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from surefoot.posteriors.training import Plan
     from surefoot.train.distributed import Team
     from surefoot.train.state import State
-
-CHECKPOINT = "last.safetensors"
-BEST = "best.safetensors"
-CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
 
 
 def run(
@@ -49,7 +44,7 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     import torch
 
     from surefoot.cli.screen import STATUS_INTERRUPTED, complain, interruption, say
-    from surefoot.posteriors.restart import fingerprint
+    from surefoot.posteriors.restart import BEST, CHECKPOINT, Keeper, fingerprint
     from surefoot.posteriors.training import finish
     from surefoot.train.distributed import any_of, require_same, together, wait_for_all
     from surefoot.train.fit import fit
@@ -121,24 +116,18 @@ def _prepare(
     config: Path, overrides: Sequence[str], output: Path, resume: bool, processes: int
 ) -> tuple[Plan, State]:
     """All that can be refused before the first step."""
-    import torch
-
     from surefoot.cli.check import diagnose
     from surefoot.cli.config import load_config
     from surefoot.cli.screen import STATUS_REFUSED, require_writable, say
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
+    from surefoot.posteriors.restart import CHECKPOINT, take_threads
     from surefoot.train.fit import compiles
 
     settings = _adopt_start(load_config(config, overrides))
-    threads = settings.train.threads or torch.get_num_threads()
     # Resolved here, so that a restart knows what the weights depend on.
-    settings = settings.model_copy(
-        update={"train": settings.train.model_copy(update={"threads": threads})}
-    )
-    # Members share the threads; inside an operation there is then nothing left to cut.
-    apart = settings.posterior.name == "ensemble" and settings.posterior.members > 1
-    torch.set_num_threads(1 if apart else threads)
+    train = take_threads(settings.train, settings.posterior)
+    settings = settings.model_copy(update={"train": train})
     checkpoint = output / CHECKPOINT
     require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
@@ -253,48 +242,6 @@ def _begin(plan: Plan, checkpoint: Path, resume: bool, processes: int) -> State:
     state = load_checkpoint(checkpoint, plan, processes)
     say(f"resumed after {state.epoch} epochs and {state.batch} batches ({state.step} steps)")
     return state
-
-
-class Keeper:
-    """Keeps the run safe: a checkpoint now and then, the log and the best weights with it.
-
-    In the first process; in others it does nothing.
-    """
-
-    def __init__(self, plan: Plan, state: State, checkpoint: Path, team: Team) -> None:
-        self._plan, self._state, self._checkpoint, self._team = plan, state, checkpoint, team
-        self._saved = time.monotonic()
-
-    def save_checkpoint(self) -> None:
-        """Only what a restart needs."""
-        from surefoot.posteriors.restart import save_checkpoint
-
-        if self._team.leads:
-            save_checkpoint(self._checkpoint, self._plan, self._state, self._team.count)
-
-    def save(self) -> None:
-        """Checkpoint, best weights and log."""
-        from surefoot.posteriors.training import to_predictor, write_log
-
-        if not self._team.leads:
-            return
-        folder = self._checkpoint.parent
-        self.save_checkpoint()
-        if self._state.history:
-            to_predictor(self._plan, self._state).save(folder / BEST)
-            write_log(folder / "log.csv", self._state.history)
-        self._saved = time.monotonic()
-
-    def look(self) -> bool:
-        """Between two batches: save if the last time is long ago; never asks to stop."""
-        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-            self.save()
-        return False
-
-    def close_epoch(self, state: State) -> None:
-        """After the first epoch a checkpoint is there, whatever comes."""
-        if state.epoch == 1:
-            self.save()
 
 
 @contextmanager

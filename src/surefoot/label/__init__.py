@@ -6,6 +6,7 @@ settings; knows no model and no potential.
 """
 
 from surefoot.label.calculator import AseCalculator
+from surefoot.label.known import Known
 from surefoot.label.pyscf import Pyscf
 from surefoot.label.xtb import Xtb
 from surefoot.label.xtb_program import XtbProgram
@@ -16,5 +17,6 @@ LABELERS: dict[str, type[Settings]] = {
     "pyscf": Pyscf,
     "ase": AseCalculator,
     "xtb_program": XtbProgram,
+    "known": Known,
 }
 """Sources of labels by name; each is a `Labeler` whose fields are its settings."""

@@ -396,4 +396,5 @@ def _join_moments(parts: Sequence[Moments]) -> Moments:
         aleatoric=_joined([part.aleatoric for part in parts], 0),
         epistemic=_joined([part.epistemic for part in parts], 0),
         residual=_joined([part.residual for part in parts], 0),
+        log_noise=_joined([part.log_noise for part in parts], 0),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import torch
 
 from surefoot.blocks.native import describe_form
-from surefoot.posteriors.training import Plan
+from surefoot.posteriors.posterior import Method
+from surefoot.posteriors.training import Plan, to_predictor, write_log
 from surefoot.train.checkpoint import digest, read_tree, refuse_difference, write_tree
-from surefoot.train.fit import compiles
+from surefoot.train.distributed import ALONE, Team
+from surefoot.train.fit import TrainSettings, compiles
 from surefoot.train.state import State, restore_state
 
 KIND = "checkpoint"
+CHECKPOINT = "last.safetensors"
+BEST = "best.safetensors"
+CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
@@ -94,3 +100,60 @@ def load_checkpoint(path: Path, plan: Plan, processes: int = 1) -> State:
             stacklevel=1,
         )
     return restore_state(tree, header["state"])
+
+
+def take_threads(settings: TrainSettings, posterior: Method) -> TrainSettings:
+    """Give torch the threads of a run, and say how many, since rounding depends on them.
+
+    Members share the threads; inside an operation there is then nothing left to cut.
+    """
+    threads = settings.threads or torch.get_num_threads()
+    apart = posterior.name == "ensemble" and posterior.members > 1
+    torch.set_num_threads(1 if apart else threads)
+    return settings.model_copy(update={"threads": threads})
+
+
+class Keeper:
+    """Keeps a run safe: a checkpoint now and then, the log and the best weights with it.
+
+    In the first process; in others it does nothing.
+    """
+
+    def __init__(self, plan: Plan, state: State, checkpoint: Path, team: Team = ALONE) -> None:
+        """Begin to count the time.
+
+        Args:
+            plan: the run.
+            state: where it stands; it is changed by the run.
+            checkpoint: where to; best weights and log stand beside it.
+            team: processes that share the run.
+        """
+        self._plan, self._state, self._checkpoint, self._team = plan, state, checkpoint, team
+        self._saved = time.monotonic()
+
+    def save_checkpoint(self) -> None:
+        """Only what a restart needs."""
+        if self._team.leads:
+            save_checkpoint(self._checkpoint, self._plan, self._state, self._team.count)
+
+    def save(self) -> None:
+        """Checkpoint, best weights and log."""
+        if not self._team.leads:
+            return
+        folder = self._checkpoint.parent
+        self.save_checkpoint()
+        if self._state.history:
+            to_predictor(self._plan, self._state).save(folder / BEST)
+            write_log(folder / "log.csv", self._state.history)
+        self._saved = time.monotonic()
+
+    def look(self) -> bool:
+        """Between two batches: save if the last time is long ago; never asks to stop."""
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self.save()
+        return False
+
+    def close_epoch(self, state: State) -> None:
+        """After the first epoch a checkpoint is there, whatever comes."""
+        if state.epoch == 1:
+            self.save()

@@ -1,0 +1,215 @@
+"""Where labels are calculated: processes of this machine, Dask, or a Slurm cluster through Dask.
+
+Every engine opens a `concurrent.futures.Executor`; nothing else of the package knows which it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import Field, model_validator
+
+from surefoot.label.workers import worker_pool
+from surefoot.settings import Settings
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Something that opens an executor; its fields are its settings."""
+
+    @property
+    def name(self) -> str:
+        """Its key in `ENGINES`."""
+        ...
+
+    def open(self, folder: Path) -> Any:
+        """A context manager that gives an `Executor`.
+
+        Args:
+            folder: for what it leaves behind, such as scripts and logs of jobs.
+        """
+        ...
+
+
+class Processes(Settings):
+    """Processes of this machine, one structure and one thread each.
+
+    Attributes:
+        workers: how many; one per core where not set.
+    """
+
+    name: Literal["processes"] = "processes"
+    workers: int | None = Field(default=None, ge=1, description="one per core where not set")
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Executor]:  # noqa: ARG002
+        """The processes, which end with this one."""
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(1)
+        with worker_pool(self.workers or len(cores)) as pool:
+            yield pool
+
+
+class Dask(Settings):
+    """A Dask cluster that runs already, or one of processes of this machine.
+
+    Attributes:
+        scheduler: address of a scheduler, or a file that one wrote; one of its own where not set.
+        workers: processes of a cluster of its own; one per core where not set.
+        deaths: workers that may die under one structure before it is given up.
+    """
+
+    name: Literal["dask"] = "dask"
+    scheduler: str | None = Field(
+        default=None, description="address such as tcp://host:8786, or a scheduler file"
+    )
+    workers: int | None = Field(default=None, ge=1, description="of a cluster of its own")
+    deaths: int = Field(default=3, ge=0, description="of workers under one structure")
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> Dask:
+        if self.scheduler is not None and self.workers is not None:
+            raise ValueError(
+                "`workers` are those of a cluster of its own; a `scheduler` has its workers already"
+            )
+        return self
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Executor]:
+        """The cluster's executor; a cluster of its own ends with it."""
+        with _dask_settings(self.deaths):
+            from distributed import Client, LocalCluster
+
+            if self.scheduler is None:
+                with (
+                    LocalCluster(
+                        n_workers=self.workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        dashboard_address=":0",
+                        local_directory=str(folder),
+                    ) as cluster,
+                    Client(cluster) as client,
+                ):
+                    yield _DaskExecutor(client)
+                return
+            file = self.scheduler.endswith(".json")
+            with (
+                Client(scheduler_file=self.scheduler) if file else Client(self.scheduler)
+            ) as client:
+                yield _DaskExecutor(client)
+
+
+class Slurm(Settings):
+    """Jobs of a Slurm cluster, each with workers of Dask, which come and go as there is work.
+
+    Attributes:
+        jobs: at most.
+        cores: of each job; one structure each.
+        memory: of each job, such as 16GB.
+        walltime: of each job, hh:mm:ss.
+        queue: the partition; that of the cluster where not set.
+        account: who pays; the user's own where not set.
+        directives: further lines of `#SBATCH`, without that word.
+        prologue: lines of the job script before the work begins, such as `module load …`.
+        deaths: workers that may die under one structure before it is given up.
+    """
+
+    name: Literal["slurm"] = "slurm"
+    jobs: int = Field(ge=1, description="at most")
+    cores: int = Field(ge=1, description="of each job; each core labels one structure")
+    memory: str = Field(description="of each job, such as 16GB")
+    walltime: str = Field(default="01:00:00", description="of each job, hh:mm:ss")
+    queue: str | None = Field(default=None, description="the partition")
+    account: str | None = Field(default=None, description="who pays")
+    directives: tuple[str, ...] = Field(default=(), description="further #SBATCH lines")
+    prologue: tuple[str, ...] = Field(default=(), description="lines of the script, module load …")
+    interface: str | None = Field(default=None, description="network of the nodes, such as ib0")
+    deaths: int = Field(default=3, ge=0, description="of workers under one structure")
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Executor]:
+        """An executor of jobs that are submitted when there is work, and end with it."""
+        with _dask_settings(self.deaths):
+            from dask_jobqueue import SLURMCluster
+            from distributed import Client
+
+            with (
+                SLURMCluster(
+                    cores=self.cores,
+                    processes=self.cores,
+                    memory=self.memory,
+                    walltime=self.walltime,
+                    queue=self.queue,
+                    account=self.account,
+                    interface=self.interface,
+                    job_extra_directives=list(self.directives),
+                    job_script_prologue=list(self.prologue),
+                    local_directory=str(folder),
+                    log_directory=str(folder),
+                    scheduler_options={"dashboard_address": None},
+                ) as cluster,
+                Client(cluster) as client,
+            ):
+                cluster.adapt(  # pyright: ignore[reportAttributeAccessIssue]
+                    minimum_jobs=1, maximum_jobs=self.jobs
+                )
+                yield _DaskExecutor(client)
+
+
+class _DaskExecutor(Executor):
+    """The executor of a Dask client; workers that die too often under a call break it."""
+
+    def __init__(self, client: Any) -> None:
+        self._executor = client.get_executor(pure=False)
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        from distributed import KilledWorker
+
+        outer: Future[Any] = Future()
+
+        def hand_on(inner: Future[Any]) -> None:
+            if inner.cancelled():
+                outer.cancel()
+                outer.set_running_or_notify_cancel()
+                return
+            error = inner.exception()
+            if isinstance(error, KilledWorker):
+                error = BrokenExecutor(str(error))
+            if error is None:
+                outer.set_result(inner.result())
+            else:
+                outer.set_exception(error)
+
+        self._executor.submit(function, *args, **kwargs).add_done_callback(hand_on)
+        return outer
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        del cancel_futures
+        self._executor.shutdown(wait=wait)
+
+
+@contextmanager
+def _dask_settings(deaths: int) -> Iterator[None]:
+    """Settings of Dask for this engine, and one thread inside each calculation."""
+    from dask import config
+
+    from surefoot.label.processes import THREAD_VARIABLES
+
+    one_thread = dict.fromkeys(THREAD_VARIABLES, "1")
+    with config.set(
+        {
+            "distributed.scheduler.allowed-failures": deaths,
+            "distributed.nanny.pre-spawn-environ": one_thread,
+            "distributed.worker.daemon": False,
+        }
+    ):
+        yield
+
+
+ENGINES: dict[str, type[Settings]] = {"processes": Processes, "dask": Dask, "slurm": Slurm}
+"""Engines by name; each is an `Engine` whose fields are its settings."""

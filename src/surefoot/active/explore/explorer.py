@@ -1,0 +1,96 @@
+"""What every way to find new structures has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from ase import Atoms
+
+from surefoot.posteriors.predictor import Predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Where an exploration begins.
+
+    Attributes:
+        predictor: the potential of the round.
+        potential: its file.
+        number: of the round.
+        starts: labelled structures so far, with `charge` and `spin` in info where they are known.
+        folder: for what it needs on the way; it is its own.
+        generator: source of all random numbers.
+        warn: called with a sentence.
+        asked: whether to stop.
+    """
+
+    predictor: Predictor
+    potential: Path
+    number: int
+    starts: Sequence[Atoms]
+    folder: Path
+    generator: np.random.Generator
+    warn: Callable[[str], None] = lambda _: None
+    asked: Callable[[], bool] = lambda: False
+
+
+@runtime_checkable
+class Explorer(Protocol):
+    """A way to find structures; its fields are its settings."""
+
+    @property
+    def name(self) -> str:
+        """Its key in `EXPLORERS`."""
+        ...
+
+    def explore(self, scene: Scene) -> list[Atoms]:
+        """New structures without labels; the same scene gives the same ones.
+
+        Args:
+            scene: where it begins.
+        Raises:
+            ValueError: if it can not begin.
+        """
+        ...
+
+
+class Interrupted(Exception):
+    """An exploration that was asked to stop; it begins again."""
+
+
+def draw_starts(scene: Scene, count: int) -> list[Atoms]:
+    """Structures to begin from, each once before one comes again; copies, without results.
+
+    Args:
+        scene: whose generator draws.
+        count: how many.
+    Raises:
+        ValueError: if there is none.
+    """
+    if not scene.starts:
+        raise ValueError("there is no labelled structure that an exploration could begin from.")
+    total = len(scene.starts)
+    order = np.concatenate([scene.generator.permutation(total) for _ in range(-(-count // total))])[
+        :count
+    ]
+    return [bare(scene.starts[index]) for index in order]
+
+
+KEPT = ("charge", "spin", "group")
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """The structure, its cell, constraints, charge, spin and group, and nothing that was found."""
+    copy = Atoms(
+        atoms.numbers,
+        atoms.positions,
+        cell=atoms.cell,
+        pbc=atoms.pbc,
+        constraint=atoms.constraints,
+    )
+    copy.info = {name: atoms.info[name] for name in KEPT if name in atoms.info}
+    return copy

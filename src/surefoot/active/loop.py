@@ -1,0 +1,327 @@
+"""The loop: train, judge, explore, choose, label, and again; each stage leaves a file and is done.
+
+Randomness of a stage follows from the seed, the number of the round and the stage alone, and each
+stage reads what the one before has written, so that a campaign that was killed at any moment ends
+as one that was not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from surefoot.active.campaign import Campaign, require_apart
+from surefoot.active.choose import Chosen, NothingToChoose, choose
+from surefoot.active.explore.explorer import Scene
+from surefoot.active.folder import (
+    Round,
+    agree,
+    find_rounds,
+    hold,
+    open_round,
+    read_json,
+    read_structures,
+    write_json,
+    write_structures,
+)
+from surefoot.active.judge import Figures, judge, judge_paths
+from surefoot.active.rules import why_end
+from surefoot.active.summary import (
+    Outcome,
+    clock,
+    count_labels,
+    count_seconds,
+    record_choice,
+    report,
+    show_figures,
+    summarize,
+)
+from surefoot.active.teach import POTENTIAL, Lesson, Stopped, hash_structures, teach
+from surefoot.data.convert import Sample, to_samples
+from surefoot.data.load import Splits
+from surefoot.data.read import IGNORE, Frame, Keys, read_frames, read_state
+from surefoot.label.labeler import LabelingFailed
+from surefoot.label.output import beside
+from surefoot.label.run import label_frames
+from surefoot.posteriors.predictor import Predictor, load_predictor
+from surefoot.posteriors.start import StartSettings
+from surefoot.train.checkpoint import write_atomically
+
+CHOICE = 1000  # stream of random numbers of the choice; explorers have those from 0
+NO_LABELS = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
+
+
+def run(campaign: Campaign) -> Outcome:
+    """Begin a campaign, or go on with it, to its end.
+
+    Args:
+        campaign: what it is made of.
+    Raises:
+        OtherCampaign: if the folder is in use, or that of another campaign.
+        Overlap, ValueError: if it can not be judged, or can not begin.
+        LabelingFailed: if no structure of a round could be labelled, with the commonest reason.
+        NoScore: if the potential can not give a score that is asked for.
+    """
+    require_apart(campaign)
+    with hold(campaign.folder):
+        agree(campaign.folder, campaign.fixed, write=True)
+        ended = None
+        try:
+            number = 0
+            while ended is None:
+                ended = _run_round(campaign, open_round(campaign.folder, number))
+                number += 1
+        except Stopped:
+            campaign.told.say("stopped; the same command goes on")
+        return report(campaign.folder, ended)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What the next round would label.
+
+    Attributes:
+        number: of the round.
+        candidates: what exploration found.
+        chosen: which of them.
+    """
+
+    number: int
+    candidates: list[Atoms]
+    chosen: Chosen
+
+
+def preview(campaign: Campaign) -> Preview | None:
+    """The next choice, with nothing written; None where a training has to come first.
+
+    Raises:
+        NothingToChoose: if no candidate is left.
+        OtherCampaign: if the folder is that of another campaign.
+    """
+    require_apart(campaign)
+    if not campaign.folder.is_dir():
+        return None
+    agree(campaign.folder, campaign.fixed, write=False)
+    rounds = find_rounds(campaign.folder)
+    if not rounds or not (rounds[-1].training / POTENTIAL).exists():
+        return None
+    last = rounds[-1]
+    predictor = load_predictor(last.training / POTENTIAL)
+    with tempfile.TemporaryDirectory() as place:
+        candidates = _explore(campaign, Round(last.number, Path(place)), predictor, last)
+    chosen = _choose(campaign, last, predictor, candidates)
+    return Preview(number=last.number, candidates=candidates, chosen=chosen)
+
+
+def _run_round(campaign: Campaign, this: Round) -> str | None:
+    """One round from where it stands; the sentence that ends the campaign, or None."""
+    if this.summary.exists():
+        return read_json(this.summary)["ended"]
+    say = campaign.told.say
+    with clock(this, "train"):
+        potential = _train(campaign, this)
+    predictor = load_predictor(potential)
+    with clock(this, "judge"):
+        figures = _judge(campaign, this, predictor)
+    write_atomically(campaign.folder / POTENTIAL, potential.read_bytes())
+    history = [read_json(one.figures) for one in find_rounds(campaign.folder)]
+    labelled = count_labels(campaign.folder)
+    say(f"round {this.number}: {show_figures(figures)}, {labelled} new labels so far")
+    ended = why_end(campaign.rules, history, labelled, count_seconds(campaign.folder))
+    if ended is None:
+        try:
+            _extend(campaign, this, predictor)
+        except NothingToChoose as error:
+            ended = f"nothing is left to be labelled: {error}"
+    write_json(this.summary, {**summarize(this, figures), "ended": ended})
+    return ended
+
+
+def _extend(campaign: Campaign, this: Round, predictor: Predictor) -> None:
+    """Exploration, choice and labels of a round, as far as they are not there."""
+    if not this.chosen.exists():
+        if not this.candidates.exists():
+            with clock(this, "explore"):
+                write_structures(this.candidates, _explore(campaign, this, predictor, this))
+            shutil.rmtree(this.exploration, ignore_errors=True)
+        _stop_if_asked(campaign)
+        with clock(this, "choose"):
+            candidates = read_structures(this.candidates)
+            chosen = _choose(campaign, this, predictor, candidates)
+            write_json(this.choice, record_choice(chosen, candidates))
+            write_structures(this.chosen, [candidates[index] for index in chosen.indices])
+    _stop_if_asked(campaign)
+    with clock(this, "label"):
+        _label(campaign, this)
+
+
+def _train(campaign: Campaign, this: Round) -> Path:
+    """The potential of a round; later rounds begin from the one before, if they shall."""
+    splits = _learnt(campaign, this.number)
+    parts, again = campaign.parts, campaign.again
+    if this.number > 0:
+        epochs = again.epochs or parts.train.epochs
+        parts = replace(parts, train=parts.train.model_copy(update={"epochs": epochs}))
+        if again.begin == "warm":
+            before = open_round(campaign.folder, this.number - 1).training / POTENTIAL
+            parts = replace(parts, start=StartSettings(potential=str(before)))
+    warm = parts.start.potential is not None
+    lesson = Lesson(
+        folder=this.training,
+        splits=splits,
+        parts=parts,
+        references=campaign.references,
+        scale=None if warm else campaign.scale,
+        config=campaign.config,
+    )
+    told = campaign.told
+    if again.train_on == "engine":
+        with campaign.engine.open(campaign.folder / "engine") as executor:
+            return executor.submit(teach, lesson).result()
+    epochs = parts.train.epochs
+    return teach(lesson, lambda state: told.epoch(state, epochs), told.asked)
+
+
+def _learnt(campaign: Campaign, number: int) -> Splits:
+    """The first frames and all labels of earlier rounds, each in the role it keeps."""
+    splits = campaign.splits
+    train, valid = list(splits.train), list(splits.valid)
+    for earlier in range(number):
+        frames = read_frames([open_round(campaign.folder, earlier).labels])
+        aside = _roles(frames, campaign.again.valid)
+        train += [frame for frame, judges in zip(frames, aside, strict=True) if not judges]
+        valid += [frame for frame, judges in zip(frames, aside, strict=True) if judges]
+    return replace(splits, train=train, valid=valid)
+
+
+def _roles(frames: Sequence[Frame], share: float) -> np.ndarray:
+    """Which frames judge: by their structure alone, so that none ever changes its role."""
+    chance = hash_structures(frames).astype(np.uint64) / 2.0**64
+    return chance < share
+
+
+def _judge(campaign: Campaign, this: Round, predictor: Predictor) -> Figures:
+    if not this.figures.exists():
+        test = campaign.splits.test
+        figures = judge(predictor, to_samples(test, predictor.cutoff))
+        write_json(this.figures, figures | judge_paths(predictor, test))
+    return read_json(this.figures)
+
+
+def _explore(campaign: Campaign, place: Round, predictor: Predictor, this: Round) -> list[Atoms]:
+    """Candidates of all explorers, each with the name of its explorer as config_type."""
+    learnt = _learnt(campaign, this.number)
+    starts = []
+    for frame in [*learnt.train, *learnt.valid]:
+        atoms = frame.atoms.copy()
+        given = {"charge": frame.charge, "spin": frame.spin, "group": frame.group}
+        atoms.info = {name: value for name, value in given.items() if value is not None}
+        starts.append(atoms)
+    found = []
+    for turn, explorer in enumerate(campaign.explorers):
+        folder = place.exploration / f"{turn}-{explorer.name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        scene = Scene(
+            predictor=predictor,
+            potential=this.training / POTENTIAL,
+            number=this.number,
+            starts=starts,
+            folder=folder,
+            generator=np.random.default_rng([campaign.again.seed, this.number, turn]),
+            warn=campaign.told.say,
+            asked=campaign.told.asked,
+        )
+        candidates = explorer.explore(scene)
+        _stop_if_asked(campaign)
+        for atoms in candidates:
+            atoms.info["config_type"] = explorer.name
+        found += candidates
+    return found
+
+
+def _choose(
+    campaign: Campaign, this: Round, predictor: Predictor, candidates: Sequence[Atoms]
+) -> Chosen:
+    splits, cutoff = campaign.splits, predictor.cutoff
+    known = [*splits.train, *splits.valid, *splits.test]
+    for earlier in range(this.number):
+        # What could not be labelled would be chosen again and again.
+        known += _to_frames(read_structures(open_round(campaign.folder, earlier).chosen))
+    generator = np.random.default_rng([campaign.again.seed, this.number, CHOICE])
+    samples: list[Sample] = to_samples(_to_frames(candidates), cutoff)
+    return choose(predictor, samples, to_samples(known, cutoff), campaign.acquire, generator)
+
+
+def _to_frames(structures: Sequence[Atoms]) -> list[Frame]:
+    frames = []
+    for number, atoms in enumerate(structures):
+        charge, spin = read_state(atoms.info)
+        frames.append(
+            Frame(
+                atoms=atoms,
+                charge=charge,
+                spin=spin,
+                group=str(atoms.info.get("group", number)),
+                config_type=str(atoms.info.get("config_type", "Default")),
+                file="candidates",
+                index=number,
+            )
+        )
+    return frames
+
+
+def _label(campaign: Campaign, this: Round) -> None:
+    """Labels of what was chosen; what fails by accident is tried again."""
+    if this.labels.exists():
+        return
+    again = campaign.again
+    frames = read_frames([this.chosen], NO_LABELS)
+    with campaign.engine.open(campaign.folder / "engine") as executor:
+        for turn in range(again.retries + 1):
+            try:
+                report = label_frames(
+                    frames,
+                    campaign.labeler,
+                    this.labels,
+                    executor=executor,
+                    progress=lambda done, total: _follow(campaign, done, total),
+                    state=(again.charge, again.spin),
+                    conduct=campaign.conduct,
+                )
+            except LabelingFailed as error:
+                if turn == again.retries:
+                    raise LabelingFailed(_say_commonest(this, str(error))) from error
+                continue
+            if not report.failed:
+                return
+
+
+def _follow(campaign: Campaign, done: int, total: int) -> None:
+    campaign.told.labels(done, total)
+    _stop_if_asked(campaign)
+
+
+def _stop_if_asked(campaign: Campaign) -> None:
+    if campaign.told.asked():
+        raise Stopped
+
+
+def _say_commonest(this: Round, first: str) -> str:
+    file = beside(this.labels, "failed.json")
+    if not file.exists():
+        return first
+    reasons = Counter(failure["reason"] for failure in read_json(file))
+    reason, count = reasons.most_common(1)[0]
+    return (
+        f"none of the {reasons.total()} structures of round {this.number} could be labelled; "
+        f"{count} of them: {reason}. They stand in {this.chosen}; mend the labeler and give the "
+        "same command."
+    )

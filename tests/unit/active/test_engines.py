@@ -1,0 +1,115 @@
+"""Labels come back from every engine, and what dies on the way loses nothing."""
+
+import os
+import signal
+import stat
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+from pydantic import ValidationError
+
+from surefoot.active.engines import Dask, Processes, Slurm
+from surefoot.data.read import Frame, read_frames
+from surefoot.label.run import label_frames
+from surefoot.label.xtb import Xtb
+
+distributed = pytest.importorskip("distributed")
+# Dask's own clean-up at the end of a cluster is not ours to judge.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def frames(tmp_path: Path, rng: np.random.Generator) -> list[Frame]:
+    images = []
+    for _ in range(12):
+        atoms = molecule("C6H6")
+        atoms.positions += rng.normal(0.0, 0.02, (12, 3))
+        atoms.info |= {"charge": 0, "spin": 1}
+        images.append(atoms)
+    path = tmp_path / "frames.xyz"
+    ase.io.write(path, images, format="extxyz")
+    return read_frames([path])
+
+
+def energies(file: Path) -> list[float]:
+    return [frame.energy for frame in read_frames([file]) if frame.energy is not None]
+
+
+@pytest.mark.slow
+def test_processes_give_the_labels_of_this_one(frames: list[Frame], tmp_path: Path) -> None:
+    label_frames(frames, Xtb(), tmp_path / "here.xyz")
+    with Processes(workers=1).open(tmp_path) as executor:
+        label_frames(frames, Xtb(), tmp_path / "there.xyz", executor=executor)
+    assert energies(tmp_path / "there.xyz") == energies(tmp_path / "here.xyz")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_dask_loses_nothing(frames: list[Frame], tmp_path: Path) -> None:
+    label_frames(frames, Xtb(), tmp_path / "here.xyz")
+    killed: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if done >= 2 and not killed:
+            pids = distributed.default_client().run(os.getpid)
+            killed.append(next(iter(pids.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with Dask(workers=2).open(tmp_path / "dask") as executor:
+        report = label_frames(
+            frames, Xtb(), tmp_path / "there.xyz", executor=executor, progress=kill_one
+        )
+    assert killed
+    assert not report.failed
+    assert report.labelled == len(frames)
+    assert energies(tmp_path / "there.xyz") == pytest.approx(energies(tmp_path / "here.xyz"))
+
+
+SBATCH = """#!/bin/sh
+# A stand-in for Slurm: the script runs here, and is kept.
+cp "$1" {folder}/submitted.sh
+sh "$1" >{folder}/job.log 2>&1 &
+echo $! >>{folder}/pids
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill "$@" 2>/dev/null
+exit 0
+"""
+
+
+@pytest.mark.slow
+def test_slurm_jobs_label_and_end(
+    frames: list[Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (programs / name).write_text(text.format(folder=tmp_path))
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    engine = Slurm(
+        jobs=1,
+        cores=1,
+        memory="1GB",
+        queue="short",
+        account="chem42",
+        directives=("--exclusive",),
+        prologue=("module load nothing || true",),
+        walltime="00:10:00",
+    )
+    with engine.open(tmp_path / "slurm") as executor:
+        label_frames(frames[:3], Xtb(), tmp_path / "there.xyz", executor=executor)
+    script = (tmp_path / "submitted.sh").read_text()
+    for line in ("-p short", "-A chem42", "--exclusive", "-t 00:10:00", "--mem=954M"):
+        assert f"#SBATCH {line}" in script
+    assert "module load nothing" in script
+    assert len(energies(tmp_path / "there.xyz")) == 3
+
+
+def test_workers_of_a_scheduler_are_its_own() -> None:
+    with pytest.raises(ValidationError, match="has its workers already"):
+        Dask(scheduler="tcp://localhost:8786", workers=2)

@@ -1,0 +1,304 @@
+"""A whole campaign on springs: what it learns, what it leaves, and what interruptions change."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from surefoot.active.campaign import Again, Campaign, Overlap, Told
+from surefoot.active.choose import Acquire, NothingToChoose
+from surefoot.active.explore import Molecular, Pool, Rattle
+from surefoot.active.folder import OtherCampaign, find_rounds, hold, read_json
+from surefoot.active.loop import preview, run
+from surefoot.active.rules import Rules
+from surefoot.active.teach import hash_structures
+from surefoot.data.batches import BatchLimits
+from surefoot.data.load import Splits
+from surefoot.data.read import Frame, Keys, read_frames
+from surefoot.heads.scalar import Scalar
+from surefoot.label.labeler import LabelingFailed, Labels, NotSettled
+from surefoot.models.schnet import Schnet
+from surefoot.posteriors.ensemble import EnsembleSettings
+from surefoot.posteriors.predictor import load_predictor
+from surefoot.posteriors.training import Parts
+from surefoot.train.fit import TrainSettings
+
+EQUILIBRIUM = molecule("H2O").get_all_distances()
+
+
+@dataclass
+class Springs:
+    """Springs between all atoms of water; some structures may fail."""
+
+    fails: Callable[[Atoms], str | None] = lambda _: None
+    calls: int = 0
+    name: str = "springs"
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def describe(self) -> str:
+        return "springs (test)"
+
+    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:  # noqa: ARG002
+        self.calls += 1
+        if reason := self.fails(atoms):
+            raise LabelingFailed(reason)
+        vectors = atoms.positions[None] - atoms.positions[:, None]
+        lengths = np.linalg.norm(vectors, axis=-1) + np.eye(3)
+        away = (lengths - EQUILIBRIUM - np.eye(3)) * 5.0
+        forces = (away[..., None] * vectors / lengths[..., None]).sum(1)
+        return Labels(0.25 * float((away**2).sum()) / 5.0, forces)
+
+
+@dataclass(frozen=True)
+class OneThread:
+    name: str = "one thread"
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Executor]:  # noqa: ARG002
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+
+
+def make_frames(rng: np.random.Generator, count: int, width: float, file: Path) -> list[Frame]:
+    images = []
+    for _ in range(count):
+        atoms = molecule("H2O")
+        atoms.positions += rng.normal(0.0, width, (3, 3))
+        labels = Springs().label(atoms, 0, 1)
+        atoms.info |= {"REF_energy": labels.energy, "charge": 0, "spin": 1}
+        atoms.arrays["REF_forces"] = labels.forces
+        images.append(atoms)
+    ase.io.write(file, images)
+    return read_frames([file])
+
+
+@pytest.fixture
+def make(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Campaign]:
+    first = make_frames(rng, 12, 0.05, tmp_path / "first.xyz")
+    test = make_frames(rng, 6, 0.15, tmp_path / "test.xyz")
+    make_frames(rng, 40, 0.15, tmp_path / "pool.xyz")
+    campaign = Campaign(
+        folder=tmp_path / "campaign",
+        splits=Splits(train=first[:9], valid=first[9:], test=test, isolated=[]),
+        parts=Parts(
+            model=Schnet(cutoff=3.0, features=4, interactions=1, gaussians=6),
+            head=Scalar(),
+            train=TrainSettings(epochs=2, batch=BatchLimits(graphs=4), threads=1, compile="off"),
+            posterior=EnsembleSettings(members=2, left_out=0),
+        ),
+        again=Again(valid=0.2, epochs=1),
+        explorers=(Pool(files=(str(tmp_path / "pool.xyz"),)), Rattle(count=5)),
+        acquire=Acquire(by=("bald_energy", "bald_forces"), count=6),
+        labeler=Springs(),
+        engine=OneThread(),
+        rules=Rules(rounds=2),
+        config={},
+    )
+
+    def change(**fields: Any) -> Campaign:
+        return replace(campaign, **fields)
+
+    return change
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a campaign has decided, and the weights of each round."""
+    rounds = {}
+    for one in find_rounds(folder):
+        weights = load_predictor(one.training / "potential.safetensors").weights
+        rounds[one.number] = {
+            "figures": read_json(one.figures),
+            "weights": {name: value.tolist() for name, value in weights.items()},
+            "choice": read_json(one.choice) if one.choice.exists() else None,
+            "labels": one.labels.read_text() if one.labels.exists() else None,
+        }
+    return rounds
+
+
+def test_rounds_learn_what_was_labelled(make: Callable[..., Campaign]) -> None:
+    campaign = make()
+    found = run(campaign)
+    assert found.ended == "2 rounds are done"
+    assert [one["round"] for one in found.rounds] == [0, 1, 2]
+    assert [one["labelled"] for one in found.rounds] == [6, 6, 0]
+    assert found.potential is not None
+    potential = load_predictor(found.potential)
+    assert potential.learnt is not None
+    labels = read_frames(
+        [one.labels for one in find_rounds(campaign.folder) if one.labels.exists()]
+    )
+    seen = potential.learnt.find(hash_structures(labels)).any(0)
+    # What is set aside judges, and the rest is learnt from.
+    assert 0 < (~seen).sum() < 6
+    assert seen.sum() >= 6
+    assert not potential.learnt.find(hash_structures(campaign.splits.test)).any()
+    hashes = hash_structures([*labels, *campaign.splits.train, *campaign.splits.test])
+    assert len(set(hashes.tolist())) == len(hashes)
+    for frame in labels:
+        expected = Springs().label(frame.atoms, 0, 1)
+        assert frame.energy == pytest.approx(expected.energy, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_interruptions_change_nothing(make: Callable[..., Campaign], tmp_path: Path) -> None:
+    whole = make(folder=tmp_path / "whole", rules=Rules(rounds=1))
+    run(whole)
+    labeler = Springs()
+    broken = make(folder=tmp_path / "broken", rules=Rules(rounds=1), labeler=labeler)
+    asked = 0
+
+    def ask() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 4 == 0
+
+    stopped = replace(broken, told=Told(asked=ask))
+    turns = 0
+    while run(stopped).ended is None:
+        turns += 1
+        assert turns < 100
+    assert turns > 3
+    assert outcome(broken.folder) == outcome(whole.folder)
+    assert labeler.calls == 6  # nothing is calculated twice
+
+
+def test_the_next_choice_is_shown_and_nothing_written(make: Callable[..., Campaign]) -> None:
+    campaign = make()
+    assert preview(campaign) is None
+    steps = 0
+
+    def stop_after_training() -> bool:
+        nonlocal steps
+        steps += 1
+        return (campaign.folder / "rounds" / "000" / "figures.json").exists()
+
+    assert run(replace(campaign, told=Told(asked=stop_after_training))).ended is None
+    before = sorted(path for path in campaign.folder.rglob("*"))
+    shown = preview(campaign)
+    assert sorted(path for path in campaign.folder.rglob("*")) == before
+    assert shown is not None
+    run(campaign)
+    choice = read_json(find_rounds(campaign.folder)[0].choice)
+    assert [one["candidate"] for one in choice["chosen"]] == shown.chosen.indices.tolist()
+
+
+def test_a_folder_belongs_to_one_process(make: Callable[..., Campaign]) -> None:
+    campaign = make()
+    with hold(campaign.folder), pytest.raises(OtherCampaign, match="another process"):
+        run(campaign)
+
+
+def test_what_may_not_change_is_refused(make: Callable[..., Campaign]) -> None:
+    campaign = make(rules=Rules(rounds=1))
+    run(campaign)
+    with pytest.raises(OtherCampaign, match="`acquire` differs"):
+        run(replace(campaign, acquire=Acquire(by=("random",), count=6)))
+    more = run(replace(campaign, rules=Rules(rounds=5)))
+    assert more.ended == "1 rounds are done"  # what has ended stays so
+
+
+def test_a_folder_of_something_else_is_refused(make: Callable[..., Campaign]) -> None:
+    campaign = make()
+    campaign.folder.mkdir()
+    (campaign.folder / "thesis.tex").write_text("…")
+    with pytest.raises(OtherCampaign, match=r"it holds thesis\.tex"):
+        run(campaign)
+
+
+def test_test_frames_in_the_pool_are_refused(make: Callable[..., Campaign], tmp_path: Path) -> None:
+    pool = Pool(files=(str(tmp_path / "pool.xyz"), str(tmp_path / "test.xyz")))
+    with pytest.raises(
+        Overlap, match=r"the pool and the test frames share 6 structures, .*test\.xyz"
+    ):
+        run(make(explorers=(pool,)))
+    splits = make().splits
+    with pytest.raises(Overlap, match="the first frames and the test frames share 1"):
+        run(make(splits=replace(splits, test=[splits.train[0]])))
+    with pytest.raises(ValueError, match="needs frames that judge"):
+        run(make(splits=replace(splits, test=[])))
+
+
+def test_a_labeler_that_fails_always_ends_with_the_commonest_reason(
+    make: Callable[..., Campaign],
+) -> None:
+    labeler = Springs(fails=lambda atoms: "no licence" if atoms.positions[0, 0] > -1 else None)
+    campaign = make(labeler=labeler)
+    with pytest.raises(LabelingFailed, match=r"none of the 6 structures of round 0 .* no licence"):
+        run(campaign)
+    labeler.fails = lambda _: None
+    # The reason lay in the structures, as far as a labeler can tell: it is remembered.
+    with pytest.raises(LabelingFailed, match="no licence"):
+        run(campaign)
+
+
+def test_what_fails_is_not_chosen_again(make: Callable[..., Campaign]) -> None:
+    labeler = Springs(fails=lambda atoms: "odd" if atoms.positions[0, 0] > 0 else None)
+    campaign = make(labeler=labeler)
+    found = run(campaign)
+    assert found.ended == "2 rounds are done"
+    chosen = [one.chosen for one in find_rounds(campaign.folder) if one.chosen.exists()]
+    frames = read_frames(chosen, Keys(energy="none", forces="none"))
+    hashes = hash_structures(frames).tolist()
+    assert len(hashes) == len(set(hashes)) == 12
+    assert 0 < sum(one["labelled"] for one in found.rounds) < 12
+
+
+def test_accidents_are_tried_again(make: Callable[..., Campaign]) -> None:
+    calls = 0
+
+    class Shaky(Springs):
+        def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise NotSettled("the node went away")
+            return super().label(atoms, charge, spin)
+
+    found = run(make(labeler=Shaky(), rules=Rules(rounds=1)))
+    assert [one["labelled"] for one in found.rounds] == [6, 0]
+    assert calls == 7
+
+
+def test_an_exhausted_pool_ends_it(make: Callable[..., Campaign], tmp_path: Path) -> None:
+    pool = Pool(files=(str(tmp_path / "pool.xyz"),))
+    campaign = make(
+        explorers=(pool,), acquire=Acquire(by="random", count=25), rules=Rules(rounds=9)
+    )
+    found = run(campaign)
+    assert [one["labelled"] for one in found.rounds] == [25, 15, 0]
+    assert found.ended is not None
+    assert found.ended.startswith("nothing is left to be labelled: none of 40 candidates is left")
+    with pytest.raises(NothingToChoose):
+        preview(campaign)
+
+
+@pytest.mark.slow
+def test_dynamics_find_new_structures(make: Callable[..., Campaign]) -> None:
+    runs = Molecular(runs=3, steps=40, every=10, guard=None, temperatures=(200.0,))
+    campaign = make(explorers=(runs,), rules=Rules(rounds=1), acquire=Acquire(by="random", count=4))
+    found = run(campaign)
+    assert [one["labelled"] for one in found.rounds] == [4, 0]
+    first = find_rounds(campaign.folder)[0]
+    assert read_json(first.choice)["found_by"] == {"dynamics": 12}
+    assert not first.exploration.exists()
+
+
+def test_from_scratch_begins_anew(make: Callable[..., Campaign]) -> None:
+    campaign = make(again=Again(begin="scratch"), rules=Rules(rounds=1))
+    found = run(campaign)
+    assert found.potential is not None
+    assert "began_from" not in load_predictor(found.potential).provenance
+    warm = make(folder=campaign.folder.with_name("warm"), rules=Rules(rounds=1))
+    found = run(warm)
+    assert found.potential is not None
+    assert "began_from" in load_predictor(found.potential).provenance
