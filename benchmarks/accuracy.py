@@ -194,7 +194,7 @@ def goal(case: str, test: Test, entry: dict[str, Any], found: dict[str, Any]) ->
     system, _, model = case.partition("_")
     other = found.get(f"{system}_mace", {"tests": []})["tests"]
     beside = [one["errors"] for one in other if one["file"] == test.file]
-    if model == "mace" or not beside:
+    if model.startswith("mace") or not beside:
         return test.goal
     ratio = entry["errors"]["forces"][test.measure] / beside[0]["forces"][test.measure]
     return f"{ratio:.2f} times the forces of MACE, aim ≤ 1.3"
