@@ -133,5 +133,7 @@ def test_the_template_is_a_config(surefoot, config: Path, tmp_path: Path) -> Non
 
     path = tmp_path / "template.yaml"
     path.write_text(surefoot("learn", "--template").stdout)
-    found = load_learn_config(path, ["posterior.left_out=0"])
+    found = load_learn_config(path)
+    assert (found.data.valid, found.data.test) == (0.1, ["test.xyz"])
+    assert (found.posterior.left_out, found.again.valid) == (0, 0.1)
     assert [one.name for one in found.explore] == ["dynamics", "rattle"]

@@ -92,7 +92,7 @@ def bald_forces(prediction: Prediction, atoms: Segments) -> Float[Tensor, " atom
 
 
 def categorical_bald(prediction: Prediction, atoms: Segments) -> Tensor:  # noqa: ARG001
-    """Mutual information of draw and bin, nats: of energies (graphs), of force errors (atoms).
+    """Mutual information of draw and bin of the energy (graphs), nats.
 
     Raises:
         NoScore: without histograms of several draws over one support.

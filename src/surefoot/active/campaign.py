@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,18 +12,24 @@ from pydantic import Field
 
 from surefoot.active.choose import Acquire
 from surefoot.active.engines import Engine
-from surefoot.active.explore import Pool
+from surefoot.active.explore import Molecular, Pool
 from surefoot.active.explore.explorer import Explorer
 from surefoot.active.rules import Rules
-from surefoot.active.teach import hash_structures
+from surefoot.active.teach import hash_labelled, hash_structures
 from surefoot.data.load import Splits
 from surefoot.data.read import IGNORE, Frame, Keys, read_frames
 from surefoot.data.statistics import References, is_isolated
-from surefoot.label.labeler import Labeler
+from surefoot.label.labeler import Labeler, check_state
 from surefoot.label.run import Conduct
+from surefoot.posteriors.ensemble import unseen_frames
+from surefoot.posteriors.gate import FEWEST
+from surefoot.posteriors.laplace import LaplaceSettings
+from surefoot.posteriors.start import load_foundation
 from surefoot.posteriors.training import Parts
 from surefoot.settings import Settings
 from surefoot.train.state import State
+
+BY_GATE = ("latent_distance", "latent_distance_atoms")
 
 
 class Again(Settings):
@@ -36,7 +41,7 @@ class Again(Settings):
         valid: share of new labels that nobody learns from; they judge and calibrate.
         train_on: where trainings run.
         retries: further tries of calculations that failed for no reason of the structure.
-        charge, spin: of structures that state none.
+        charge, spin: of structures that state none, the first frames among them.
         seed: of exploration and choice.
     """
 
@@ -117,7 +122,9 @@ class Campaign:
         frames = [*self.splits.train, *self.splits.isolated]
         roles = {"data": frames, "valid": self.splits.valid, "test": self.splits.test}
         return {
-            **{name: _digest(held) for name, held in roles.items()},
+            **{name: hash_labelled(held) for name, held in roles.items()},
+            "references": self.references,
+            "scale": self.scale,
             "model": parts.model.model_dump(),
             "head": {n: v for n, v in parts.head.model_dump().items() if n != "measured"},
             "conditioning": parts.conditioning.model_dump(mode="json"),
@@ -135,23 +142,45 @@ class Campaign:
         return [one for one in self.explorers if isinstance(one, Settings)]
 
 
-def _digest(frames: Sequence[Frame]) -> str:
-    digest = hashlib.sha256(hash_structures(frames).tobytes() if frames else b"")
-    for frame in frames:
-        digest.update(repr(frame.energy).encode())
-    return digest.hexdigest()
+def with_states(campaign: Campaign) -> Campaign:
+    """The campaign with the charge and spin of `again` where a frame states none.
+
+    Labels are those of a stated charge and spin: without it the first frames would be in another
+    state than the frames that come to them.
+    """
+    splits, again = campaign.splits, campaign.again
+    roles = {
+        name: state_frames(getattr(splits, name), again) for name in ("train", "valid", "test")
+    }
+    return replace(campaign, splits=replace(splits, **roles))
+
+
+def state_frames(frames: Sequence[Frame], again: Again) -> list[Frame]:
+    """Frames with the charge and spin of `again` where they state none."""
+    return [
+        replace(
+            frame,
+            charge=again.charge if frame.charge is None else frame.charge,
+            spin=again.spin if frame.spin is None else frame.spin,
+        )
+        for frame in frames
+    ]
 
 
 class Overlap(ValueError):
     """Test frames among what may be learnt from."""
 
 
-def require_apart(campaign: Campaign) -> None:
-    """Refuse a campaign whose error would be that of frames it may learn from.
+def require_sound(campaign: Campaign) -> None:
+    """Refuse what would fail, or say nothing, only after a training and its labels.
 
+    Args:
+        campaign: with states.
     Raises:
-        Overlap: if test frames are among the first frames or in a pool.
-        ValueError: if there is nothing to judge by, or a pool is empty.
+        Overlap: if test frames are among the first frames, in a pool, or were learnt from by the
+            potential that the campaign starts from.
+        ValueError: if there is nothing to judge by, a pool is empty, a structure that would be
+            labelled states no charge or spin, or later rounds could not begin as they shall.
     """
     splits = campaign.splits
     if not splits.test:
@@ -159,9 +188,11 @@ def require_apart(campaign: Campaign) -> None:
             "a campaign needs frames that judge it and that no round learns from: name files with "
             "`data: {test: [FILE]}`."
         )
-    test = hash_structures(splits.test)
-    first = [*splits.train, *splits.valid]
-    _require_none(hash_structures(first), first, test, "the first frames")
+    _require_way(campaign)
+    _require_gate(campaign)
+    _require_none([*splits.train, *splits.valid], splits.test, "the first frames")
+    if not all(isinstance(one, Pool) for one in campaign.explorers):
+        _require_states(splits.train)
     for pool in campaign.explorers:
         if not isinstance(pool, Pool):
             continue
@@ -169,14 +200,93 @@ def require_apart(campaign: Campaign) -> None:
         frames = [frame for frame in frames if not is_isolated(frame)]
         if not frames:
             raise ValueError(f"the pool {', '.join(pool.files)} holds no structure.")
-        _require_none(hash_structures(frames), frames, test, "the pool")
+        frames = state_frames(frames, campaign.again)
+        _require_states(frames)
+        _require_none(frames, splits.test, "the pool")
 
 
-def _require_none(hashes: np.ndarray, frames: Sequence[Frame], test: np.ndarray, name: str) -> None:
-    shared = np.flatnonzero(np.isin(hashes, test))
-    if len(shared):
+def _require_way(campaign: Campaign) -> None:
+    """Refuse weights that no round can go on from, and those that have learnt from test frames."""
+    posterior, start = campaign.parts.posterior, campaign.parts.start
+    of_all = isinstance(posterior, LaplaceSettings) and posterior.weights == "all"
+    if campaign.again.begin == "warm" and (of_all or posterior.name in ("swag", "ivon")):
+        raise ValueError(
+            f"`again: {{begin: warm}}` goes on from plain sets of weights, and posterior: {{name: "
+            f"{posterior.name}}} keeps none; set `again: {{begin: scratch}}`."
+        )
+    foundation = load_foundation(start)
+    if foundation is None or foundation.learnt is None:
+        return
+    test = campaign.splits.test
+    hashes = np.concatenate([hash_structures(test), hash_structures(_without_states(test))])
+    count = int(foundation.learnt.find(hashes).any(0).reshape(2, -1).any(0).sum())
+    if count:
+        raise Overlap(
+            f"{start.potential}, from which the campaign starts, has learnt from {count} of the "
+            "test frames: an error on them says nothing. Name other test frames."
+        )
+
+
+def _require_gate(campaign: Campaign) -> None:
+    """Refuse what looks at `ood` where too few frames are set aside for a gate."""
+    acquire, parts, splits = campaign.acquire, campaign.parts, campaign.splits
+    needing = [f"acquire: {{by: {name}}}" for name in acquire.by if name in BY_GATE]
+    needing += ["acquire: {highest_ood}"] * (acquire.highest_ood is not None)
+    needing += [
+        "the guard of dynamics"
+        for one in campaign.explorers
+        if isinstance(one, Molecular) and one.guard is not None and one.guard.ood is not None
+    ]
+    if not needing or parts.start.potential is not None:
+        return
+    groups = [frame.group for frame in splits.train]
+    folds = unseen_frames(groups, parts.posterior, parts.train.seed)
+    aside = int(folds[0].sum()) + len(splits.valid)
+    if aside < FEWEST:
+        raise ValueError(
+            f"{needing[0]} looks at ood, the distance to the training data, which needs {FEWEST} "
+            f"frames that are set aside, and there are {aside}: raise `data: {{valid}}`, or leave "
+            "ood out (a guard may have a limit on `uncertainty` instead)."
+        )
+
+
+def _require_states(frames: Sequence[Frame]) -> None:
+    for frame in frames:
+        if frame.charge is None or frame.spin is None:
+            missing = "charge" if frame.charge is None else "spin (multiplicity 2S+1)"
+            raise ValueError(
+                f"{frame.place}: the {missing} is not stated, and labels are those of a stated "
+                "one. Write charge and spin into the info of every frame, or give those of all "
+                "that state none with `again: {charge: 0, spin: 1}`."
+            )
+        try:
+            check_state(frame.atoms.numbers, frame.charge, frame.spin)
+        except ValueError as error:
+            raise ValueError(f"{frame.place}: {error}.") from error
+
+
+def _require_none(frames: Sequence[Frame], test: Sequence[Frame], name: str) -> None:
+    """Refuse structures that are among the test frames; states that nobody states are any."""
+    judging: dict[int, list[Frame]] = {}
+    for frame, key in zip(test, hash_structures(_without_states(test)).tolist(), strict=True):
+        judging.setdefault(key, []).append(frame)
+    shared = [
+        frame
+        for frame, key in zip(frames, hash_structures(_without_states(frames)), strict=True)
+        if any(_may_be_alike(frame, other) for other in judging.get(int(key), ()))
+    ]
+    if shared:
         raise Overlap(
             f"{name} and the test frames share {len(shared)} structures, the first of them "
-            f"{frames[shared[0]].place}: an error on frames that were learnt from says nothing. "
+            f"{shared[0].place}: an error on frames that were learnt from says nothing. "
             "Take them out of one of the two."
         )
+
+
+def _without_states(frames: Sequence[Frame]) -> list[Frame]:
+    return [replace(frame, charge=None, spin=None) for frame in frames]
+
+
+def _may_be_alike(frame: Frame, other: Frame) -> bool:
+    states = (frame.charge, other.charge), (frame.spin, other.spin)
+    return all(None in pair or pair[0] == pair[1] for pair in states)

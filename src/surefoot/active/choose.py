@@ -1,4 +1,4 @@
-"""Which candidates are labelled: scores take turns, diversity keeps apart, limits refuse."""
+"""Which candidates are labelled: scores choose, diversity keeps apart, limits refuse."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
-from surefoot.active.acquisition import ACQUISITIONS, Combine, NoScore, score_structures
+from surefoot.active.acquisition import (
+    ACQUISITIONS,
+    Combine,
+    NoScore,
+    combine_atoms,
+    score_structures,
+)
 from surefoot.active.diversity import (
     describe_structures,
     determinantal_points,
@@ -25,13 +32,14 @@ from surefoot.data.convert import Sample
 from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.learnt import hash_frames
 from surefoot.posteriors.predictor import Predictor
-from surefoot.prediction import Prediction
+from surefoot.prediction import Moments, Prediction
 from surefoot.segments import Segments, find_offsets
 from surefoot.settings import Settings
 
 RANDOM = "random"
 FARTHEST = "farthest_point"
 WAYS = (*ACQUISITIONS, RANDOM, FARTHEST)
+REPEATED = "known already, or the same as another candidate"
 
 
 class Acquire(Settings):
@@ -91,7 +99,8 @@ class Chosen:
         by: (chosen) what chose each.
         scores: name → (candidates) of every score that was asked; NaN where a structure was refused
             before.
-        distances: (candidates) to the nearest structure that is known, 1 is typical of two.
+        distances: (candidates) to the nearest structure that is known, of the order of 1 for two
+            that have nothing in common; NaN where a structure was refused before.
         refused: reason → number of candidates.
     """
 
@@ -113,44 +122,87 @@ def choose(
     settings: Acquire,
     generator: np.random.Generator,
     progress: Callable[[int], None] = lambda _: None,
+    forbidden: Sequence[Sample] = (),
 ) -> Chosen:
     """Structures to be labelled next.
 
     Refused are structures that are known or repeat another one (the same to 1e-3 Å, or in the space
-    of features), those of which nothing is to be learnt (`lowest`), and those that have exploded
-    (`highest`, `highest_ood`, anything not finite). The ways in `by` take turns; what diversity
-    keeps apart stays apart over all of them.
+    of features), those of which nothing is to be learnt (`lowest`), those that have exploded
+    (`highest`, `highest_ood`, anything not finite), and those of elements or states that the
+    potential does not know. The ways in `by` choose one after the other; what diversity keeps apart
+    stays apart over all of them.
 
     Args:
         predictor: what knows what it does not know.
         candidates: structures without labels.
-        known: structures with labels, and any other that must not be chosen.
+        known: structures with labels, and others that were chosen before.
         settings: how.
         generator: source of all random numbers.
         progress: called with the number of structures looked at since the last call.
+        forbidden: structures that must not be chosen and of which nothing else is told: those that
+            judge. A choice that kept its distance from them would know where they are.
     Raises:
         NothingToChoose: if no candidate is left.
         NoScore: if the potential can not give a score that is asked for.
     """
     if not candidates:
         raise NothingToChoose("there are no candidates.")
-    judged = predict_samples(predictor, candidates, progress=progress)
+    reasons = _refuse_unknown(predictor, candidates)
+    looked_at = np.flatnonzero(reasons == "")
+    _require_some(reasons)
+    samples = [candidates[index] for index in looked_at.tolist()]
+    judged = predict_samples(predictor, samples, progress=progress)
     atoms = _segments(judged.sizes)
-    rows, distances, repeated = _compare(predictor, candidates, known)
-    reasons = _refuse(judged.prediction, atoms, settings)
-    reasons[repeated] = "known already, or the same as another candidate"
-    allowed = reasons == ""
-    refused = dict(Counter(str(reason) for reason in reasons[~allowed]))
-    if not allowed.any():
-        counts = ", ".join(f"{count}: {reason}" for reason, count in refused.items())
-        raise NothingToChoose(f"none of {len(candidates)} candidates is left ({counts}).")
+    reasons[looked_at] = found = _refuse(judged.prediction, atoms, settings)
+    _require_some(reasons)
+    rows, distances, repeated = _compare(predictor, samples, known, forbidden, found == "")
+    found[repeated] = REPEATED
+    reasons[looked_at] = found
+    _require_some(reasons)
+    allowed = found == ""
     scores = {
         name: _score(name, judged.prediction, atoms, settings.combine, allowed, generator)
         for name in dict.fromkeys(settings.by)
         if name != FARTHEST
     }
     indices, by = _take_turns(rows, distances, allowed, scores, settings)
-    return Chosen(indices=indices, by=by, scores=scores, distances=distances, refused=refused)
+    count = len(candidates)
+    return Chosen(
+        indices=looked_at[indices],
+        by=by,
+        scores={name: _spread_out(values, looked_at, count) for name, values in scores.items()},
+        distances=_spread_out(distances, looked_at, count),
+        refused=dict(Counter(str(reason) for reason in reasons if reason)),
+    )
+
+
+def _refuse_unknown(predictor: Predictor, candidates: Sequence[Sample]) -> np.ndarray:
+    """(candidates) Why the potential can say nothing of each; empty where it can."""
+    reasons = np.full(len(candidates), "", dtype=object)
+    elements, states = predictor.potential.baseline.elements, predictor.potential.states
+    for number, sample in enumerate(candidates):
+        graph = sample.graph
+        strange = sorted(set(graph.numbers.tolist()) - set(elements))
+        state = int(graph.charge), int(graph.spin)
+        if strange:
+            reasons[number] = f"atomic number {strange[0]} is unknown to the potential"
+        elif states is not None and state not in states.pairs:
+            reasons[number] = f"charge {state[0]} and spin {state[1]} are unknown to the potential"
+    return reasons
+
+
+def _require_some(reasons: np.ndarray) -> None:
+    if (reasons == "").any():
+        return
+    counts = ", ".join(f"{count}: {reason}" for reason, count in Counter(reasons.tolist()).items())
+    raise NothingToChoose(f"none of {len(reasons)} candidates is left ({counts}).")
+
+
+def _spread_out(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """Values at their places, NaN elsewhere."""
+    whole = np.full(count, np.nan)
+    whole[places] = values
+    return whole
 
 
 def _segments(sizes: np.ndarray) -> Segments:
@@ -159,25 +211,42 @@ def _segments(sizes: np.ndarray) -> Segments:
 
 
 def _compare(
-    predictor: Predictor, candidates: Sequence[Sample], known: Sequence[Sample]
+    predictor: Predictor,
+    candidates: Sequence[Sample],
+    known: Sequence[Sample],
+    forbidden: Sequence[Sample],
+    sound: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whitened features of the candidates, distances to what is known, and who is repeated."""
-    everything = [*candidates, *known]
-    rows = whiten(describe_structures(predictor, everything))
-    count = len(candidates)
-    distances = nearest_distances(rows[:count], rows[count:])
+    """Whitened features of the candidates, distances to what is known, and who is repeated.
+
+    What is not sound is refused before; the scale of features is that of all others, since one
+    structure that has exploded would make all others alike.
+    """
+    own = [sample for sample, is_sound in zip(candidates, sound, strict=True) if is_sound]
+    count, end = len(own), len(own) + len(known)
+    everything = [*own, *known, *forbidden]
+    features = describe_structures(predictor, everything)
+    described = whiten(features, features[:end])
     hashes = hash_frames(everything)
     _, first = np.unique(hashes[:count], return_index=True)
     copies = np.ones(count, bool)
     copies[first] = False
     copies |= np.isin(hashes[:count], hashes[count:])
-    return rows[:count], distances, copies | find_duplicates(rows[:count], distances)
+    nearest = nearest_distances(described[:count], described[count:end])
+    judging = nearest_distances(described[:count], described[end:])
+    copies |= find_duplicates(described[:count], np.minimum(nearest, judging))
+    rows = np.zeros((len(candidates), described.shape[1]))
+    distances, repeated = np.full(len(candidates), np.nan), np.zeros(len(candidates), bool)
+    rows[sound], distances[sound], repeated[sound] = described[:count], nearest, copies
+    return rows, distances, repeated
 
 
 def _refuse(prediction: Prediction, atoms: Segments, settings: Acquire) -> np.ndarray:
     """(candidates) Why each is not to be chosen; empty where it is."""
     reasons = np.full(atoms.count, "", dtype=object)
-    finite = prediction.energy.mean.isfinite()
+    finite = _finite(prediction.energy)
+    if prediction.forces is not None:
+        finite &= combine_atoms(_finite(prediction.forces).double(), atoms, "mean") == 1.0
     if prediction.ood is not None:
         finite &= prediction.ood.isfinite()
         if settings.highest_ood is not None:
@@ -195,8 +264,14 @@ def _refuse(prediction: Prediction, atoms: Segments, settings: Acquire) -> np.nd
             reasons[(worst > settings.highest).numpy()] = (
                 f"exploded: forces_uncertainty_norm above {settings.highest:g} eV/Å"
             )
-    reasons[~finite.numpy()] = "exploded: the energy is not finite"
+    reasons[~finite.numpy()] = "exploded: what is predicted is not finite"
     return reasons
+
+
+def _finite(moments: Moments) -> Bool[Tensor, " rows"]:
+    """Whether mean and variance are numbers."""
+    parts = [moments.mean] if moments.total is None else [moments.mean, moments.total]
+    return torch.stack([part.reshape(len(part), -1).isfinite().all(1) for part in parts]).all(0)
 
 
 def _score(
@@ -230,7 +305,10 @@ def _take_turns(
         share = settings.count // ways + (turn < settings.count % ways)
         if not share or not len(left):
             continue
-        taken = left[_pick(name, rows[left], distances[left], scores, left, share, settings)]
+        places = _pick(
+            name, rows[left], distances[left], scores, left, share, settings, rows[chosen]
+        )
+        taken = left[places]
         chosen += taken.tolist()
         by += [name] * len(taken)
         distances = np.minimum(distances, nearest_distances(rows, rows[taken]))
@@ -246,8 +324,9 @@ def _pick(
     left: np.ndarray,
     share: int,
     settings: Acquire,
+    taken: np.ndarray,
 ) -> np.ndarray:
-    """Places in `left` that one way chooses."""
+    """Places in `left` that one way chooses; rows that are taken are those of ways before it."""
     if name == FARTHEST:
         return farthest_points(rows, share, distances)
     found = scores[name][left]
@@ -256,5 +335,6 @@ def _pick(
         return order[:share]
     best = order[: max(share, round(settings.among * share))]
     if settings.diversity == "determinantal":
-        return best[determinantal_points(rows[best], found[best] - found[best].min(), share)]
+        above = found[best] - found[best].min()
+        return best[determinantal_points(rows[best], above, share, taken)]
     return best[farthest_points(rows[best], share, distances[best], first=0)]

@@ -22,6 +22,10 @@ from surefoot.segments import group, segment_sum
 
 SAME = 1e-3
 """Distance in standard deviations per root column below which two structures are one."""
+VARIES = 1e-4  # of the largest value: what varies less in float32 is rounding
+ROWS = 1000  # of a block of distances
+AXES = 6  # in which pairs of equal rows are looked for
+ROUNDING = 1e-12  # of its score: what is left of a row in a determinant that is zero
 
 
 def describe_structures(
@@ -58,15 +62,22 @@ def describe_structures(
 
 def whiten(
     features: Float[np.ndarray, "rows width"],
+    measured: Float[np.ndarray, "some width"] | None = None,
 ) -> Float[np.ndarray, "rows columns"]:
     """Columns in units of their standard deviation times √columns; constant ones are left out.
 
     The mean square distance of two rows is then 2.
+
+    Args:
+        features: finite.
+        measured: rows that give mean and standard deviation; these ones where not given.
     """
-    spread = features.std(0)
-    scale = np.abs(features).max(0) if len(features) else spread
-    varies = spread > 1e-6 * np.maximum(scale, 1e-30)
-    return (features[:, varies] - features[:, varies].mean(0)) / (
+    measured = features if measured is None else measured
+    if not len(measured):
+        return features[:, :0]
+    spread, scale = measured.std(0), np.abs(measured).max(0)
+    varies = spread > VARIES * np.maximum(scale, 1e-30)
+    return (features[:, varies] - measured[:, varies].mean(0)) / (
         spread[varies] * np.sqrt(max(1, int(varies.sum())))
     )
 
@@ -79,8 +90,13 @@ def nearest_distances(
         return np.full(len(rows), np.inf)
     from scipy.spatial.distance import cdist
 
-    blocks = [cdist(rows, others[at : at + 1000]).min(1) for at in range(0, len(others), 1000)]
-    return np.min(blocks, axis=0)
+    distances = np.full(len(rows), np.inf)
+    for at in range(0, len(rows), ROWS):
+        block = slice(at, at + ROWS)
+        for other in range(0, len(others), ROWS):
+            found = cdist(rows[block], others[other : other + ROWS]).min(1)
+            distances[block] = np.minimum(distances[block], found)
+    return distances
 
 
 def find_duplicates(
@@ -97,9 +113,15 @@ def find_duplicates(
     repeated = distances < SAME
     if rows.shape[1] == 0 or not len(rows):
         return repeated | (np.arange(len(rows)) > 0)
-    for first, second in sorted(KDTree(rows).query_pairs(SAME)):
-        if not repeated[first]:
-            repeated[second] = True
+    # A tree of all columns would look at every pair. No distance grows by a projection.
+    axes = np.linalg.eigh(rows.T @ rows)[1][:, -AXES:]
+    tree = KDTree(rows @ axes)
+    for first in range(len(rows)):
+        if repeated[first]:
+            continue
+        near = np.array(tree.query_ball_point(rows[first] @ axes, SAME))
+        later = near[near > first]
+        repeated[later[np.linalg.norm(rows[later] - rows[first], axis=1) < SAME]] = True
     return repeated
 
 
@@ -131,38 +153,48 @@ def determinantal_points(
     rows: Float[np.ndarray, "rows width"],
     scores: Float[np.ndarray, " rows"],
     count: int,
+    taken: Float[np.ndarray, "taken width"] | None = None,
 ) -> Int[np.ndarray, " chosen"]:
     """The greedy largest determinant of a kernel of scores and similarity.
 
         L_ab = s_a s_b exp(−|x_a − x_b|² / 2ℓ²)
 
-    with scores s between 0 and 1 and the median distance ℓ. Source: Chen, Zhang and Zhou 2018
-    (greedy maximum a posteriori of a determinantal point process, by one Cholesky row for each
-    choice).
+    with scores s between 0 and 1 and the median distance ℓ. Once the determinant is zero to
+    rounding, the highest scores follow. Source: Chen, Zhang and Zhou 2018 (greedy maximum a
+    posteriori of a determinantal point process, by one Cholesky row for each choice).
 
     Args:
         rows: whitened.
         scores: not negative.
         count: how many.
+        taken: rows that are in the determinant already.
     """
     from scipy.spatial.distance import pdist
 
     if len(rows) < 2:
         return np.arange(min(count, len(rows)))
     length = float(np.median(pdist(rows[:: max(1, len(rows) // 1000)]))) or 1.0
-    quality = np.maximum(scores / max(float(scores.max()), 1e-300), 1e-12)
+    before = 0 if taken is None else len(taken)
+    everything = rows if taken is None else np.vstack([taken, rows])
+    share = np.maximum(scores / max(float(scores.max()), 1e-300), 1e-12)
+    quality = np.concatenate([np.ones(before), share])
     left = quality**2
-    factors = np.zeros((0, len(rows)))
+    factors = np.zeros((0, len(everything)))
     chosen: list[int] = []
-    for _ in range(min(count, len(rows))):
-        new = int(np.argmax(left))
-        if left[new] <= 0.0:
+    for turn in range(before + min(count, len(rows))):
+        new = turn if turn < before else before + int(np.argmax(left[before:]))
+        if left[new] <= ROUNDING * quality[new] ** 2:
+            if turn < before:
+                continue
             break
         chosen.append(new)
-        near = np.exp(-((rows - rows[new]) ** 2).sum(1) / (2 * length**2))
+        near = np.exp(-((everything - everything[new]) ** 2).sum(1) / (2 * length**2))
         kernel = quality * quality[new] * near
         factor = (kernel - factors[:, new] @ factors) / np.sqrt(left[new])
         factors = np.vstack([factors, factor])
         left = left - factor**2
         left[chosen] = -1.0
-    return np.array(chosen, int)
+    found = [new - before for new in chosen if new >= before]
+    rest = np.setdiff1d(np.arange(len(rows)), found)
+    rest = rest[np.argsort(-scores[rest], kind="stable")][: min(count, len(rows)) - len(found)]
+    return np.concatenate([np.array(found, int), rest])

@@ -5,7 +5,10 @@ Every engine opens a `concurrent.futures.Executor`; nothing else of the package 
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
@@ -14,8 +17,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from surefoot.label.processes import THREAD_VARIABLES
+from surefoot.label.run import Conduct
 from surefoot.label.workers import worker_pool
 from surefoot.settings import Settings
+
+AGAIN = 2.0  # s between two looks at what workers of Dask calculate
 
 
 @runtime_checkable
@@ -161,44 +168,67 @@ class Slurm(Settings):
                 yield _DaskExecutor(client)
 
 
-class _DaskExecutor(Executor):
-    """The executor of a Dask client; workers that die too often under a call break it."""
+class _DaskFuture(Future[Any]):
+    """A call of a Dask client; what a worker has begun can not be cancelled, and is waited for."""
 
-    def __init__(self, client: Any) -> None:
-        self._executor = client.get_executor(pure=False)
+    def __init__(self, executor: _DaskExecutor, task: Any) -> None:
+        super().__init__()
+        self._executor, self._task = executor, task
+        task.add_done_callback(self._hand_on)
 
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def cancel(self) -> bool:
+        if self.done() or self._executor.has_begun(self._task.key) or not super().cancel():
+            return self.cancelled()
+        self._task.cancel()
+        return True
+
+    def _hand_on(self, task: Any) -> None:
         from distributed import KilledWorker
 
-        outer: Future[Any] = Future()
+        if not self.set_running_or_notify_cancel():
+            return
+        if task.status == "finished":
+            self.set_result(task.result())
+            return
+        error = task.exception() if task.status == "error" else None
+        if error is None:
+            error = BrokenExecutor("the scheduler of Dask has lost this call")
+        elif isinstance(error, KilledWorker):
+            error = BrokenExecutor(str(error))
+        self.set_exception(error)
 
-        def hand_on(inner: Future[Any]) -> None:
-            if inner.cancelled():
-                outer.cancel()
-                outer.set_running_or_notify_cancel()
-                return
-            error = inner.exception()
-            if isinstance(error, KilledWorker):
-                error = BrokenExecutor(str(error))
-            if error is None:
-                outer.set_result(inner.result())
-            else:
-                outer.set_exception(error)
 
-        self._executor.submit(function, *args, **kwargs).add_done_callback(hand_on)
-        return outer
+class _DaskExecutor(Executor):
+    """The executor of a Dask client; workers that die too often under a call break it.
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        del cancel_futures
-        self._executor.shutdown(wait=wait)
+    That of Dask itself drops what runs when it is cancelled: a finished label would be lost.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._begun: set[Any] = set()
+        self._looked = -math.inf
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return _DaskFuture(self, self._client.submit(function, *args, **kwargs, pure=False))
+
+    def has_begun(self, key: Any) -> bool:
+        """Whether a worker calculates this now, as far as was known a moment ago."""
+        if time.monotonic() - self._looked > AGAIN:
+            found = self._client.run(_list_begun, on_error="ignore")
+            self._begun = {one for keys in found.values() for one in keys}
+            self._looked = time.monotonic()
+        return key in self._begun
+
+
+def _list_begun(dask_worker: Any) -> list[Any]:
+    return [task.key for task in dask_worker.state.executing]
 
 
 @contextmanager
 def _dask_settings(deaths: int) -> Iterator[None]:
     """Settings of Dask for this engine, and one thread inside each calculation."""
     from dask import config
-
-    from surefoot.label.processes import THREAD_VARIABLES
 
     one_thread = dict.fromkeys(THREAD_VARIABLES, "1")
     with config.set(
@@ -213,3 +243,25 @@ def _dask_settings(deaths: int) -> Iterator[None]:
 
 ENGINES: dict[str, type[Settings]] = {"processes": Processes, "dask": Dask, "slurm": Slurm}
 """Engines by name; each is an `Engine` whose fields are its settings."""
+
+
+def require_engine(engine: Engine, conduct: Conduct) -> None:
+    """Refuse, before anything is trained, an engine that can not calculate.
+
+    Raises:
+        ValueError: if a package is missing, or a time limit is set where there can be none.
+    """
+    if not isinstance(engine, Dask | Slurm):
+        return
+    needed = ("distributed",) if isinstance(engine, Dask) else ("distributed", "dask_jobqueue")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"engine: {{name: {engine.name}}} needs {missing[0]}; install it with `pip install "
+            "'surefoot[cluster]'`."
+        )
+    if conduct.timeout is not None:
+        raise ValueError(
+            f"conduct: {{timeout: {conduct.timeout:g}}} needs engine: {{name: processes}}, since "
+            f"threads of workers of {engine.name} can not be stopped; leave it out."
+        )

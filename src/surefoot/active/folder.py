@@ -136,7 +136,9 @@ def agree(folder: Path, fixed: dict[str, Any], *, write: bool) -> None:
     """
     file = folder / CAMPAIGN
     if not file.exists():
-        strangers = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+        # What a killed process has left of `CAMPAIGN` is no stranger.
+        own = (".lock", f".{CAMPAIGN}.")
+        strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith(own))
         if strangers:
             raise OtherCampaign(
                 f"{folder}: it holds {strangers[0]} and no {CAMPAIGN}, so it is no campaign; "
@@ -154,7 +156,8 @@ def agree(folder: Path, fixed: dict[str, Any], *, write: bool) -> None:
         raise OtherCampaign(
             f"{folder}: `{differing[0]}` differs from what this campaign was begun with, so its "
             "rounds would not be comparable; put it back, or choose another folder. What may "
-            "change is `rules`, `engine` and `retries`."
+            "change is `rules`, `engine`, `conduct`, `again: {retries, train_on}` and "
+            "`train: {threads, compile}`."
         )
 
 

@@ -11,15 +11,19 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase import Atoms
 
-from surefoot.active.campaign import Campaign, require_apart
+from surefoot.active.campaign import Campaign, require_sound, with_states
 from surefoot.active.choose import Chosen, NothingToChoose, choose
-from surefoot.active.explore.explorer import Scene
+from surefoot.active.engines import require_engine
+from surefoot.active.explore.explorer import Interrupted, Scene, is_whole
 from surefoot.active.folder import (
     Round,
     agree,
@@ -49,9 +53,9 @@ from surefoot.data.load import Splits
 from surefoot.data.read import IGNORE, Frame, Keys, read_frames, read_state
 from surefoot.label.labeler import LabelingFailed
 from surefoot.label.output import beside
-from surefoot.label.run import label_frames
+from surefoot.label.run import LOOK, label_frames
+from surefoot.label.workers import WorkerPool
 from surefoot.posteriors.predictor import Predictor, load_predictor
-from surefoot.posteriors.start import StartSettings
 from surefoot.train.checkpoint import write_atomically
 
 CHOICE = 1000  # stream of random numbers of the choice; explorers have those from 0
@@ -69,16 +73,18 @@ def run(campaign: Campaign) -> Outcome:
         LabelingFailed: if no structure of a round could be labelled, with the commonest reason.
         NoScore: if the potential can not give a score that is asked for.
     """
-    require_apart(campaign)
+    campaign = with_states(campaign)
+    require_sound(campaign)
+    require_engine(campaign.engine, campaign.conduct)
     with hold(campaign.folder):
         agree(campaign.folder, campaign.fixed, write=True)
-        ended = None
+        threads, ended = _threads(campaign), None
         try:
             number = 0
             while ended is None:
-                ended = _run_round(campaign, open_round(campaign.folder, number))
+                ended = _run_round(campaign, open_round(campaign.folder, number), threads)
                 number += 1
-        except Stopped:
+        except (Stopped, Interrupted):
             campaign.told.say("stopped; the same command goes on")
         return report(campaign.folder, ended)
 
@@ -105,7 +111,8 @@ def preview(campaign: Campaign) -> Preview | None:
         NothingToChoose: if no candidate is left.
         OtherCampaign: if the folder is that of another campaign.
     """
-    require_apart(campaign)
+    campaign = with_states(campaign)
+    require_sound(campaign)
     if not campaign.folder.is_dir():
         return None
     agree(campaign.folder, campaign.fixed, write=False)
@@ -113,20 +120,32 @@ def preview(campaign: Campaign) -> Preview | None:
     if not rounds or not (rounds[-1].training / POTENTIAL).exists():
         return None
     last = rounds[-1]
+    if last.summary.exists() and read_json(last.summary)["ended"] is None:
+        return None
+    torch.set_num_threads(_threads(campaign))
     predictor = load_predictor(last.training / POTENTIAL)
-    with tempfile.TemporaryDirectory() as place:
-        candidates = _explore(campaign, Round(last.number, Path(place)), predictor, last)
+    if last.candidates.exists():
+        candidates = read_structures(last.candidates)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            candidates = _explore(campaign, Round(last.number, Path(place)), predictor, last)
     chosen = _choose(campaign, last, predictor, candidates)
     return Preview(number=last.number, candidates=candidates, chosen=chosen)
 
 
-def _run_round(campaign: Campaign, this: Round) -> str | None:
+def _threads(campaign: Campaign) -> int:
+    """Threads of this process, whether it trains or finds a training done: rounding is theirs."""
+    return campaign.parts.train.threads or torch.get_num_threads()
+
+
+def _run_round(campaign: Campaign, this: Round, threads: int) -> str | None:
     """One round from where it stands; the sentence that ends the campaign, or None."""
     if this.summary.exists():
         return read_json(this.summary)["ended"]
     say = campaign.told.say
     with clock(this, "train"):
         potential = _train(campaign, this)
+    torch.set_num_threads(threads)
     predictor = load_predictor(potential)
     with clock(this, "judge"):
         figures = _judge(campaign, this, predictor)
@@ -150,7 +169,7 @@ def _extend(campaign: Campaign, this: Round, predictor: Predictor) -> None:
         if not this.candidates.exists():
             with clock(this, "explore"):
                 write_structures(this.candidates, _explore(campaign, this, predictor, this))
-            shutil.rmtree(this.exploration, ignore_errors=True)
+        shutil.rmtree(this.exploration, ignore_errors=True)
         _stop_if_asked(campaign)
         with clock(this, "choose"):
             candidates = read_structures(this.candidates)
@@ -171,7 +190,8 @@ def _train(campaign: Campaign, this: Round) -> Path:
         parts = replace(parts, train=parts.train.model_copy(update={"epochs": epochs}))
         if again.begin == "warm":
             before = open_round(campaign.folder, this.number - 1).training / POTENTIAL
-            parts = replace(parts, start=StartSettings(potential=str(before)))
+            start = parts.start.model_copy(update={"potential": str(before)})
+            parts = replace(parts, start=start)
     warm = parts.start.potential is not None
     lesson = Lesson(
         folder=this.training,
@@ -183,10 +203,28 @@ def _train(campaign: Campaign, this: Round) -> Path:
     )
     told = campaign.told
     if again.train_on == "engine":
-        with campaign.engine.open(campaign.folder / "engine") as executor:
-            return executor.submit(teach, lesson).result()
+        return _teach_elsewhere(campaign, lesson)
     epochs = parts.train.epochs
     return teach(lesson, lambda state: told.epoch(state, epochs), told.asked)
+
+
+def _teach_elsewhere(campaign: Campaign, lesson: Lesson) -> Path:
+    """A training where labels are calculated; its checkpoint is what a stop leaves."""
+    with campaign.engine.open(campaign.folder / "engine") as executor:
+        try:
+            future = executor.submit(teach, lesson)
+            while not wait([future], timeout=LOOK).done:
+                _stop_if_asked(campaign)
+            return future.result()
+        except BrokenExecutor as error:
+            raise ChildProcessError(
+                f"{lesson.folder}: the process of this training died, perhaps for lack of memory; "
+                "the same command goes on from its last checkpoint."
+            ) from error
+        except Stopped:
+            if isinstance(executor, WorkerPool):
+                executor.end_now()
+            raise
 
 
 def _learnt(campaign: Campaign, number: int) -> Splits:
@@ -217,9 +255,9 @@ def _judge(campaign: Campaign, this: Round, predictor: Predictor) -> Figures:
 
 def _explore(campaign: Campaign, place: Round, predictor: Predictor, this: Round) -> list[Atoms]:
     """Candidates of all explorers, each with the name of its explorer as config_type."""
-    learnt = _learnt(campaign, this.number)
     starts = []
-    for frame in [*learnt.train, *learnt.valid]:
+    # Not from those that judge: what is found beside them would be learnt from.
+    for frame in _learnt(campaign, this.number).train:
         atoms = frame.atoms.copy()
         given = {"charge": frame.charge, "spin": frame.spin, "group": frame.group}
         atoms.info = {name: value for name, value in given.items() if value is not None}
@@ -241,23 +279,45 @@ def _explore(campaign: Campaign, place: Round, predictor: Predictor, this: Round
         )
         candidates = explorer.explore(scene)
         _stop_if_asked(campaign)
-        for atoms in candidates:
+        whole = [atoms for atoms in candidates if is_whole(atoms)]
+        if len(whole) < len(candidates):
+            campaign.told.say(
+                f"{len(candidates) - len(whole)} structures of {explorer.name} have exploded: "
+                "atoms at one place, or at none"
+            )
+        for atoms in whole:
+            charge, spin = read_state(atoms.info)
+            given = {
+                "charge": campaign.again.charge if charge is None else charge,
+                "spin": campaign.again.spin if spin is None else spin,
+            }
+            atoms.info |= {name: value for name, value in given.items() if value is not None}
             atoms.info["config_type"] = explorer.name
-        found += candidates
+        found += whole
     return found
 
 
 def _choose(
     campaign: Campaign, this: Round, predictor: Predictor, candidates: Sequence[Atoms]
 ) -> Chosen:
-    splits, cutoff = campaign.splits, predictor.cutoff
-    known = [*splits.train, *splits.valid, *splits.test]
+    splits, cutoff, settings = campaign.splits, predictor.cutoff, campaign.acquire
+    if campaign.rules.labels is not None:
+        left = max(1, campaign.rules.labels - count_labels(campaign.folder))
+        settings = settings.model_copy(update={"count": min(settings.count, left)})
+    known = [*splits.train, *splits.valid]
     for earlier in range(this.number):
         # What could not be labelled would be chosen again and again.
         known += _to_frames(read_structures(open_round(campaign.folder, earlier).chosen))
     generator = np.random.default_rng([campaign.again.seed, this.number, CHOICE])
     samples: list[Sample] = to_samples(_to_frames(candidates), cutoff)
-    return choose(predictor, samples, to_samples(known, cutoff), campaign.acquire, generator)
+    return choose(
+        predictor,
+        samples,
+        to_samples(known, cutoff),
+        settings,
+        generator,
+        forbidden=to_samples(splits.test, cutoff),
+    )
 
 
 def _to_frames(structures: Sequence[Atoms]) -> list[Frame]:
@@ -280,11 +340,13 @@ def _to_frames(structures: Sequence[Atoms]) -> list[Frame]:
 
 def _label(campaign: Campaign, this: Round) -> None:
     """Labels of what was chosen; what fails by accident is tried again."""
-    if this.labels.exists():
-        return
-    again = campaign.again
+    again, folder = campaign.again, campaign.folder / "engine"
     frames = read_frames([this.chosen], NO_LABELS)
-    with campaign.engine.open(campaign.folder / "engine") as executor:
+    # What a killed process has written before its last turn is not all.
+    if this.labels.exists() and len(read_structures(this.labels)) == len(frames):
+        return
+    with ExitStack() as stack:
+        executor = stack.enter_context(campaign.engine.open(folder))
         for turn in range(again.retries + 1):
             try:
                 report = label_frames(
@@ -297,8 +359,13 @@ def _label(campaign: Campaign, this: Round) -> None:
                     conduct=campaign.conduct,
                 )
             except LabelingFailed as error:
+                broken = isinstance(error.__cause__, BrokenExecutor)
                 if turn == again.retries:
-                    raise LabelingFailed(_say_commonest(this, str(error))) from error
+                    said = str(error) if broken else _say_commonest(this, str(error))
+                    raise LabelingFailed(said) from error
+                if broken:  # it stays so
+                    stack.close()
+                    executor = stack.enter_context(campaign.engine.open(folder))
                 continue
             if not report.failed:
                 return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from surefoot.data.convert import to_samples
@@ -95,13 +96,18 @@ def teach(
 
 def fingerprint(splits: Splits) -> str:
     """SHA-256 of all structures and labels, by role."""
-    digest = hashlib.sha256()
-    for role in (splits.train, splits.valid, splits.isolated):
-        digest.update(len(role).to_bytes(8, "little"))
-        digest.update(hash_structures(role).tobytes())
-        for frame in role:
-            digest.update(repr(frame.energy).encode())
-            digest.update(b"" if frame.forces is None else frame.forces.tobytes())
+    roles = (splits.train, splits.valid, splits.isolated)
+    return hashlib.sha256("".join(map(hash_labelled, roles)).encode()).hexdigest()
+
+
+def hash_labelled(frames: Sequence[Frame]) -> str:
+    """SHA-256 of structures and all their labels."""
+    digest = hashlib.sha256(len(frames).to_bytes(8, "little"))
+    digest.update(hash_structures(frames).tobytes())
+    for frame in frames:
+        digest.update(repr(frame.energy).encode())
+        for label in (frame.forces, frame.stress):
+            digest.update(b"none" if label is None else np.asarray(label, "<f8").tobytes())
     return digest.hexdigest()
 
 

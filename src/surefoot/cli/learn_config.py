@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def load_learn_config(path: Path, overrides: Sequence[str] = ()) -> LearnConfig:
     return found
 
 
+OWN = {"valid": "0.1", "test": "[test.xyz]", "left_out": "0"}
+"""Keys of a training whose value in a campaign is another one."""
 EXPLORE = """
 explore:
   # Where structures come from: any number of these, in turn.
@@ -105,6 +108,8 @@ def write_learn_template(model: str, head: str) -> str:
         head: likewise.
     """
     text = write_template(["first.xyz"], model=model, head=head, posterior="ensemble")
+    for key, value in OWN.items():
+        text = re.sub(rf"^  {key}: .*$", f"  {key}: {value}", text, count=1, flags=re.MULTILINE)
     lines = ["", "# What follows is the campaign's own.", "", "labeler:"]
     lines += section_lines(LABELERS["xtb"], {}, 1)
     lines += ["", "conduct:", *section_lines(Conduct, {}, 1), *EXPLORE.rstrip().splitlines()]

@@ -55,9 +55,11 @@ class Known(Settings):
         Raises:
             LabelingFailed: if no file holds the structure, or no labels stand beside it.
         """
-        for frame in _read(
-            self.files, self.keys.model_dump_json(), self.units.model_dump_json()
-        ).get(_key(atoms), ()):
+        read = _read(self.files, self.keys.model_dump_json(), self.units.model_dump_json())
+        frames, places = read.get(_kind(atoms), ([], np.zeros((0, 1, 3))))
+        away = np.abs(places - _places(atoms)).max((1, 2))
+        for index in np.argsort(away, kind="stable")[: np.sum(away < SAME)]:
+            frame = frames[index]
             if frame.charge in (None, charge) and frame.spin in (None, spin):
                 if frame.energy is None or frame.forces is None:
                     raise LabelingFailed(f"{frame.place} has no energy or no forces")
@@ -66,20 +68,27 @@ class Known(Settings):
 
 
 @functools.lru_cache(maxsize=4)
-def _read(files: tuple[str, ...], keys: str, units: str) -> dict[bytes, list[Frame]]:
-    """Frames by structure; read once in each process."""
-    found: dict[bytes, list[Frame]] = {}
+def _read(
+    files: tuple[str, ...], keys: str, units: str
+) -> dict[tuple[int, ...], tuple[list[Frame], np.ndarray]]:
+    """Frames and where their atoms are, by the order of elements; read once in each process."""
+    found: dict[tuple[int, ...], list[Frame]] = {}
     read = read_frames(files, Keys.model_validate_json(keys), FileUnits.model_validate_json(units))
     for frame in read:
-        found.setdefault(_key(frame.atoms), []).append(frame)
-    return found
+        found.setdefault(_kind(frame.atoms), []).append(frame)
+    return {
+        kind: (frames, np.stack([_places(frame.atoms) for frame in frames]))
+        for kind, frames in found.items()
+    }
 
 
-def _key(atoms: Atoms) -> bytes:
-    places = np.vstack([atoms.positions, np.array(atoms.cell) * atoms.pbc[:, None]])
-    rounded = np.round(places / SAME).astype("<i8")
-    numbers = np.asarray(atoms.numbers, "<i8")
-    return hashlib.blake2b(numbers.tobytes() + rounded.tobytes(), digest_size=16).digest()
+def _kind(atoms: Atoms) -> tuple[int, ...]:
+    return (*atoms.numbers.tolist(), *atoms.pbc.tolist())
+
+
+def _places(atoms: Atoms) -> np.ndarray:
+    """Positions and the vectors of the cell that repeat it; compared, since no rounding is safe."""
+    return np.vstack([atoms.positions, np.array(atoms.cell) * atoms.pbc[:, None]])
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,12 +3,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from pydantic import ValidationError
 
 from surefoot.active.acquisition import NoScore
-from surefoot.active.choose import WAYS, Acquire, NothingToChoose, choose
+from surefoot.active.choose import (
+    WAYS,
+    Acquire,
+    NothingToChoose,
+    _refuse,
+    _segments,
+    choose,
+)
 from surefoot.active.diversity import SAME, describe_structures, nearest_distances, whiten
 from surefoot.data.convert import Sample
+from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.predictor import Predictor, with_gate
 
 
@@ -119,3 +128,61 @@ def test_an_empty_pool_is_a_sentence(predictor: Predictor, rng: np.random.Genera
 def test_settings_that_can_not_be(content: dict, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Acquire.model_validate(content)
+
+
+def test_what_judges_keeps_nothing_away(
+    predictor: Predictor, rattled: Callable[[int, float], list[Sample]], rng: np.random.Generator
+) -> None:
+    known, pool, test = rattled(5, 0.05), rattled(15, 0.1), rattled(5, 0.1)
+    settings = Acquire(by=("farthest_point",), count=6)
+    alone = choose(predictor, pool, known, settings, rng)
+    beside = choose(predictor, pool, known, settings, rng, forbidden=test)
+    np.testing.assert_allclose(beside.distances, alone.distances, rtol=1e-5)
+    assert beside.indices.tolist() == alone.indices.tolist()
+    among = choose(predictor, [*pool, *test], known, settings, rng, forbidden=test)
+    assert among.refused == {"known already, or the same as another candidate": 5}
+    assert max(among.indices) < len(pool)
+
+
+def test_unknown_elements_are_refused(
+    predictor: Predictor,
+    rattled: Callable[[int, float], list[Sample]],
+    to_sample: Callable[[Atoms], Sample],
+    rng: np.random.Generator,
+) -> None:
+    pool = [to_sample(molecule("CH3Cl")), *rattled(3, 0.1)]
+    chosen = choose(predictor, pool, [], Acquire(count=2), rng)
+    assert chosen.refused == {"atomic number 17 is unknown to the potential": 1}
+    assert 0 not in chosen.indices
+    assert np.isnan(chosen.distances[0])
+    with pytest.raises(NothingToChoose, match="1: atomic number 17 is unknown"):
+        choose(predictor, pool[:1], [], Acquire(), rng)
+
+
+def test_what_has_exploded_does_not_make_others_alike(
+    predictor: Predictor,
+    rattled: Callable[[int, float], list[Sample]],
+    to_sample: Callable[[Atoms], Sample],
+    rng: np.random.Generator,
+) -> None:
+    pool = rattled(8, 0.1)
+    atoms = Atoms(pool[0].graph.numbers.numpy(), pool[0].graph.positions.numpy() * 0.2)
+    settings = Acquire(by=("forces_variance",), count=4)
+    alone = choose(predictor, pool, [], settings, rng)
+    limit = 1.01 * np.sqrt(alone.scores["forces_variance"].max())
+    limited = settings.model_copy(update={"highest": float(limit)})
+    beside = choose(predictor, [to_sample(atoms), *pool], [], limited, rng)
+    assert sum(beside.refused.values()) == 1
+    assert (beside.indices - 1).tolist() == alone.indices.tolist()
+
+
+def test_a_variance_that_is_no_number_is_refused(
+    predictor: Predictor, rattled: Callable[[int, float], list[Sample]]
+) -> None:
+    judged = predict_samples(predictor, rattled(3, 0.1))
+    forces = judged.prediction.forces
+    assert forces is not None
+    assert forces.aleatoric is not None
+    forces.aleatoric[10, 0, 0] = np.inf  # an atom of the second structure
+    reasons = _refuse(judged.prediction, _segments(judged.sizes), Acquire())
+    assert [bool(reason) for reason in reasons] == [False, True, False]

@@ -73,3 +73,43 @@ def test_repeated_rows_are_found(rng: np.random.Generator) -> None:
 
 def test_without_known_structures_all_are_far(rng: np.random.Generator) -> None:
     assert np.isinf(nearest_distances(rng.normal(size=(4, 2)), np.zeros((0, 2)))).all()
+
+
+def test_distances_by_blocks_are_the_same(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, others = rng.normal(size=(23, 3)), rng.normal(size=(17, 3))
+    expected = np.linalg.norm(rows[:, None] - others, axis=2).min(1)
+    monkeypatch.setattr("surefoot.active.diversity.ROWS", 5)
+    np.testing.assert_allclose(nearest_distances(rows, others), expected)
+
+
+def test_repeated_rows_of_many_columns_are_found(rng: np.random.Generator) -> None:
+    rows = whiten(rng.normal(size=(300, 60)))
+    copies = rng.choice(300, 40, replace=False)
+    rows = np.vstack([rows, rows[copies] + 1e-6, rows[:5] + 0.01])
+    repeated = find_duplicates(rows, np.full(len(rows), np.inf))
+    assert np.flatnonzero(repeated).tolist() == list(range(300, 340))
+
+
+def test_a_determinant_of_zero_gives_no_fewer() -> None:
+    rows = np.linspace(0.0, 1.0, 60)[:, None]  # a smooth kernel on a line has few eigenvalues
+    chosen = determinantal_points(rows, np.linspace(0.5, 1.0, 60), 50)
+    assert len(set(chosen.tolist())) == 50
+
+
+def test_a_determinant_knows_what_is_in_it(rng: np.random.Generator) -> None:
+    rows = rng.normal(size=(20, 3))
+    first = determinantal_points(rows, np.ones(20), 4)
+    rest = np.setdiff1d(np.arange(20), first[:2])
+    later = determinantal_points(rows[rest], np.ones(18), 2, rows[first[:2]])
+    # The median distance is that of 18 instead of 20 rows.
+    assert set(rest[later].tolist()) == set(first[2:].tolist())
+    twin = determinantal_points(np.vstack([rows[0], rows[1]]), np.array([1.0, 0.9]), 1, rows[:1])
+    assert twin.tolist() == [1]
+
+
+def test_the_scale_of_features_is_that_of_what_is_measured(rng: np.random.Generator) -> None:
+    rows = rng.normal(size=(30, 4))
+    far = np.vstack([rows, np.full((1, 4), 1e9)])
+    np.testing.assert_allclose(whiten(far, far[:30])[:30], whiten(rows))

@@ -3,6 +3,8 @@
 import os
 import signal
 import stat
+import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import ase.io
@@ -11,9 +13,9 @@ import pytest
 from ase.build import molecule
 from pydantic import ValidationError
 
-from surefoot.active.engines import Dask, Processes, Slurm
+from surefoot.active.engines import Dask, Processes, Slurm, require_engine
 from surefoot.data.read import Frame, read_frames
-from surefoot.label.run import label_frames
+from surefoot.label.run import Conduct, label_frames
 from surefoot.label.xtb import Xtb
 
 distributed = pytest.importorskip("distributed")
@@ -113,3 +115,37 @@ def test_slurm_jobs_label_and_end(
 def test_workers_of_a_scheduler_are_its_own() -> None:
     with pytest.raises(ValidationError, match="has its workers already"):
         Dask(scheduler="tcp://localhost:8786", workers=2)
+
+
+def test_what_an_engine_can_not_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_engine(Processes(), Conduct(timeout=1.0))
+    require_engine(Dask(), Conduct())
+    with pytest.raises(ValueError, match=r"timeout: 1\} needs engine: \{name: processes\}"):
+        require_engine(Dask(), Conduct(timeout=1.0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"needs distributed; .*surefoot\[cluster\]"):
+        require_engine(Dask(), Conduct())
+
+
+@pytest.mark.slow
+def test_what_a_worker_of_dask_has_begun_is_not_cancelled(tmp_path: Path) -> None:
+    def slow(folder: Path, number: int) -> int:
+        (folder / f"begun-{number}").touch()
+        time.sleep(3.0)
+        return number
+
+    def die(_: int) -> None:
+        os._exit(1)
+
+    with Dask(workers=1, deaths=0).open(tmp_path / "dask") as executor:
+        calls = [executor.submit(slow, tmp_path, number) for number in range(6)]
+        while not list(tmp_path.glob("begun-*")):
+            assert not any(call.done() for call in calls)
+            time.sleep(0.05)
+        begun = [(tmp_path / f"begun-{number}").exists() for number in range(6)]
+        assert [call.cancel() for call in calls] == [not one for one in begun]
+        assert [call.result() for call in calls if not call.cancelled()] == [
+            number for number in range(6) if begun[number]
+        ]
+        with pytest.raises(BrokenExecutor):
+            executor.submit(die, 1).result()

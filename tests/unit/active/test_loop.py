@@ -1,7 +1,7 @@
 """A whole campaign on springs: what it learns, what it leaves, and what interruptions change."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +10,19 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 
 from surefoot.active.campaign import Again, Campaign, Overlap, Told
 from surefoot.active.choose import Acquire, NothingToChoose
 from surefoot.active.explore import Molecular, Pool, Rattle
+from surefoot.active.explore.explorer import Interrupted, Scene
 from surefoot.active.folder import OtherCampaign, find_rounds, hold, read_json
 from surefoot.active.loop import preview, run
 from surefoot.active.rules import Rules
 from surefoot.active.teach import hash_structures
+from surefoot.blocks.conditioning import Conditioning
 from surefoot.data.batches import BatchLimits
 from surefoot.data.load import Splits
 from surefoot.data.read import Frame, Keys, read_frames
@@ -28,6 +31,8 @@ from surefoot.label.labeler import LabelingFailed, Labels, NotSettled
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.posteriors.predictor import load_predictor
+from surefoot.posteriors.start import StartSettings
+from surefoot.posteriors.swag import SwagSettings
 from surefoot.posteriors.training import Parts
 from surefoot.train.fit import TrainSettings
 
@@ -302,3 +307,206 @@ def test_from_scratch_begins_anew(make: Callable[..., Campaign]) -> None:
     found = run(warm)
     assert found.potential is not None
     assert "began_from" in load_predictor(found.potential).provenance
+
+
+@dataclass
+class Watched:
+    """An explorer that notes how it is called, and may be interrupted."""
+
+    interrupted: bool = False
+    threads: int = 0
+    starts: int = 0
+    name: str = "watched"
+
+    def explore(self, scene: Scene) -> list[Atoms]:
+        if self.interrupted:
+            raise Interrupted
+        self.threads, self.starts = torch.get_num_threads(), len(scene.starts)
+        return Rattle(count=8).explore(scene)
+
+
+def test_an_interrupted_exploration_goes_on(make: Callable[..., Campaign]) -> None:
+    explorer = Watched(interrupted=True)
+    campaign = make(explorers=(explorer,), rules=Rules(rounds=1))
+    assert run(campaign).ended is None
+    explorer.interrupted = False
+    assert run(campaign).ended == "1 rounds are done"
+
+
+def test_a_finished_training_leaves_the_same_threads(make: Callable[..., Campaign]) -> None:
+    threads, explorer = torch.get_num_threads(), Watched(interrupted=True)
+    campaign = make(explorers=(explorer,), rules=Rules(rounds=1))
+    try:
+        run(campaign)
+        torch.set_num_threads(2)  # a new process begins with its own number
+        explorer.interrupted = False
+        run(campaign)
+    finally:
+        torch.set_num_threads(threads)
+    assert explorer.threads == 1
+
+
+def test_explorations_do_not_begin_from_what_judges(make: Callable[..., Campaign]) -> None:
+    explorer = Watched()
+    run(make(explorers=(explorer,), rules=Rules(rounds=1)))
+    assert explorer.starts == 9
+
+
+def test_what_a_killed_process_left_is_no_stranger(make: Callable[..., Campaign]) -> None:
+    campaign = make(rules=Rules(rounds=1))
+    campaign.folder.mkdir()
+    (campaign.folder / ".campaign.json.x1y2").write_text("{")
+    assert run(campaign).ended == "1 rounds are done"
+
+
+class Killed(BaseException):
+    """What no one catches."""
+
+
+def test_a_kill_between_two_tries_loses_no_label(make: Callable[..., Campaign]) -> None:
+    calls = 0
+
+    class Shaky(Springs):
+        def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise NotSettled("the node went away")
+            if calls == 7:
+                raise Killed
+            return super().label(atoms, charge, spin)
+
+    campaign = make(labeler=Shaky(), rules=Rules(rounds=1))
+    with pytest.raises(Killed):
+        run(campaign)
+    assert [one["labelled"] for one in run(campaign).rounds] == [6, 0]
+    assert calls == 8
+
+
+class Broken(Executor):
+    """Whose process has died."""
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ARG002
+        raise BrokenExecutor("a process died")
+
+
+@dataclass
+class Fragile:
+    """An engine whose first executors are broken."""
+
+    broken: int
+    opened: int = 0
+    name: str = "fragile"
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Executor]:  # noqa: ARG002
+        self.opened += 1
+        with ThreadPoolExecutor(1) as pool:
+            yield Broken() if self.opened <= self.broken else pool
+
+
+def test_a_broken_engine_is_opened_again(make: Callable[..., Campaign]) -> None:
+    engine = Fragile(broken=1)
+    found = run(make(engine=engine, rules=Rules(rounds=1)))
+    assert [one["labelled"] for one in found.rounds] == [6, 0]
+    assert engine.opened == 2
+    other = make(folder=make().folder.with_name("other"), engine=Fragile(broken=9))
+    with pytest.raises(LabelingFailed, match="A worker process died"):
+        run(other)
+
+
+def test_trainings_run_in_the_engine(make: Callable[..., Campaign]) -> None:
+    again = Again(train_on="engine", valid=0.2, epochs=1)
+    campaign = make(again=again, rules=Rules(rounds=1), engine=Fragile(broken=1))
+    with pytest.raises(OSError, match="the process of this training died"):
+        run(campaign)
+    assert run(campaign).ended == "1 rounds are done"
+    engine = Fragile(broken=0)
+    other = make(folder=campaign.folder.with_name("asked"), again=again, engine=engine)
+    assert run(replace(other, told=Told(asked=lambda: engine.opened > 0))).ended is None
+
+
+def unstated(frames: list[Frame]) -> list[Frame]:
+    return [replace(frame, charge=None, spin=None) for frame in frames]
+
+
+def test_states_that_nobody_states_are_those_of_the_config(make: Callable[..., Campaign]) -> None:
+    campaign = make(rules=Rules(rounds=1), explorers=(Rattle(count=8),))
+    splits = campaign.splits
+    splits = replace(splits, train=unstated(splits.train), valid=unstated(splits.valid))
+    parts = replace(campaign.parts, conditioning=Conditioning(name="charge_spin"))
+    campaign = replace(campaign, splits=splits, parts=parts)
+    with pytest.raises(ValueError, match=r"the charge is not stated, .* `again: \{charge: 0"):
+        run(campaign)
+    with pytest.raises(ValueError, match="spin 2"):
+        run(replace(campaign, again=Again(charge=0, spin=2)))
+    found = run(replace(campaign, again=Again(charge=0, spin=1, epochs=1)))
+    assert found.ended == "1 rounds are done"
+
+
+def test_test_frames_are_found_whatever_states_they_state(make: Callable[..., Campaign]) -> None:
+    splits = make().splits
+    hidden = replace(splits, train=[*splits.train, *unstated(splits.test[:1])])
+    with pytest.raises(Overlap, match="share 1"):
+        run(make(splits=hidden))
+    charged = [replace(splits.test[0], charge=1, spin=2)]
+    other = replace(splits, train=[*splits.train, *charged])
+    assert run(make(splits=other, rules=Rules(rounds=1))).ended is not None
+
+
+def test_a_budget_of_labels_is_kept(make: Callable[..., Campaign]) -> None:
+    found = run(make(rules=Rules(rounds=5, labels=8)))
+    assert [one["labelled"] for one in found.rounds] == [6, 2, 0]
+
+
+def test_what_no_round_can_go_on_from_is_refused_at_once(make: Callable[..., Campaign]) -> None:
+    campaign = make()
+    parts = replace(campaign.parts, posterior=SwagSettings())
+    with pytest.raises(ValueError, match=r"posterior: \{name: swag\} keeps none"):
+        run(replace(campaign, parts=parts))
+    for change in (
+        {"acquire": Acquire(by=("latent_distance",))},
+        {"acquire": Acquire(highest_ood=3.0)},
+        {"explorers": (Molecular(),)},
+    ):
+        with pytest.raises(ValueError, match="10 frames that are set aside, and there are 3"):
+            run(make(**change))
+    assert not campaign.folder.exists()
+
+
+def test_a_beginning_that_has_learnt_from_test_frames_is_refused(
+    make: Callable[..., Campaign],
+) -> None:
+    first = make(rules=Rules(rounds=1))
+    found = run(first)
+    splits = replace(first.splits, test=first.splits.train[:4], train=first.splits.test)
+    parts = replace(first.parts, start=StartSettings(potential=str(found.potential)))
+    with pytest.raises(Overlap, match="has learnt from 4 of the test frames"):
+        run(make(folder=first.folder.with_name("second"), splits=splits, parts=parts))
+
+
+def test_other_forces_are_another_campaign(make: Callable[..., Campaign]) -> None:
+    campaign = make(rules=Rules(rounds=1))
+    run(campaign)
+    splits = campaign.splits
+    changed = [replace(one, forces=2 * np.asarray(one.forces)) for one in splits.train]
+    with pytest.raises(OtherCampaign, match="`data` differs"):
+        run(replace(campaign, splits=replace(splits, train=changed)))
+    with pytest.raises(OtherCampaign, match="`scale` differs"):
+        run(replace(campaign, scale=2.0))
+
+
+def test_structures_that_have_exploded_are_left_out(make: Callable[..., Campaign]) -> None:
+    @dataclass
+    class Bursting(Watched):
+        def explore(self, scene: Scene) -> list[Atoms]:
+            lost, met = scene.starts[0].copy(), scene.starts[1].copy()
+            lost.positions[0] = np.nan
+            met.positions[1] = met.positions[0]
+            return [lost, met, *super().explore(scene)]
+
+    said: list[str] = []
+    told = Told(say=said.append)
+    campaign = make(explorers=(Bursting(),), rules=Rules(rounds=1), told=told)
+    assert run(campaign).ended == "1 rounds are done"
+    assert any(line.startswith("2 structures of watched have exploded") for line in said)

@@ -66,3 +66,13 @@ def test_energies_without_forces_are_no_labels(file: Path) -> None:
     ase.io.write(file, atoms)
     with pytest.raises(LabelingFailed, match="no energy or no forces"):
         Known(files=(str(file),)).label(atoms, 0, 1)
+
+
+def test_no_rounding_comes_between_two_files(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.positions[:] = np.round(atoms.positions, 4) + 4.9999999e-5  # at the edge of a step
+    atoms.info["REF_energy"] = -10.0
+    atoms.arrays["REF_forces"] = np.zeros((3, 3))
+    ase.io.write(tmp_path / "known.xyz", atoms)
+    labeler = Known(files=(str(tmp_path / "known.xyz"),))
+    assert labeler.label(Atoms(atoms.numbers, atoms.positions + 2e-8), 0, 1).energy == -10.0

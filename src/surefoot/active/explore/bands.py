@@ -61,6 +61,7 @@ class Bands(Settings):
             for positions in band.positions:
                 atoms = bare(path.images[0])
                 atoms.positions = positions.numpy()
-                atoms.info |= {"charge": charge, "spin": spin}
+                given = {"charge": charge, "spin": spin}
+                atoms.info |= {name: value for name, value in given.items() if value is not None}
                 found.append(atoms)
         return found

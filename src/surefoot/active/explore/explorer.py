@@ -10,7 +10,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from ase import Atoms
 
+from surefoot.data.convert import to_graph
+from surefoot.neighbors import CoincidentAtoms
 from surefoot.posteriors.predictor import Predictor
+
+CLOSE = 0.1  # Å; a cutoff that finds little more than atoms at one place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,8 @@ class Scene:
         predictor: the potential of the round.
         potential: its file.
         number: of the round.
-        starts: labelled structures so far, with `charge` and `spin` in info where they are known.
+        starts: structures learnt from so far, with `charge` and `spin` in info where they are
+            known.
         folder: for what it needs on the way; it is its own.
         generator: source of all random numbers.
         warn: called with a sentence.
@@ -94,3 +99,14 @@ def bare(atoms: Atoms) -> Atoms:
     )
     copy.info = {name: atoms.info[name] for name in KEPT if name in atoms.info}
     return copy
+
+
+def is_whole(atoms: Atoms) -> bool:
+    """Whether each atom has a place, and a place of its own."""
+    if not np.isfinite(atoms.positions).all():
+        return False
+    try:
+        to_graph(atoms, CLOSE)
+    except CoincidentAtoms:
+        return False
+    return True
