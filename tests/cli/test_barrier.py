@@ -119,31 +119,42 @@ class DoubleWell:
         return Evaluation(energy=energy.detach(), forces=-slope)
 
 
-def test_saddle_points(surefoot, hydrogens, scans, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("start", "options", "images"),
+    [("band", [], 5), ("scan", [], 2), ("scan", ["--check", "band"], 7)],
+)
+def test_saddle_points(
+    surefoot, hydrogens, scans, tmp_path, monkeypatch, start, options, images
+) -> None:
     """On a surface that has one; what the potential says of the energies is another matter."""
     monkeypatch.setattr("surefoot.motion.surface.PredictorSurface", lambda **_: DoubleWell())
     folder = tmp_path / "out"
     done = surefoot("barrier", hydrogens, scans, "-o", folder, "--saddle", "--images", 5,
+                    "--start", start, *options,
                     "--tunnelling", "wigner", "--energy", "zero-point")  # fmt: skip
     assert "3 of 3 paths have a saddle point" in done.stdout
     assert "zero-point energies; tunnelling: wigner" in done.stdout
     records = json.loads((folder / "barriers.json").read_text())["records"]
     assert {record["status"] for record in records} == {"saddle"}
     for record in records:
-        assert record["band_kcal"] == pytest.approx(0.5 / 0.0433641, abs=0.1)
+        if images > 2:
+            assert record["band_kcal"] == pytest.approx(0.5 / 0.0433641, abs=0.1)
+        else:
+            assert record["band_kcal"] == ""
         assert record["donor_hydrogen_A"] == pytest.approx(1.4, abs=0.01)
         assert record["imaginary_cm"] > 500
         assert record["log10_transmission"] > 0
         assert record["zero_point_kcal"] < 0  # a stretch less than in the well
     frames = ase.io.read(folder / "paths.xyz", ":")
-    assert len(frames) == 3 * 6
-    assert frames[5].info["config_type"] == "saddle"
+    assert len(frames) == 3 * (images + 1)
+    assert frames[images].info["config_type"] == "saddle"
     assert "saddle point" in next((folder / "profiles").iterdir()).read_text()
 
 
 def test_what_fails_is_kept_with_its_reason(surefoot, hydrogens, scans, tmp_path) -> None:
     folder = tmp_path / "out"
-    done = surefoot("barrier", hydrogens, scans, "-o", folder, "--saddle", "--steps", 0)
+    done = surefoot("barrier", hydrogens, scans, "-o", folder, "--saddle", "--start", "band",
+                    "--steps", 0)  # fmt: skip
     assert "0 of 3 paths have a saddle point" in done.stdout
     assert "the start is not relaxed after 0 steps" in done.stdout
     rows = list(csv.DictReader((folder / "barriers.csv").read_text().splitlines()[1:]))
@@ -172,6 +183,30 @@ def test_an_interrupt_leaves_what_is_finished(
     assert [record["path"] for record in records] == ["p/0", "p/0"]
 
 
+def test_an_interrupt_leaves_searches_that_are_over(
+    surefoot, hydrogens, scans, tmp_path, monkeypatch
+) -> None:
+    """All paths are of one batch, and the second is at its last stage."""
+    from surefoot.barriers import saddles
+
+    whole, calls = saddles.add_end_vibrations, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(saddles, "add_end_vibrations", interrupted)
+    monkeypatch.setattr("surefoot.motion.surface.PredictorSurface", lambda **_: DoubleWell())
+    folder = tmp_path / "out"
+    done = surefoot("barrier", hydrogens, scans, "-o", folder, "--saddle", check=False)
+    assert done.returncode == 130
+    records = json.loads((folder / "barriers.json").read_text())["records"]
+    assert [(one["path"], one["status"]) for one in records] == [("p/0", "saddle")] * 2
+    assert all(one["uncertainty_kcal"] != "" for one in records)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -182,6 +217,9 @@ def test_an_interrupt_leaves_what_is_finished(
         (["--tunnelling", "eckart"], "--tunnelling: it belongs to saddle points"),
         (["--saddle", "--tunnelling", "bell"], "--tunnelling bell"),
         (["--saddle", "--interpolation", "spline"], "--interpolation spline"),
+        (["--check", "band"], "--check: it belongs to saddle points"),
+        (["--saddle", "--start", "guess"], "--start guess"),
+        (["--saddle", "--start", "band", "--check", "band"], "has one already"),
         (["--saddle", "--energy", "gibbs"], "--energy gibbs"),
     ],
 )

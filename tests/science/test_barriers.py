@@ -6,10 +6,14 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.vibrations import Vibrations as AseVibrations
 
+from surefoot.barriers.judgement import SaddleSettings
 from surefoot.barriers.labelled import LabelerSurface
-from surefoot.barriers.paths import TransferPath
+from surefoot.barriers.paths import TransferPath, find_holder, read_paths
 from surefoot.barriers.saddles import find_saddles
 from surefoot.barriers.vibrations import find_vibrations
+from surefoot.data.read import Frame
+from surefoot.hat.sample import sample_paths
+from surefoot.hat.transfer import Placement
 from surefoot.label.xtb import Xtb
 from surefoot.relax.run import Relaxation, relax
 from surefoot.units import KCAL_PER_MOL
@@ -43,10 +47,12 @@ def exchange() -> TransferPath:
     ("method", "complexed", "apart", "length"),
     [("GFN2-xTB", 1.4, -0.8, 1.321), ("spGFN2-xTB", 4.5, 3.5, 1.328)],
 )
-def test_methyl_takes_a_hydrogen_from_methane(method, complexed, apart, length) -> None:
-    """By a band and by refinement, above the complex and above molecules far apart."""
+@pytest.mark.parametrize("start", ["scan", "band"])
+def test_methyl_takes_a_hydrogen_from_methane(method, complexed, apart, length, start) -> None:
+    """From a scan and from relaxed ends, above the complex and above molecules far apart."""
     surface = LabelerSurface(labeler=Xtb(method=method))
-    (search,) = find_saddles([exchange()], surface)
+    settings = SaddleSettings(start=start, check="band" if start == "scan" else "none")
+    (search,) = find_saddles([exchange()], surface, settings)
     assert search.found, search.reason
     first, top, _ = search.energies()
     assert (top - first) / KCAL_PER_MOL == pytest.approx(complexed, abs=0.15)
@@ -60,6 +66,28 @@ def test_methyl_takes_a_hydrogen_from_methane(method, complexed, apart, length) 
     free = relax(parts, surface, Relaxation(fmax=5e-3))
     energy = sum(float(one.evaluation.energy[0]) for one in free)
     assert (top - energy) / KCAL_PER_MOL == pytest.approx(apart, abs=0.2)
+
+
+@pytest.mark.slow
+def test_methyl_takes_a_hydrogen_from_capped_glycine() -> None:
+    """23 atoms, from a scan as `hat scan` makes them to a saddle point and both complexes."""
+    placement = Placement(shortest=0.8, longest=1.4)
+    images = sample_paths(["GLY"], ["methyl"], 1, 3, 9, placement)
+    frames = [
+        Frame(atoms=atoms, energy=None, charge=0, spin=2, group="", config_type="", file="here",
+              index=number) for number, atoms in enumerate(images)
+    ]  # fmt: skip
+    (path,) = read_paths(frames)
+    surface = LabelerSurface(labeler=Xtb(method="spGFN2-xTB"))
+    settings = SaddleSettings(check="band")
+    (search,) = find_saddles([path], surface, settings)
+    assert search.found, search.reason
+    first, top, last = search.energies()
+    assert last < first < top  # a radical of glycine is far below methyl
+    assert search.band_barrier == pytest.approx(top - first, abs=0.3 * KCAL_PER_MOL)
+    assert all(1.1 <= length <= 1.7 for length in search.lengths)
+    assert find_holder(search.start.atoms, path) == path.donor
+    assert find_holder(search.end.atoms, path) == path.acceptor
 
 
 def test_vibrations_of_water(tmp_path) -> None:

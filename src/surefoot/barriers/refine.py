@@ -9,19 +9,23 @@ the Hessian, the step along the mode that is followed and along the others is
 
 The followed mode is that which resembles the last one most, beginning with the direction of a
 band. The Hessian is exact at the start and now and then, by differences, and is updated between as
-by Bofill, J. Comput. Chem. 15 (1994) 1. Searches of all reactions share their evaluations.
+by Anglada and Bofill. Steps are bent, so that groups turn about bonds and do not stretch them, and
+taken back where the slope after them is not that which the Hessian promised. The curvature along
+the followed mode is measured at every step, by one more slope. Searches of all reactions share
+their evaluations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float
+from ase.data import covalent_radii
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from surefoot.barriers.together import Together
@@ -30,9 +34,13 @@ from surefoot.motion.surface import Surface
 from surefoot.settings import Settings
 
 SMALLEST_TRUST = 0.005  # Å
-GOOD, POOR = (0.7, 1.4), (0.25, 2.0)
-"""Change of energy over that which the parabola promised: between the first, longer steps are
-allowed; outside the second, shorter ones are taken."""
+GOOD, POOR = 0.4, 1.0
+"""Error of the slope that was expected after a step, over the slope before it: below the first,
+longer steps are allowed; above the second, the step is taken back and a shorter one is tried."""
+OLD = 25  # steps after which a Hessian with which a step has failed is made anew
+CORRECTIONS = 3  # of a step, to distances; each squares what is left
+REACH = 1.5  # times the sum of covalent radii: bonds that are made or broken among them
+LOOSE = 1e-2  # of the largest singular value: what distances leave open stays as it is
 
 
 class RefineSettings(Settings):
@@ -42,7 +50,7 @@ class RefineSettings(Settings):
     steps: int = Field(default=100, ge=0, description="at most")
     trust: float = Field(default=0.1, gt=0, description="length of the first steps, Å")
     longest: float = Field(default=0.3, gt=0, description="length of any step, Å")
-    hessian_every: int = Field(default=10, ge=1, description="steps from one Hessian to the next")
+    hessian_every: int = Field(default=40, ge=1, description="steps from one Hessian to the next")
     displacement: float = Field(default=0.01, gt=0, description="of the differences of forces, Å")
 
 
@@ -53,14 +61,15 @@ class Refined:
     Attributes:
         atoms: where it ended.
         energy: eV.
-        status: `converged`; `exhausted`, steps have run out; `broken`, a value is not finite.
+        status: `converged`; `exhausted`, steps have run out; `left`, it has gone too far away;
+            `broken`, a value is not finite.
         steps: taken.
         fmax: longest force left, eV/Å.
     """
 
     atoms: Atoms
     energy: float
-    status: Literal["converged", "exhausted", "broken"]
+    status: Literal["converged", "exhausted", "left", "broken"]
     steps: int
     fmax: float
 
@@ -75,23 +84,42 @@ class _Search:
     free: np.ndarray = field(init=False)
     hessian: np.ndarray | None = None
     steps: int = 0
-    last: tuple[np.ndarray, np.ndarray, float, float] | None = None  # step, slope, energy, promise
+    since: int = 0  # the last exact Hessian, in steps
+    last: tuple[np.ndarray, np.ndarray] | None = None  # step, slope before it
 
     def __post_init__(self) -> None:
         self.free = free_atoms(self.atoms)
         self.mode = self.mode[self.free].ravel()
+        self.mode /= max(np.linalg.norm(self.mode), 1e-300)
+
+    def probe(self, length: float) -> Float[np.ndarray, "atoms 3"]:
+        """Where the slope tells the curvature along the followed mode."""
+        places = self.atoms.get_positions()
+        places[self.free] += length * self.mode.reshape(-1, 3)
+        return places
 
     def advance(
-        self, energy: float, forces: np.ndarray, surface: Surface, settings: RefineSettings
+        self, forces: np.ndarray, probed: np.ndarray, surface: Surface, settings: RefineSettings
     ) -> None:
-        """Take the next step."""
+        """Take the next step, or the last one back and a shorter one."""
         slope = -forces[self.free].ravel()
-        if self.hessian is None or self.steps % settings.hessian_every == 0:
+        self.steps += 1
+        stale = self.hessian is None or self.since >= settings.hessian_every
+        if self.last is not None and self.hessian is not None:
+            step, before = self.last
+            if self._adapt(slope, settings):
+                self.hessian = update_hessian(self.hessian, step, slope - before)
+                change = -probed[self.free].ravel() - slope
+                along = settings.displacement * self.mode
+                self.hessian = update_hessian(self.hessian, along, change)
+            else:
+                self._move(-step)
+                slope = before
+                stale |= self.since >= OLD
+        if self.hessian is None or stale:
             self.hessian = find_hessian(self.atoms, surface, settings.displacement)
-        elif self.last is not None:
-            self.hessian = update_hessian(self.hessian, self.last[0], slope - self.last[1])
-        if self.last is not None:
-            self._adapt(energy, settings)
+            self.since = 0
+        self.since += 1
         basis = internal_motion(self.atoms)
         values, vectors = np.linalg.eigh(basis.T @ self.hessian @ basis)
         modes = basis @ vectors
@@ -99,26 +127,28 @@ class _Search:
         self.mode = modes[:, followed]
         along = find_step(values, modes.T @ slope, followed)
         along *= min(1.0, self.trust / max(np.linalg.norm(along), 1e-300))
-        step = modes @ along
-        promise = float(slope @ step + 0.5 * step @ self.hessian @ step)
-        self.last = (step, slope, energy, promise)
-        self.steps += 1
+        step = bend_step(self.atoms, (modes @ along).reshape(-1, 3), self.free).ravel()
+        self.last = (step, slope)
+        self._move(step)
+
+    def _move(self, step: np.ndarray) -> None:
         moved = self.atoms.get_positions()
         moved[self.free] += step.reshape(-1, 3)
         self.atoms.set_positions(moved)
 
-    def _adapt(self, energy: float, settings: RefineSettings) -> None:
-        """A longer or shorter step, by how well the parabola has told the last one."""
-        if self.last is None:
-            return
-        step, _, before, promise = self.last
-        if abs(promise) < 1e-6:  # eV: nothing but noise
-            return
-        kept = (energy - before) / promise
-        if not POOR[0] < kept < POOR[1]:
-            self.trust = max(SMALLEST_TRUST, 0.5 * self.trust)
-        elif GOOD[0] < kept < GOOD[1] and np.linalg.norm(step) > 0.8 * self.trust:
+    def _adapt(self, slope: np.ndarray, settings: RefineSettings) -> bool:
+        """Longer or shorter steps, by how well the parabola has told the slope; False: go back."""
+        if self.last is None or self.hessian is None:
+            return True
+        step, before = self.last
+        length = float(np.linalg.norm(step))
+        error = np.linalg.norm(slope - before - self.hessian @ step) / np.linalg.norm(before)
+        if error < GOOD and length > 0.8 * self.trust:
             self.trust = min(settings.longest, 1.5 * self.trust)
+        elif error > POOR:
+            self.trust = max(SMALLEST_TRUST, 0.5 * min(length, self.trust))
+            return length <= SMALLEST_TRUST
+        return True
 
 
 def refine_saddles(
@@ -127,6 +157,7 @@ def refine_saddles(
     surface: Surface,
     settings: RefineSettings,
     progress: Callable[[int, int], None] = lambda *_: None,
+    left: Callable[[int, Atoms], bool] = lambda *_: False,
 ) -> list[Refined]:
     """Saddle points from structures near them.
 
@@ -136,6 +167,7 @@ def refine_saddles(
         surface: what they are on.
         settings: step lengths and where it ends.
         progress: called with searches done, and steps taken.
+        left: whether the search of this number is no longer where it can find anything.
     """
     if not starts:
         return []
@@ -148,13 +180,17 @@ def refine_saddles(
     while active:
         here = torch.tensor(np.concatenate([searches[n].atoms.positions for n in active]))
         energies, forces = together.evaluate(here)
+        beside = [searches[number].probe(settings.displacement) for number in active]
+        _, probed = together.evaluate(torch.tensor(np.concatenate(beside)))
         counts = [len(searches[number].atoms) for number in active]
-        for number, energy, own in zip(
-            active, energies.tolist(), forces.split(counts), strict=True
+        for number, energy, own, other in zip(
+            active, energies.tolist(), forces.split(counts), probed.split(counts), strict=True
         ):
             ended = _end(searches[number], energy, own.numpy(), settings)
+            if ended is None and left(number, searches[number].atoms):
+                ended = replace(_last(searches[number], energy, own.numpy()), status="left")
             if ended is None:
-                searches[number].advance(energy, own.numpy(), surface, settings)
+                searches[number].advance(own.numpy(), other.numpy(), surface, settings)
             else:
                 done[number] = ended
         together.select(torch.tensor([number not in done for number in active]))
@@ -168,16 +204,20 @@ def _end(
     search: _Search, energy: float, forces: np.ndarray, settings: RefineSettings
 ) -> Refined | None:
     """The result of a search that is over; None of one that goes on."""
+    last = _last(search, energy, forces)
+    if not (np.isfinite(energy) and np.isfinite(last.fmax)):
+        return replace(last, status="broken")
+    if last.fmax < settings.fmax:
+        return replace(last, status="converged")
+    return last if search.steps >= settings.steps else None
+
+
+def _last(search: _Search, energy: float, forces: np.ndarray) -> Refined:
+    """Where a search is, as if steps had run out."""
     fmax = float(np.linalg.norm(forces[search.free], axis=1).max(initial=0.0))
-    if not (np.isfinite(energy) and np.isfinite(fmax)):
-        status = "broken"
-    elif fmax < settings.fmax:
-        status = "converged"
-    elif search.steps >= settings.steps:
-        status = "exhausted"
-    else:
-        return None
-    return Refined(atoms=search.atoms, energy=energy, status=status, steps=search.steps, fmax=fmax)
+    return Refined(
+        atoms=search.atoms, energy=energy, status="exhausted", steps=search.steps, fmax=fmax
+    )
 
 
 def find_step(
@@ -206,10 +246,12 @@ def update_hessian(
     step: Float[np.ndarray, " n"],
     change: Float[np.ndarray, " n"],
 ) -> Float[np.ndarray, "n n"]:
-    """The Hessian after a step, by Bofill's mixture of two updates that give the change of slope.
+    """The Hessian after a step, by an update that gives the change of slope.
 
-    With r = change − H step and φ = (r·s)² / (r·r s·s): φ times the symmetric update of rank one,
-    1 − φ times that of Powell.
+    With r = change − H s and |H| the Hessian with all curvatures made positive, u = (change·s)
+    change + (s·|H| s) |H| s and v = u / (u·s): H + r vᵀ + v rᵀ − (r·s) v vᵀ. Near a minimum soft
+    curvatures stay positive as with that of Broyden, Fletcher, Goldfarb and Shanno, and near a
+    saddle point the negative one stays (Anglada and Bofill, J. Comput. Chem. 19 (1998) 349).
 
     Args:
         hessian: eV/Å².
@@ -217,12 +259,61 @@ def update_hessian(
         change: of the slope of the energy, eV/Å.
     """
     rest = change - hessian @ step
-    length, size, inner = float(step @ step), float(rest @ rest), float(rest @ step)
-    if length < 1e-16 or size < 1e-16:
+    if float(step @ step) < 1e-16 or float(rest @ rest) < 1e-16:
         return hessian
-    share = inner**2 / (size * length)
-    crossed = np.outer(rest, step)
-    powell = (crossed + crossed.T) / length - inner * np.outer(step, step) / length**2
-    if abs(inner) < 1e-12:
-        return hessian + powell
-    return hessian + share * np.outer(rest, rest) / inner + (1 - share) * powell
+    values, vectors = np.linalg.eigh(hessian)
+    positive = vectors @ (np.abs(values) * (vectors.T @ step))
+    weighted = float(change @ step) * change + float(step @ positive) * positive
+    inner = float(weighted @ step)
+    if inner > 0.05 * np.linalg.norm(weighted) * np.linalg.norm(step):
+        along = weighted / inner
+    else:  # nearly at right angles, and v without bounds: Powell's update, v = s / (s·s)
+        along = step / float(step @ step)
+    crossed = np.outer(rest, along)
+    return hessian + crossed + crossed.T - float(rest @ step) * np.outer(along, along)
+
+
+def bend_step(
+    atoms: Atoms, step: Float[np.ndarray, "free 3"], free: Int[np.ndarray, " free"]
+) -> Float[np.ndarray, "free 3"]:
+    """A step that changes short distances as much as it would if it were very small.
+
+    In Cartesian coordinates groups that turn about a bond move along tangents, on which all their
+    bonds grow, and a stiff force follows each step along a soft mode. With d the distances over one
+    and two bonds and B = ∂d/∂R, the step Δ is corrected until d(R + Δ) = d(R) + B Δ.
+
+    Args:
+        atoms: where it begins.
+        step: of the atoms that may move, Å.
+        free: their indices.
+    """
+    one, other = _near_pairs(atoms)
+    if len(one) == 0:
+        return step
+    whole = np.zeros((len(atoms), 3))
+    whole[free] = step
+    away = atoms.get_all_distances(mic=bool(atoms.pbc.any()), vector=True)[other, one]
+    lengths = np.linalg.norm(away, axis=1)
+    aim = lengths + ((whole[one] - whole[other]) * away).sum(1) / lengths
+    bent, number = whole.copy(), np.arange(len(one))
+    for _ in range(CORRECTIONS):
+        now = away + bent[one] - bent[other]
+        lengths = np.linalg.norm(now, axis=1)
+        slopes = np.zeros((len(one), len(atoms), 3))
+        slopes[number, one] += now / lengths[:, None]
+        slopes[number, other] -= now / lengths[:, None]
+        slopes = slopes[:, free].reshape(len(one), -1)
+        more, *_ = np.linalg.lstsq(slopes, aim - lengths, rcond=LOOSE)
+        bent[free] += more.reshape(-1, 3)
+    strange = not np.isfinite(bent).all() or np.abs(bent[free] - step).max() > np.abs(step).max()
+    return step if strange else bent[free]
+
+
+def _near_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of atoms that are one or two bonds apart."""
+    radii = covalent_radii[atoms.numbers]
+    lengths = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
+    bound = (lengths < REACH * (radii[:, None] + radii)).astype(int)
+    np.fill_diagonal(bound, 0)
+    one, other = np.nonzero(np.triu(bound + bound @ bound, 1))
+    return one, other

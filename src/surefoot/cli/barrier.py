@@ -11,7 +11,7 @@ import typer
 from surefoot.cli.options import Compile, LabelOptions, PotentialFile, Precision, Splines
 
 if TYPE_CHECKING:
-    from surefoot.barriers.judgement import SaddleSettings
+    from surefoot.barriers.judgement import SaddleSettings, Search
     from surefoot.barriers.paths import TransferPath
     from surefoot.barriers.records import ReportSettings
     from surefoot.cli.barrier_report import Report
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 class SaddleOptions:
     """Options that belong to saddle points; None where they are not set."""
 
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Where a search begins: scan (highest image of the path) or band (between its "
+            "relaxed ends)."
+        ),
+    ] = None
+    check: Annotated[
+        str | None,
+        typer.Option(help="Of saddle points from a scan: none, or band (a band over each)."),
+    ] = None
     images: Annotated[
         int | None, typer.Option(min=3, help="Images of a band, both ends among them; 9.")
     ] = None
@@ -35,7 +46,7 @@ class SaddleOptions:
         float | None, typer.Option(help="Longest force left at a saddle point, eV/Å; 0.01.")
     ] = None
     steps: Annotated[
-        int | None, typer.Option(min=0, help="At most, of ends, bands and saddle points each.")
+        int | None, typer.Option(min=0, help="At most, of each relaxation, band and refinement.")
     ] = None
     tunnelling: Annotated[
         str | None, typer.Option(help="Correction of rates: none, wigner or eckart.")
@@ -134,17 +145,24 @@ def find(
     with progress_bar("saddle points", len(paths)) as bar:
         for at in range(0, len(paths), together):
             chosen = paths[at : at + together]
-            done = at
-            found = find_saddles(
-                chosen, surface, search, lambda note, done=done: bar.move(done, note)
-            )
-            known = [one for one in found if one.images()]
-            curves = predict_curves(predictor, [one.images() for one in known])
-            by_name = {one.path.name: curve for one, curve in zip(known, curves, strict=True)}
-            report.searches += [
-                Judged(search=one, settings=search, curve=by_name.get(one.path.name))
-                for one in found
-            ]
+            over: list[Search] = []
+            try:
+                find_saddles(
+                    chosen,
+                    surface,
+                    search,
+                    lambda note, done=at: bar.move(done, note),
+                    finished=over.append,
+                )
+            finally:  # an interrupt leaves those that are over
+                known = [one for one in over if one.images()]
+                curves = predict_curves(predictor, [one.images() for one in known])
+                by_name = {one.path.name: curve for one, curve in zip(known, curves, strict=True)}
+                order = [path.name for path in chosen]
+                report.searches += [
+                    Judged(search=one, settings=search, curve=by_name.get(one.path.name))
+                    for one in sorted(over, key=lambda one: order.index(one.path.name))
+                ]
             report.write_now_and_then()
             bar.move(at + len(chosen))
 
@@ -193,12 +211,22 @@ def read_saddles(options: SaddleOptions, *, asked: bool) -> SaddleSettings | Non
     band = {inside: given[name] for name, inside in names.items() if name in given}
     refine = {"fmax": given["fmax"]} if "fmax" in given else {}
     usual = SaddleSettings()
-    return usual.model_copy(
-        update={
-            "relaxation": usual.relaxation.model_copy(update=steps),
-            "band": read_settings(BandSettings, **band, **steps),
-            "refine": read_settings(RefineSettings, **refine, **steps),
-        }
+    kinds = {name: given[name] for name in ("start", "check") if name in given}
+    if given.get("check") == "band" and given.get("start") == "band":
+        raise UserError(
+            "--check band: a search that starts from a band has one already; leave it out, or use "
+            "--start scan."
+        )
+    relaxations = {
+        name: getattr(usual, name).model_copy(update=steps)
+        for name in ("surroundings", "relaxation", "downhill")
+    }
+    return read_settings(
+        SaddleSettings,
+        **kinds,
+        **relaxations,
+        band=read_settings(BandSettings, **band, **steps),
+        refine=read_settings(RefineSettings, **refine, **steps),
     )
 
 

@@ -292,28 +292,43 @@ def draw_scan(scan: Scan, level: float) -> str:
 
 
 def draw_band(judged: Judged, level: float) -> str:
-    """Energies of a band above its start, and the saddle point."""
+    """Energies above the start, on a band or at both ends alone, and the saddle point."""
     import numpy as np
 
+    from surefoot.barriers.interpolation import lay_on
     from surefoot.cli.svg import Line, colour
     from surefoot.units import KCAL_PER_MOL
 
-    band, curve = judged.search.band, judged.curve
-    if band is None or curve is None:
-        raise ValueError("there is no band to be drawn.")
-    steps = band.positions.diff(dim=0).flatten(1).norm(dim=1).numpy()
+    search, curve = judged.search, judged.curve
+    if curve is None:
+        raise ValueError("there is nothing to be drawn.")
+    images = search.images()
+    way = images if search.refined is None else images[:-1]
+    if search.band is None and search.refined is not None:  # start, saddle point, end
+        way, order = (images[0], images[-1], images[1]), [0, 2, 1]
+    else:
+        order = list(range(len(way)))
+    first = images[0]
+    places = np.stack(
+        [
+            image.positions if first.pbc.any() else lay_on(image.positions, first.positions)
+            for image in way
+        ]
+    )
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=(1, 2))
     x = np.concatenate([[0.0], steps.cumsum()]).tolist()
-    count = len(x)
-    lines = _curve_lines(x, curve, slice(0, count), level)
-    if judged.search.found:
+    lines = _curve_lines(x, curve, order, level)
+    if search.found:
+        energies = curve.energies[order]
         y = float(curve.energies[-1] - curve.energies[0]) / KCAL_PER_MOL
-        lines.append(
-            Line(name="saddle point", x=[x[band.top]], y=[y], colour=colour(2), points=True)
-        )
-    return _picture(judged.search.path.name, "length of the band (Å)", lines)
+        top = x[1 + int(energies[1:-1].argmax())]
+        lines.append(Line(name="saddle point", x=[top], y=[y], colour=colour(2), points=True))
+    return _picture(search.path.name, "length of the way (Å)", lines)
 
 
-def _curve_lines(x: list[float], curve: Curve, points: slice, level: float) -> list[Any]:
+def _curve_lines(
+    x: list[float], curve: Curve, points: slice | list[int], level: float
+) -> list[Any]:
     from surefoot.cli.svg import Line, colour
     from surefoot.evaluate.calibration import central_bound
     from surefoot.units import KCAL_PER_MOL

@@ -5,7 +5,13 @@ import pytest
 import torch
 from ase import Atoms
 
-from surefoot.barriers.refine import RefineSettings, find_step, refine_saddles, update_hessian
+from surefoot.barriers.refine import (
+    RefineSettings,
+    bend_step,
+    find_step,
+    refine_saddles,
+    update_hessian,
+)
 from surefoot.barriers.vibrations import find_vibrations
 
 from .conftest import SADDLES, SCALE, Formula, at, leps, muller_brown
@@ -76,6 +82,48 @@ def test_updated_hessian_gives_the_change_of_slope(rng) -> None:
     np.testing.assert_allclose(found @ step, true @ step, atol=1e-12)
     np.testing.assert_allclose(found, found.T, atol=1e-12)
     np.testing.assert_array_equal(update_hessian(guess, step, guess @ step), guess)
+
+
+def test_soft_curvatures_stay_positive_in_updates(rng) -> None:
+    """Those of a minimum, and the negative one of a saddle point alone."""
+    matrix = rng.normal(size=(6, 6))
+    minimum = matrix @ matrix.T + 0.1 * np.eye(6)
+    found = np.eye(6)
+    for _ in range(5):
+        step = 0.1 * rng.normal(size=6)
+        found = update_hessian(found, step, minimum @ step)
+        assert np.linalg.eigvalsh(found)[0] > 0
+    across = np.zeros(6)
+    across[0], change = 1.0, np.zeros(6)
+    change[1] = (
+        0.3  # at right angles to the step, and H of it is nothing: v would be without bounds
+    )
+    flat = update_hessian(np.diag([0.0, 1, 1, 1, 1, 1]), across, change)
+    np.testing.assert_allclose(flat @ across, change, atol=1e-12)
+
+
+def test_bent_steps_turn_groups_and_keep_bonds() -> None:
+    """Hydrogens of ethane turn about the axis; straight steps would stretch every bond."""
+    turns = 2 * np.pi / 3 * np.arange(3)
+    ring = np.stack([np.cos(turns), np.sin(turns), np.zeros(3)], 1)
+    places = [[0, 0, 0], [0, 0, 1.53], *(ring - [0, 0, 0.36]), *(-ring + [0, 0, 1.89])]
+    atoms = Atoms("C2H6", positions=places)
+    step = np.zeros((8, 3))
+    step[2:5] = 0.3 * np.cross([0, 0, 1.0], atoms.positions[2:5])
+    bent = atoms.copy()
+    bent.positions += bend_step(atoms, step, np.arange(8))
+    for one, other in ((0, 2), (0, 3), (1, 2), (2, 3)):
+        before, straight = atoms.get_distance(one, other), atoms.copy()
+        straight.positions += step
+        assert straight.get_distance(one, other) > before + 0.02
+        assert bent.get_distance(one, other) == pytest.approx(before, abs=1e-4)
+    assert bent.get_dihedral(2, 0, 1, 5) != pytest.approx(atoms.get_dihedral(2, 0, 1, 5), abs=5)
+    # Stretching is what it was, and atoms far apart are left alone.
+    stretch = np.zeros((8, 3))
+    stretch[:, 2] = 0.02 * atoms.positions[:, 2]
+    np.testing.assert_allclose(bend_step(atoms, stretch, np.arange(8)), stretch, atol=1e-3)
+    lone = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 9.0]])
+    np.testing.assert_array_equal(bend_step(lone, stretch[:2], np.arange(2)), stretch[:2])
 
 
 def test_leps_is_smooth() -> None:

@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.constraints import FixAtoms
 
 from surefoot.barriers.bands import BandSettings
+from surefoot.barriers.downhill import push_off
 from surefoot.barriers.heights import Curve
-from surefoot.barriers.judgement import SaddleSettings, Search, judge_saddle
+from surefoot.barriers.judgement import SaddleSettings, Search, has_soft_mode, judge_saddle
 from surefoot.barriers.rates import RateSettings
 from surefoot.barriers.records import Judged, ReportSettings, record_scan, record_search
-from surefoot.barriers.saddles import find_saddles, push_off
+from surefoot.barriers.saddles import find_saddles
 from surefoot.barriers.scans import judge_scan
 from surefoot.barriers.tunnelling import log_eckart
 from surefoot.barriers.vibrations import Vibrations
@@ -19,7 +22,8 @@ from surefoot.units import KCAL_PER_MOL
 
 from .conftest import Formula, leps, path_of
 
-SETTINGS = SaddleSettings(band=BandSettings(images=7))
+SETTINGS = SaddleSettings(start="band", band=BandSettings(images=7))
+SCAN = SaddleSettings(check="band", band=BandSettings(images=7))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,73 @@ def test_many_paths_at_once_give_each_its_own(found) -> None:
     assert other.images() == ()
 
 
+@pytest.fixture(scope="module")
+def scanned() -> Search:
+    """The same from a rigid scan, whose carbon atoms are too far apart."""
+    return find_saddles([path_of(7, way=0.9)], Formula(leps, cutoff=3.0), SCAN)[0]
+
+
+def test_scan_and_band_lead_to_the_same_saddle_point(found, scanned) -> None:
+    assert scanned.found, scanned.reason
+    assert scanned.refined.energy == pytest.approx(found.refined.energy, abs=1e-4)
+    assert scanned.lengths == pytest.approx(found.lengths, abs=5e-3)
+    assert scanned.energies() == pytest.approx(found.energies(), abs=0.02)
+    first, top, _ = scanned.energies()
+    # The band knows nothing of the saddle point but what lies beside it.
+    assert scanned.band_barrier == pytest.approx(top - first, abs=0.1 * KCAL_PER_MOL)
+    assert scanned.start.atoms.get_distance(0, 1) < 1.2 < scanned.end.atoms.get_distance(0, 1)
+    assert scanned.notes(SCAN) == []
+
+
+def test_images_of_a_search_from_a_scan(scanned) -> None:
+    """Start, band between the asides, end, saddle point; without a check, three."""
+    images = scanned.images()
+    assert len(images) == 7 + 3
+    for place, atoms in ((0, scanned.start), (1, scanned.aside[0]), (-2, scanned.end)):
+        np.testing.assert_array_equal(images[place].positions, atoms.atoms.positions)
+    alone = replace(scanned, band=None)
+    assert [len(one) for one in alone.images()] == [3, 3, 3]
+    assert alone.band_barrier is None
+    high = replace(scanned.band, energies=scanned.band.energies + 2 * KCAL_PER_MOL)
+    (note,) = replace(scanned, band=high).notes(SCAN)
+    assert "the band is +2.0 kcal/mol off the saddle point" in note
+
+
+def test_only_ends_are_filled_up(found) -> None:
+    (search,) = find_saddles([path_of(2, way=0.9)], Formula(leps), replace_check(SCAN))
+    assert search.found, search.reason
+    assert search.band is None
+    assert search.refined.energy == pytest.approx(found.refined.energy, abs=1e-4)
+
+
+def replace_check(settings: SaddleSettings) -> SaddleSettings:
+    return settings.model_copy(update={"check": "none"})
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, replace_check(SCAN)])
+def test_searches_are_told_as_soon_as_they_are_over(settings) -> None:
+    """What is over before an interrupt is known; here the second of two last stages breaks off."""
+    paths = [path_of(5, way=0.8, name=name) for name in ("one", "two")]
+    over: list[Search] = []
+
+    def tell(note: str) -> None:
+        if "vibrations of the ends of two" in note:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_saddles(paths, Formula(leps), settings, tell, finished=over.append)
+    assert [(search.path.name, search.found) for search in over] == [("one", True)]
+
+
+def test_steps_that_run_out_downhill_are_a_note() -> None:
+    short = SCAN.downhill.model_copy(update={"steps": 25, "fmax": 1e-6})
+    settings = replace_check(SCAN).model_copy(update={"downhill": short})
+    (search,) = find_saddles([path_of(7, way=0.9)], Formula(leps), settings)
+    assert search.found, search.reason
+    notes = search.notes(settings)
+    assert any(note.startswith("start not relaxed") for note in notes)
+
+
 def downhill(positions: torch.Tensor) -> torch.Tensor:
     """The hydrogen goes to the acceptor, wherever it begins."""
     donor, hydrogen, acceptor = positions.unbind(1)
@@ -89,6 +160,15 @@ def test_a_surface_without_numbers_is_a_reason() -> None:
 
     (search,) = find_saddles([path_of(3)], Formula(lost), SETTINGS)
     assert "the start can not be relaxed" in search.reason
+    (search,) = find_saddles([path_of(3)], Formula(lost), SCAN)
+    assert search.reason == "no image of the path has a finite energy."
+
+
+def test_a_scan_without_a_barrier_finds_none() -> None:
+    (search,) = find_saddles([path_of(5)], Formula(downhill), SCAN)
+    assert not search.found
+    assert search.reason
+    assert search.band is None
 
 
 @pytest.mark.parametrize(
@@ -112,6 +192,44 @@ def test_what_is_no_saddle_point_of_the_transfer(found, frequencies, share, reas
     else:
         with pytest.raises(AssertionError, match=reason):
             raise AssertionError(told)
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "soft"),
+    [
+        ([-1200.0, -90.0, 900.0], True),
+        ([-1200.0, -20.0, 900.0], False),
+        ([-1200.0, -500.0, 900.0], False),
+        ([-90.0, -60.0, 900.0], False),
+    ],
+)
+def test_soft_second_modes(found, frequencies, soft) -> None:
+    vibrations = Vibrations(frequencies=np.array(frequencies), modes=np.zeros((3, 3, 3)))
+    assert has_soft_mode(replace(found, vibrations=vibrations), SETTINGS) is soft
+
+
+def test_a_search_that_ends_on_two_maxima_goes_off_the_softer_one() -> None:
+    """Two ways round, of the same height, with a soft maximum between them."""
+
+    def two_ways(positions: torch.Tensor) -> torch.Tensor:
+        beside = positions[:, 3, 2] - positions[:, 0, 2] - 5.0
+        return leps(positions[:, :3]) + 0.02 * (8 * beside**2 - 1) ** 2 + _tether(positions)
+
+    path = path_of(5, way=0.8)
+    images = tuple(image + Atoms("Ne", positions=[[0, 0, 5.0]]) for image in path.images)
+    for image, own in zip(images, path.images, strict=True):
+        image.info = dict(own.info)
+        image.set_constraint(FixAtoms([0]))
+    surface = Formula(two_ways, cutoff=9.0)
+    (search,) = find_saddles([replace(path, images=images)], surface, replace_check(SCAN))
+    assert search.found, search.reason
+    away = search.refined.atoms.positions[3, 2] - 5.0
+    assert abs(away) == pytest.approx(8**-0.5, abs=0.02)
+
+
+def _tether(positions: torch.Tensor) -> torch.Tensor:
+    """What keeps everything but the hydrogen's way and the spectator's height where it is."""
+    return 2 * (positions[:, 3, :2] ** 2).sum(-1) + 2 * (positions[:, 2, 1:] ** 2).sum(-1)
 
 
 def test_lengths_at_the_saddle_point(found) -> None:
