@@ -5,9 +5,11 @@ import pickle
 from pathlib import Path
 from shutil import which
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 
 from surefoot.data.read import READERS, UnreadableFile, read_frames
 from surefoot.label import LABELERS
@@ -23,8 +25,29 @@ SMALL: dict[str, dict[str, object]] = {
 """Settings with which a labeler takes little time."""
 
 
+def write_known(file: Path) -> Path:
+    """Labels of the structures of these tests, by EMT."""
+    rattled = molecule("CH3")
+    rattled.rattle(0.05, seed=0)
+    images = [rattled, molecule("CH3"), bulk("Cu", cubic=True)]
+    for sign in (1, -1):
+        images.append(rattled.copy())
+        images[-1].positions[1, 0] += sign * 1e-3
+    for atoms in images:
+        atoms.calc = EMT()
+        atoms.info["REF_energy"] = atoms.get_potential_energy()
+        atoms.arrays["REF_forces"] = atoms.get_forces()
+        atoms.calc = None
+    ase.io.write(file, images, format="extxyz")
+    return file
+
+
 @pytest.fixture(params=sorted(LABELERS))
-def labeler(request: pytest.FixtureRequest):
+def labeler(request: pytest.FixtureRequest, tmp_path: Path):
+    if request.param == "known":
+        return LABELERS["known"].model_validate(
+            {"files": [str(write_known(tmp_path / "known.xyz"))]}
+        )
     if request.param == "xtb_program" and which("xtb") is None:
         pytest.skip("the program xtb is not there")
     return LABELERS[request.param].model_validate(SMALL[request.param])

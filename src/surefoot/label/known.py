@@ -13,7 +13,7 @@ from pydantic import Field
 
 from surefoot.data.file_units import FileUnits
 from surefoot.data.read import Frame, Keys, read_frames
-from surefoot.label.labeler import LabelingFailed, Labels
+from surefoot.label.labeler import LabelingFailed, Labels, check_state
 from surefoot.settings import Settings
 
 SAME = 1e-4  # Å; positions of a file that is written anew are rounded
@@ -38,7 +38,8 @@ class Known(Settings):
     def settings(self) -> dict[str, Any]:
         """All settings, with hashes of the files in place of their paths."""
         hashes = [_hash_file(name) for name in self.files]
-        return {**self.model_dump(mode="json", exclude={"files"}), "files": hashes}
+        own = self.model_dump(mode="json", exclude={"files"})
+        return {**own, "files": hashes, "code": "labels from files"}
 
     def describe(self) -> str:
         """What made the labels, and where they stand."""
@@ -54,7 +55,9 @@ class Known(Settings):
 
         Raises:
             LabelingFailed: if no file holds the structure, or no labels stand beside it.
+            ValueError: if charge and spin do not fit the electrons.
         """
+        check_state(atoms.numbers, charge, spin)
         read = _read(self.files, self.keys.model_dump_json(), self.units.model_dump_json())
         frames, places = read.get(_kind(atoms), ([], np.zeros((0, 1, 3))))
         away = np.abs(places - _places(atoms)).max((1, 2))
