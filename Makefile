@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= $(CURDIR)-venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# A file of tests stays in one process, since its fixtures are shared.
-PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile
+# A file of tests stays in one process, since its fixtures are shared; long files come first.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help setup demo test quick slow check fmt lint types contract examples bench clean

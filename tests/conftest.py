@@ -1,6 +1,7 @@
 """Fixtures of all tests: seeds, small structures, labels, the folder of real data."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compiling(unchecked, tmp_path_factory, monkeypatch) -> None:
+    """Nothing is left in the user's folder, and nothing found there.
+
+    A size without a value is no int, which checks of types in tests would refuse.
+    """
+    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path_factory.getbasetemp()))
+
+
+@pytest.fixture
+def tracing(compiling, monkeypatch) -> None:
+    """The graph that would be compiled runs as it is: all but the C++, in less time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the import
+        from torch._inductor import compile_fx
+    monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, _: graph)
 
 
 @pytest.fixture

@@ -82,11 +82,10 @@ def test_predict_reads_back(surefoot, potential: Path, folder: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.usefixtures("unchecked")  # a size without a value is no int
+@pytest.mark.usefixtures("compiling")
 def test_predict_compiled_and_with_splines(
-    surefoot, potential: Path, folder: Path, tmp_path: Path, monkeypatch
+    surefoot, potential: Path, folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
     for name, options in (("plain", ()), ("quick", ("--compile", "--splines"))):
         output = tmp_path / f"{name}.xyz"
         done = surefoot("predict", potential, folder / "test.xyz", "-o", output, *options)

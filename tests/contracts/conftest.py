@@ -1,29 +1,10 @@
 """What tests of traced and compiled graphs share."""
 
-import warnings
 from collections.abc import Callable
 
 import pytest
 
 from surefoot.compilation import Compiled
-
-
-@pytest.fixture
-def compiling(unchecked, tmp_path_factory, monkeypatch) -> None:
-    """Nothing is left in the user's folder, and nothing found there.
-
-    A size without a value is no int, which checks of types in tests would refuse.
-    """
-    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path_factory.getbasetemp()))
-
-
-@pytest.fixture
-def tracing(compiling, monkeypatch) -> None:
-    """The graph that would be compiled runs as it is: all but the C++, in less time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the import
-        from torch._inductor import compile_fx
-    monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, _: graph)
 
 
 @pytest.fixture

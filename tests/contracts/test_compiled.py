@@ -32,7 +32,7 @@ CUTOFF = 4.0
 BASELINE = Baseline(elements=(1, 6, 8), energies=(-1.3, -3.7, -2.2), scale=1.7, neighbors=12.0)
 MACE = Potential(
     model=Mace(
-        cutoff=CUTOFF, irreps="8x0e + 8x1o", max_ell=2, correlation=3, interactions=1, radial=(8,)
+        cutoff=CUTOFF, irreps="8x0e + 8x1o", max_ell=1, correlation=2, interactions=1, radial=()
     ),
     head=Scalar(),
     baseline=BASELINE,
@@ -62,13 +62,13 @@ def test_single_precision_is_as_near_to_double_as_uncompiled(
 ) -> None:
     weights = MACE.init(3, torch.float32)
     evaluate = compile_potential(MACE)
-    graphs = [to_graph(small_structures[name], CUTOFF) for name in ("ethanol", "water_cluster")]
-    for graph in (*graphs, collate(graphs)):
+    for name in ("ethanol", "water_cluster"):
+        graph = to_graph(small_structures[name], CUTOFF)
         found, expected = (parts(f(weights, graph, stress=True)) for f in (evaluate, MACE))
         exact = parts(MACE(cast(weights, torch.float64), graph, stress=True))
         for one, other, true in zip(found, expected, exact, strict=True):
             assert difference(one, other) < 1e-6 + 2 * difference(other, true)
-    assert count_graphs() == 2
+    assert count_graphs() == 1
 
 
 def test_gradients_of_the_loss(make_samples, count_graphs) -> None:

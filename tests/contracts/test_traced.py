@@ -43,8 +43,8 @@ MODEL: dict[str, Model] = {
     "scn so2": Scn(
         cutoff=CUTOFF,
         layers=1,
-        lmax=3,
-        mmax=2,
+        lmax=2,
+        mmax=1,
         messages="so2",
         resolutions=2,
         limit=14,

@@ -33,9 +33,9 @@ from surefoot.train.schedule import ScheduleSettings
 LEARNT, JUDGED = 200, 50  # frames of each state
 MODELS: dict[str, Model] = {
     "schnet": Schnet(cutoff=8.0, features=32, interactions=2, gaussians=20, activation="silu"),
-    "mace": Mace(cutoff=8.0, irreps="16x0e + 16x1o", max_ell=2, correlation=2, radial=(32,)),
 }
 EQUIVARIANT: dict[str, Model] = {
+    "mace": Mace(cutoff=8.0, irreps="16x0e + 16x1o", max_ell=2, correlation=2, radial=(32,)),
     "race": Race(
         cutoff=8.0, irreps="16x0e + 16x1o", channels=16, max_ell=2, interactions=2, radial=(32,)
     ),

@@ -52,14 +52,10 @@ class Acquisition:
     Attributes:
         score: of a prediction and the atoms of its structures: (graphs), or (atoms) if `of_atoms`.
         of_atoms: whether it is one of atoms.
-        unit: of the score.
-        draws: whether it needs more than one set of weights.
     """
 
     score: Callable[[Prediction, Segments], Tensor]
     of_atoms: bool
-    unit: str
-    draws: bool = False
 
 
 def bald_energy(prediction: Prediction, atoms: Segments) -> Float[Tensor, " graphs"]:
@@ -147,17 +143,15 @@ def latent_distance_atoms(prediction: Prediction, atoms: Segments) -> Float[Tens
 
 
 ACQUISITIONS: dict[str, Acquisition] = {
-    "bald_energy": Acquisition(score=bald_energy, of_atoms=False, unit="nats", draws=True),
-    "bald_forces": Acquisition(score=bald_forces, of_atoms=True, unit="nats", draws=True),
-    "categorical_bald": Acquisition(
-        score=categorical_bald, of_atoms=False, unit="nats", draws=True
-    ),
-    "energy_variance": Acquisition(score=energy_variance, of_atoms=False, unit="(eV/atom)²"),
-    "forces_variance": Acquisition(score=forces_variance, of_atoms=True, unit="(eV/Å)²"),
-    "entropy_energy": Acquisition(score=entropy_energy, of_atoms=False, unit="nats"),
-    "entropy_forces": Acquisition(score=entropy_forces, of_atoms=True, unit="nats"),
-    "latent_distance": Acquisition(score=latent_distance, of_atoms=False, unit="edges"),
-    "latent_distance_atoms": Acquisition(score=latent_distance_atoms, of_atoms=True, unit="edges"),
+    "bald_energy": Acquisition(score=bald_energy, of_atoms=False),
+    "bald_forces": Acquisition(score=bald_forces, of_atoms=True),
+    "categorical_bald": Acquisition(score=categorical_bald, of_atoms=False),
+    "energy_variance": Acquisition(score=energy_variance, of_atoms=False),
+    "forces_variance": Acquisition(score=forces_variance, of_atoms=True),
+    "entropy_energy": Acquisition(score=entropy_energy, of_atoms=False),
+    "entropy_forces": Acquisition(score=entropy_forces, of_atoms=True),
+    "latent_distance": Acquisition(score=latent_distance, of_atoms=False),
+    "latent_distance_atoms": Acquisition(score=latent_distance_atoms, of_atoms=True),
 }
 """Scores by name. `random` and `farthest_point` need no prediction: they are ways to choose."""
 

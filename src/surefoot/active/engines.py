@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -19,7 +18,7 @@ from pydantic import Field, model_validator
 
 from surefoot.label.processes import THREAD_VARIABLES
 from surefoot.label.run import Conduct
-from surefoot.label.workers import worker_pool
+from surefoot.label.workers import count_cores, worker_pool
 from surefoot.settings import Settings
 
 AGAIN = 2.0  # s between two looks at what workers of Dask calculate
@@ -56,8 +55,7 @@ class Processes(Settings):
     @contextmanager
     def open(self, folder: Path) -> Iterator[Executor]:  # noqa: ARG002
         """The processes, which end with this one."""
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(1)
-        with worker_pool(self.workers or len(cores)) as pool:
+        with worker_pool(self.workers or count_cores()) as pool:
             yield pool
 
 

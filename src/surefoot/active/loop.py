@@ -23,7 +23,7 @@ from ase import Atoms
 from surefoot.active.campaign import Campaign, require_sound, with_states
 from surefoot.active.choose import Chosen, NothingToChoose, choose
 from surefoot.active.engines import require_engine
-from surefoot.active.explore.explorer import Interrupted, Scene, is_whole
+from surefoot.active.explore.explorer import Interrupted, Scene, is_whole, note, unlabelled
 from surefoot.active.folder import (
     Round,
     agree,
@@ -255,13 +255,8 @@ def _judge(campaign: Campaign, this: Round, predictor: Predictor) -> Figures:
 
 def _explore(campaign: Campaign, place: Round, predictor: Predictor, this: Round) -> list[Atoms]:
     """Candidates of all explorers, each with the name of its explorer as config_type."""
-    starts = []
     # Not from those that judge: what is found beside them would be learnt from.
-    for frame in _learnt(campaign, this.number).train:
-        atoms = frame.atoms.copy()
-        given = {"charge": frame.charge, "spin": frame.spin, "group": frame.group}
-        atoms.info = {name: value for name, value in given.items() if value is not None}
-        starts.append(atoms)
+    starts = [unlabelled(frame) for frame in _learnt(campaign, this.number).train]
     found = []
     for turn, explorer in enumerate(campaign.explorers):
         folder = place.exploration / f"{turn}-{explorer.name}"
@@ -287,12 +282,12 @@ def _explore(campaign: Campaign, place: Round, predictor: Predictor, this: Round
             )
         for atoms in whole:
             charge, spin = read_state(atoms.info)
-            given = {
-                "charge": campaign.again.charge if charge is None else charge,
-                "spin": campaign.again.spin if spin is None else spin,
-            }
-            atoms.info |= {name: value for name, value in given.items() if value is not None}
-            atoms.info["config_type"] = explorer.name
+            note(
+                atoms,
+                charge=campaign.again.charge if charge is None else charge,
+                spin=campaign.again.spin if spin is None else spin,
+                config_type=explorer.name,
+            )
         found += whole
     return found
 

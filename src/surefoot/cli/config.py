@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
-import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -25,7 +23,8 @@ from surefoot.models import MODELS
 from surefoot.posteriors import METHODS
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.posteriors.start import StartSettings
-from surefoot.settings import Settings
+from surefoot.posteriors.training import Parts
+from surefoot.settings import Settings, any_of, choose_class
 from surefoot.train.fit import TrainSettings
 from surefoot.train.loss import LossSettings
 
@@ -41,22 +40,18 @@ CHOICES: Choices = {
     "head": (HEADS, "energy"),
     "posterior": (METHODS, "name"),
 }
-# Pydantic checks instances against these; which class a section becomes is chosen by its name.
-AnyModel = functools.reduce(operator.or_, MODELS.values())
-AnyHead = functools.reduce(operator.or_, HEADS.values())
-AnyMethod = functools.reduce(operator.or_, METHODS.values())
 
 
 class Config(Settings):
     """Everything that decides a training run."""
 
     data: DataSettings
-    model: AnyModel = MODELS["schnet"]()  # type: ignore[valid-type]
-    head: AnyHead = HEADS["scalar"]()  # type: ignore[valid-type]
+    model: any_of(MODELS) = MODELS["schnet"]()  # type: ignore[valid-type]
+    head: any_of(HEADS) = HEADS["scalar"]()  # type: ignore[valid-type]
     conditioning: Conditioning = Conditioning()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
-    posterior: AnyMethod = EnsembleSettings()  # type: ignore[valid-type]
+    posterior: any_of(METHODS) = EnsembleSettings()  # type: ignore[valid-type]
     start: StartSettings = StartSettings()
 
     @field_validator("model", mode="before")
@@ -74,21 +69,18 @@ class Config(Settings):
     def _choose_posterior(cls, section: Any) -> Any:
         return choose_class(section, *CHOICES["posterior"], "ensemble")
 
-
-def choose_class(
-    section: Any, classes: Mapping[str, type[Settings]], key: str, default: str
-) -> Any:
-    """The settings of a section whose class is named by one of its keys.
-
-    Raises:
-        ValueError: if there is no class of that name.
-    """
-    if not isinstance(section, Mapping):
-        return section
-    name = section.get(key, default)
-    if not isinstance(name, str) or name not in classes:
-        raise ValueError(f"'{name}' is not known; there is {', '.join(classes)}")
-    return classes[name].model_validate(dict(section))
+    @property
+    def parts(self) -> Parts:
+        """What is trained, and how."""
+        return Parts(
+            model=self.model,
+            head=self.head,
+            conditioning=self.conditioning,
+            loss=self.loss,
+            train=self.train,
+            posterior=self.posterior,
+            start=self.start,
+        )
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -171,13 +163,13 @@ def _explain(
         return f"{path}: there is no key '{name}'; near it there is {', '.join(near)}."
     if problem["type"] == "missing":
         return f"{path}: the key '{name}' is missing; it has no default."
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason = problem["msg"].removeprefix("Value error, ").rstrip(".")
     value = problem["input"]
     if problem["type"] == "less_than_equal" and location[0] == "model":
         # Models end where their products are built and tested.
         reason = f"more than {problem['ctx']['le']} is not built"
     shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {value!r})"
-    return f"{path}: {name}: {reason}{shown}."
+    return f"{path}: {name + ': ' if name else ''}{reason}{shown}."
 
 
 def _valid_keys(
@@ -187,7 +179,9 @@ def _valid_keys(
     section: type[BaseModel] = root
     for part in location:
         field = section.model_fields.get(part)
-        inner = None if field is None else _section_class(part, field, content, choices)
+        if field is None:
+            continue  # the name that a file gives to one of many, as the splits of `hat build`
+        inner = _section_class(part, field, content, choices)
         if inner is None:
             break
         section = inner

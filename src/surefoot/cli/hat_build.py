@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +36,6 @@ def run(
         bool, typer.Option("--template", help="Print a commented config instead.")
     ] = False,
 ) -> None:
-    import os
     from concurrent.futures import BrokenExecutor
 
     from surefoot.cli.screen import UserError, complain, interruption
@@ -50,12 +49,15 @@ def run(
             "build --template` prints a config."
         )
     from surefoot.hat.build import build
-    from surefoot.label.workers import worker_pool
+    from surefoot.label.workers import count_cores, worker_pool
 
     settings = load_build(config, overrides or ())
     require_new_folder(output)
-    count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
-    with interruption() as asked, worker_pool(count) as pool, ExitStack() as stack:
+    with (
+        interruption() as asked,
+        worker_pool(workers or count_cores()) as pool,
+        ExitStack() as stack,
+    ):
         bars = Bars(stack)
 
         def follow(what: str, done: int, total: int) -> None:
@@ -183,42 +185,12 @@ def load_build(path: Path, overrides: Sequence[str] = ()) -> BuildSettings:
     Raises:
         UserError: one sentence per mistake, with file and key, and the nearest valid keys.
     """
-    from pydantic import ValidationError
-
-    from surefoot.cli.config import read_config
-    from surefoot.cli.screen import UserError
+    from surefoot.cli.config import read_config, validate
     from surefoot.hat.build import BuildSettings
+    from surefoot.label import LABELERS
 
     content = read_config(path, overrides, "surefoot hat build --template")
-    try:
-        return BuildSettings.model_validate(content)
-    except ValidationError as error:
-        lines = [_explain(problem, path) for problem in error.errors()]
-        raise UserError("\n".join(lines)) from error
-
-
-def _explain(problem: Any, path: Path) -> str:
-    import difflib
-
-    from surefoot.cli.config import settings_class
-    from surefoot.hat.build import BuildSettings
-
-    location = [str(part) for part in problem["loc"]]
-    name = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        section: Any = BuildSettings
-        for part in location[:-1]:
-            field = section.model_fields.get(part)  # none of them: the name of a split
-            section = section if field is None else settings_class(field.annotation) or section
-        valid = list(section.model_fields)
-        near = difflib.get_close_matches(location[-1], valid, n=3, cutoff=0.4) or valid
-        return f"{path}: there is no key '{name}'; near it there is {', '.join(near)}."
-    if problem["type"] == "missing":
-        return f"{path}: the key '{name}' is missing; it has no default."
-    reason = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    value = problem["input"]
-    shown = "" if isinstance(value, Mapping) else f" (found {value!r})"
-    return f"{path}: {name + ': ' if name else ''}{reason}{shown}."
+    return validate(BuildSettings, content, path, {"labeler": (LABELERS, "name")})
 
 
 def write_build_template() -> str:

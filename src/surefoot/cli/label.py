@@ -45,12 +45,10 @@ def run(
         bool, typer.Option("--retry", help="Calculate again what failed in an earlier run.")
     ] = False,
 ) -> None:
-    import os
-
     from surefoot.cli.screen import complain, interruption, progress_bar, require_writable, say
     from surefoot.data.read import IGNORE, Keys, check_output, read_frames
     from surefoot.label.run import label_frames
-    from surefoot.label.workers import worker_pool
+    from surefoot.label.workers import count_cores, worker_pool
 
     require_writable(output)
     check_output(output, files)
@@ -58,10 +56,9 @@ def run(
     if retry:
         conduct = conduct.model_copy(update={"retry": True})
     frames = read_frames(files, Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE))
-    count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
     with (
         interruption() as asked,
-        worker_pool(count) as pool,
+        worker_pool(workers or count_cores()) as pool,
         progress_bar("labelling", len(frames)) as bar,
     ):
         pace = Pace()

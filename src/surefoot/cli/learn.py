@@ -71,7 +71,6 @@ def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:
     from surefoot.cli.screen import STATUS_REFUSED, say
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
-    from surefoot.posteriors.training import Parts
 
     splits = load_splits(settings.data, settings.train.seed)
     for name, frames in splits.by_name().items():
@@ -81,15 +80,7 @@ def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:
     return Campaign(
         folder=folder,
         splits=splits,
-        parts=Parts(
-            model=settings.model,
-            head=settings.head,
-            conditioning=settings.conditioning,
-            loss=settings.loss,
-            train=settings.train,
-            posterior=settings.posterior,
-            start=settings.start,
-        ),
+        parts=settings.parts,
         again=settings.again,
         explorers=settings.explore,
         acquire=settings.acquire,
@@ -109,6 +100,7 @@ def _told(stack: ExitStack, asked: Callable[[], bool]) -> Told:
     from surefoot.active.campaign import Told
     from surefoot.cli.label import Pace
     from surefoot.cli.screen import progress_bar, say
+    from surefoot.cli.train import epoch_note
 
     current: dict[str, Any] = {}
 
@@ -122,16 +114,7 @@ def _told(stack: ExitStack, asked: Callable[[], bool]) -> Told:
         if state.epoch == 1 or "training" not in current:
             open_bar("training", epochs)
         bar, _ = current["training"]
-        record = state.history[-1]
-        note = "".join(
-            f"{short} {1000 * record[name]:.1f} {unit}  "
-            for name, short, unit in (
-                ("valid_energy_mae", "E", "meV/atom"),
-                ("valid_forces_mae", "F", "meV/Å"),
-            )
-            if name in record
-        )
-        bar.move(state.epoch, note.strip() or f"loss {record['train_total']:.3g}")
+        bar.move(state.epoch, epoch_note(state.history))
 
     def labels(done: int, total: int) -> None:
         if "labelling" not in current:

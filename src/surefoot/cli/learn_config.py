@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,6 @@ from surefoot.cli.config import (
     CHOICES,
     Choices,
     Config,
-    choose_class,
     read_config,
     section_lines,
     validate,
@@ -29,10 +26,7 @@ from surefoot.cli.config import (
 from surefoot.cli.screen import UserError
 from surefoot.label import LABELERS
 from surefoot.label.run import Conduct
-
-AnyLabeler = functools.reduce(operator.or_, LABELERS.values())
-AnyEngine = functools.reduce(operator.or_, ENGINES.values())
-AnyExplorer = functools.reduce(operator.or_, EXPLORERS.values())
+from surefoot.settings import any_of, choose_class
 
 LEARN_CHOICES: Choices = {**CHOICES, "labeler": (LABELERS, "name"), "engine": (ENGINES, "name")}
 
@@ -40,15 +34,15 @@ LEARN_CHOICES: Choices = {**CHOICES, "labeler": (LABELERS, "name"), "engine": (E
 class LearnConfig(Config):
     """Everything that decides a campaign."""
 
-    labeler: AnyLabeler = LABELERS["xtb"]()  # type: ignore[valid-type]
+    labeler: any_of(LABELERS) = LABELERS["xtb"]()  # type: ignore[valid-type]
     conduct: Conduct = Conduct()
-    explore: tuple[AnyExplorer, ...] = Field(  # type: ignore[valid-type]
+    explore: tuple[any_of(EXPLORERS), ...] = Field(  # type: ignore[valid-type]
         default=(EXPLORERS["dynamics"](), EXPLORERS["rattle"]()), min_length=1
     )
     acquire: Acquire = Acquire()
     again: Again = Again()
     rules: Rules = Rules()
-    engine: AnyEngine = ENGINES["processes"]()  # type: ignore[valid-type]
+    engine: any_of(ENGINES) = ENGINES["processes"]()  # type: ignore[valid-type]
 
     @field_validator("labeler", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -178,23 +178,14 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     from surefoot.data.load import hash_files
     from surefoot.heads.categorical import Categorical
     from surefoot.heads.histogram import ErrorHistograms
-    from surefoot.posteriors.training import Parts, plan_training
+    from surefoot.posteriors.training import plan_training
 
     data = settings.data
     valid = data.valid if isinstance(data.valid, list) else []
     begun = [settings.start.potential] if settings.start.potential else []
-    parts = Parts(
-        model=settings.model,
-        head=settings.head,
-        conditioning=settings.conditioning,
-        loss=settings.loss,
-        train=settings.train,
-        posterior=settings.posterior,
-        start=settings.start,
-    )
     plan = plan_training(
         splits,
-        parts,
+        settings.parts,
         data.references,
         {"config": settings.model_dump(), "files": hash_files([*data.train, *valid, *begun])},
         data.scale,
@@ -250,18 +241,28 @@ def epoch_bar(epochs: int, state: State) -> Iterator[Any]:
     from surefoot.cli.screen import progress_bar
 
     with progress_bar("training", epochs, state.epoch) as bar:
-        note = ""
+        yield lambda state: bar.move(state.epoch, epoch_note(state.history))
 
-        def show(state: State) -> None:
-            nonlocal note
-            record = state.history[-1]
-            if "valid_energy_mae" in record:
-                note = f"unseen: E {1000 * record['valid_energy_mae']:.2f} meV/atom"
-            if "valid_forces_mae" in record:
-                note += f", F {1000 * record['valid_forces_mae']:.1f} meV/Å"
-            bar.move(state.epoch, note or f"loss {record['train_total']:.3g}")
 
-        yield show
+def epoch_note(history: Sequence[Mapping[str, float]]) -> str:
+    """What a bar says after an epoch: the newest errors of frames set aside, or the loss.
+
+    Args:
+        history: records of epochs; not each of them has been validated.
+    """
+    for record in reversed(history):
+        parts = [
+            f"{short} {1000 * record[name]:.{digits}f} {unit}"
+            for name, short, digits, unit in SHOWN_ERRORS
+            if name in record
+        ]
+        if parts:
+            return f"unseen: {', '.join(parts)}"
+    return f"loss {history[-1]['train_total']:.3g}"
+
+
+SHOWN_ERRORS = (("valid_energy_mae", "E", 2, "meV/atom"), ("valid_forces_mae", "F", 1, "meV/Å"))
+"""Keys of records, and what they are called."""
 
 
 def show_calibration(calibration: Calibration, factors: dict[str, Factor]) -> None:

@@ -5,8 +5,6 @@ Each split has molecules of its own; frames and scans are drawn from their displ
 
 from __future__ import annotations
 
-import functools
-import operator
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,14 +36,12 @@ from surefoot.label import LABELERS
 from surefoot.label.journal import content_hash
 from surefoot.label.labeler import Labeler
 from surefoot.label.xtb import Xtb
-from surefoot.settings import Settings
+from surefoot.settings import Settings, any_of, choose_class
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
 PATHS = "_paths"  # behind the name of a split: the file of its scans
 DUPLICATE = "the structure is there already"
 AHEAD = 256  # transfers handed out at once
-
-AnyLabeler = functools.reduce(operator.or_, LABELERS.values())
 
 
 class Split(Settings):
@@ -96,17 +92,12 @@ class BuildSettings(Settings):
     conformers: Conformers = Conformers()
     dynamics: Dynamics = Dynamics()
     limits: Limits = Limits()
-    labeler: AnyLabeler = Xtb()  # type: ignore[valid-type]
+    labeler: any_of(LABELERS) = Xtb()  # type: ignore[valid-type]
 
     @field_validator("labeler", mode="before")
     @classmethod
     def _choose(cls, section: Any) -> Any:
-        if not isinstance(section, Mapping):
-            return section
-        name = section.get("name", "xtb")
-        if name not in LABELERS:
-            raise ValueError(f"'{name}' is not known; there is {', '.join(LABELERS)}")
-        return LABELERS[name].model_validate(dict(section))
+        return choose_class(section, LABELERS, "name", "xtb")
 
     @model_validator(mode="after")
     def _possible(self) -> BuildSettings:

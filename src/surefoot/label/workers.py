@@ -19,6 +19,11 @@ _held: list[Event] = []
 """In a worker: set when no further calculation may begin."""
 
 
+def count_cores() -> int:
+    """Cores that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 class WorkerPool(ProcessPoolExecutor):
     """An executor of processes which can be told to begin nothing more, or to end at once.
 

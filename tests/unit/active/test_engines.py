@@ -70,9 +70,9 @@ def test_a_killed_worker_of_dask_loses_nothing(frames: list[Frame], tmp_path: Pa
 
 
 SBATCH = """#!/bin/sh
-# A stand-in for Slurm: the script runs here, and is kept.
+# A stand-in for Slurm: a copy of the script runs here, since the script itself is removed.
 cp "$1" {folder}/submitted.sh
-sh "$1" >{folder}/job.log 2>&1 &
+sh {folder}/submitted.sh >{folder}/job.log 2>&1 &
 echo $! >>{folder}/pids
 echo "Submitted batch job $!"
 """

@@ -1,6 +1,5 @@
 """Laplace approximations against Bayesian regression done in another way, and what they promise."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -392,11 +391,9 @@ def test_draws_hold_the_other_weights(samples) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.usefixtures("unchecked")
-def test_compiled_says_the_same(samples, tmp_path, monkeypatch) -> None:
+@pytest.mark.usefixtures("tracing")
+def test_traced_says_the_same(samples) -> None:
     """Closed-form energies and the loop over draws are in one graph."""
-    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
     potential = POTENTIALS["schnet"]
     posterior = fit_last_layer(potential, weights_of(potential), samples, LOSS, SETTINGS)
     predictor = predictor_of(potential, posterior, 3)

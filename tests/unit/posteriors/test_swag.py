@@ -39,7 +39,7 @@ def test_moments_of_weights_that_hardly_move(rng) -> None:
 
 @pytest.mark.parametrize("count", [4, 9])
 def test_covariance_of_draws_is_the_published_one(rng, count) -> None:
-    """½ (diag(σ²) + D Dᵀ / (K − 1)) within 1 %, D the last K deviations from means so far."""
+    """½ (diag(σ²) + D Dᵀ / (K − 1)) within 2 %, D the last K deviations from means so far."""
     rank = 5
     rows = rng.normal(size=(count, 4)) @ rng.normal(size=(4, 4)) + 3.0
     posterior = make_swag(collect(torch.tensor(rows), rank), {}, 2)
@@ -47,9 +47,9 @@ def test_covariance_of_draws_is_the_published_one(rng, count) -> None:
     means = np.cumsum(rows, axis=0) / np.arange(1, count + 1)[:, None]
     columns = (rows - means)[-kept:]
     expected = 0.5 * (np.diag(rows.var(0)) + columns.T @ columns / (kept - 1))
-    draws = posterior.draws(torch.Generator().manual_seed(1), 400_000)
+    draws = posterior.draws(torch.Generator().manual_seed(1), 80_000)
     found = np.cov(draws["a"].numpy(), rowvar=False)
-    assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
     np.testing.assert_allclose(draws["a"].mean(0), rows.mean(0), atol=0.02)
     # All leaves move along the same directions.
     shared = np.cov(draws["a"][:, 0].numpy(), draws["b"][:, 1].numpy())[0, 1]

@@ -209,13 +209,12 @@ def test_a_member_that_is_left_out_of_the_first_batches_learns_all_the_same(samp
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.usefixtures("unchecked")  # a size without a value is no int
-def test_compiled_steps_resume_to_the_bit(workers, samples, tmp_path, monkeypatch) -> None:
+@pytest.mark.usefixtures("compiling")
+def test_compiled_steps_resume_to_the_bit(samples, tmp_path) -> None:
     """And they are those of uncompiled ones up to rounding."""
-    monkeypatch.setenv("SUREFOOT_CACHE", str(tmp_path))
     task = make_task(samples, stacked_roles(), compile="on")
     whole, part, plain = start(members=3), start(members=3), start(members=3)
+    workers = 2  # of two members and of one: a graph for each
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a failure to compile
         assert fit(task, whole, workers=workers)

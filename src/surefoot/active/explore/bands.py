@@ -7,7 +7,7 @@ from typing import Literal
 from ase import Atoms
 from pydantic import Field
 
-from surefoot.active.explore.explorer import Scene, bare
+from surefoot.active.explore.explorer import Scene, bare, note
 from surefoot.barriers.bands import BandSettings, relax_bands
 from surefoot.barriers.interpolation import interpolate
 from surefoot.barriers.paths import read_paths
@@ -61,7 +61,5 @@ class Bands(Settings):
             for positions in band.positions:
                 atoms = bare(path.images[0])
                 atoms.positions = positions.numpy()
-                given = {"charge": charge, "spin": spin}
-                atoms.info |= {name: value for name, value in given.items() if value is not None}
-                found.append(atoms)
+                found.append(note(atoms, charge=charge, spin=spin))
         return found

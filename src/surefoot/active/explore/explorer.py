@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from surefoot.data.convert import to_graph
+from surefoot.data.read import Frame
 from surefoot.neighbors import CoincidentAtoms
 from surefoot.posteriors.predictor import Predictor
 
@@ -99,6 +100,18 @@ def bare(atoms: Atoms) -> Atoms:
     )
     copy.info = {name: atoms.info[name] for name in KEPT if name in atoms.info}
     return copy
+
+
+def unlabelled(frame: Frame) -> Atoms:
+    """The structure of a frame with its charge, spin and group, as `bare` leaves it."""
+    atoms = bare(frame.atoms)
+    return note(atoms, charge=frame.charge, spin=frame.spin, group=frame.group)
+
+
+def note(atoms: Atoms, **known: int | str | None) -> Atoms:
+    """The same structure, where what is known is written into its info."""
+    atoms.info |= {name: value for name, value in known.items() if value is not None}
+    return atoms
 
 
 def is_whole(atoms: Atoms) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 from ase import Atoms
 from pydantic import Field
 
-from surefoot.active.explore.explorer import Scene, bare
+from surefoot.active.explore.explorer import Scene, unlabelled
 from surefoot.data.read import IGNORE, Keys, read_frames
 from surefoot.data.statistics import is_isolated
 from surefoot.settings import Settings
@@ -26,12 +26,4 @@ class Pool(Settings):
     def explore(self, scene: Scene) -> list[Atoms]:  # noqa: ARG002  the pool is what it is
         """The structures, in the order of the files."""
         frames = read_frames(self.files, Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE))
-        found = []
-        for frame in frames:
-            if is_isolated(frame):
-                continue
-            atoms = bare(frame.atoms)
-            given = {"charge": frame.charge, "spin": frame.spin, "group": frame.group}
-            atoms.info |= {name: value for name, value in given.items() if value is not None}
-            found.append(atoms)
-        return found
+        return [unlabelled(frame) for frame in frames if not is_isolated(frame)]
