@@ -64,6 +64,26 @@ class Springs:
         return Labels(0.25 * float((away**2).sum()) / 5.0, forces)
 
 
+class Killed(BaseException):
+    """What no one catches."""
+
+
+@dataclass
+class Shaky(Springs):
+    """The second calculation meets an accident, and one may be the end of everything."""
+
+    killed: int | None = None
+
+    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
+        if self.calls == 1:
+            self.calls += 1
+            raise NotSettled("the node went away")
+        if self.calls + 1 == self.killed:
+            self.calls += 1
+            raise Killed
+        return super().label(atoms, charge, spin)
+
+
 @dataclass(frozen=True)
 class OneThread:
     name: str = "one thread"
@@ -259,19 +279,10 @@ def test_what_fails_is_not_chosen_again(make: Callable[..., Campaign]) -> None:
 
 
 def test_accidents_are_tried_again(make: Callable[..., Campaign]) -> None:
-    calls = 0
-
-    class Shaky(Springs):
-        def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise NotSettled("the node went away")
-            return super().label(atoms, charge, spin)
-
-    found = run(make(labeler=Shaky(), rules=Rules(rounds=1)))
+    labeler = Shaky()
+    found = run(make(labeler=labeler, rules=Rules(rounds=1)))
     assert [one["labelled"] for one in found.rounds] == [6, 0]
-    assert calls == 7
+    assert labeler.calls == 7
 
 
 def test_an_exhausted_pool_ends_it(make: Callable[..., Campaign], tmp_path: Path) -> None:
@@ -359,28 +370,13 @@ def test_what_a_killed_process_left_is_no_stranger(make: Callable[..., Campaign]
     assert run(campaign).ended == "1 rounds are done"
 
 
-class Killed(BaseException):
-    """What no one catches."""
-
-
 def test_a_kill_between_two_tries_loses_no_label(make: Callable[..., Campaign]) -> None:
-    calls = 0
-
-    class Shaky(Springs):
-        def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise NotSettled("the node went away")
-            if calls == 7:
-                raise Killed
-            return super().label(atoms, charge, spin)
-
-    campaign = make(labeler=Shaky(), rules=Rules(rounds=1))
+    labeler = Shaky(killed=7)
+    campaign = make(labeler=labeler, rules=Rules(rounds=1))
     with pytest.raises(Killed):
         run(campaign)
     assert [one["labelled"] for one in run(campaign).rounds] == [6, 0]
-    assert calls == 8
+    assert labeler.calls == 8
 
 
 class Broken(Executor):
