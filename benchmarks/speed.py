@@ -133,7 +133,6 @@ def measure(
         **ALLOCATORS[chosen.allocator],
         "OMP_NUM_THREADS": str(case.threads),
         "MKL_NUM_THREADS": str(case.threads),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",  # e3nn 0.4.4 loads its constants by pickle
         "PYTHONDONTWRITEBYTECODE": "1",
         "SPEED_CACHE": str(cache),
@@ -155,7 +154,9 @@ def measure(
         for program, form, order in programs(case, chosen):
             if program not in pythons:
                 continue
-            worker = stack.enter_context(running(pythons[program], program, form, environment))
+            # A folder for each: another release of torch stumbles over what this one keeps.
+            own = environment | {"TORCHINDUCTOR_CACHE_DIR": str(cache / program / "inductor")}
+            worker = stack.enter_context(running(pythons[program], program, form, own))
             if order["work"] == "neighbors":
                 worker.name = "neighbor list"
             answer = worker.ask({"do": "prepare", "case": order})

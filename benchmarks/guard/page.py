@@ -17,7 +17,7 @@ from guard.choice import (
     outcome,
     passed,
 )
-from surefoot.cli.svg import Axis, Line, colour, plot
+from surefoot.report.svg import Axis, Line, colour, plot
 
 STYLE = """<style>
 .title{font:bold 13px sans-serif}.label,.tick{font:11px sans-serif}.tick{font-size:10px}

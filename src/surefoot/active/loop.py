@@ -36,6 +36,7 @@ from surefoot.active.folder import (
     write_structures,
 )
 from surefoot.active.judge import Figures, judge, judge_paths
+from surefoot.active.report import write_report
 from surefoot.active.rules import why_end
 from surefoot.active.summary import (
     Outcome,
@@ -83,6 +84,7 @@ def run(campaign: Campaign) -> Outcome:
             number = 0
             while ended is None:
                 ended = _run_round(campaign, open_round(campaign.folder, number), threads)
+                write_report(campaign, ended)
                 number += 1
         except (Stopped, Interrupted):
             campaign.told.say("stopped; the same command goes on")

@@ -279,7 +279,7 @@ def draw_scan(scan: Scan, level: float) -> str:
     """Energies above the first point: labels, prediction and its interval."""
     import numpy as np
 
-    from surefoot.cli.svg import Line, colour
+    from surefoot.report.svg import Line, colour
     from surefoot.units import KCAL_PER_MOL
 
     places = [image.positions[scan.path.hydrogen] for image in scan.path.images]
@@ -296,7 +296,7 @@ def draw_band(judged: Judged, level: float) -> str:
     import numpy as np
 
     from surefoot.barriers.interpolation import lay_on
-    from surefoot.cli.svg import Line, colour
+    from surefoot.report.svg import Line, colour
     from surefoot.units import KCAL_PER_MOL
 
     search, curve = judged.search, judged.curve
@@ -329,8 +329,8 @@ def draw_band(judged: Judged, level: float) -> str:
 def _curve_lines(
     x: list[float], curve: Curve, points: slice | list[int], level: float
 ) -> list[Any]:
-    from surefoot.cli.svg import Line, colour
     from surefoot.evaluate.calibration import central_bound
+    from surefoot.report.svg import Line, colour
     from surefoot.units import KCAL_PER_MOL
 
     y = (curve.energies[points] - curve.energies[0]) / KCAL_PER_MOL
@@ -345,7 +345,7 @@ def _curve_lines(
 
 def _picture(title: str, way: str, lines: list[Any]) -> str:
     """A plot as a file of its own."""
-    from surefoot.cli.svg import HEIGHT, WIDTH, Axis, plot
+    from surefoot.report.svg import HEIGHT, WIDTH, Axis, plot
 
     drawn = plot(title, Axis(label=way), Axis(label="energy (kcal/mol)"), lines)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" height="{2 * HEIGHT}" '

@@ -49,11 +49,11 @@ def run(
 ) -> None:
     import json
 
-    from surefoot.cli.compare_report import make_page
     from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.posteriors.directness import is_direct
     from surefoot.posteriors.predictor import load_predictor
+    from surefoot.report.comparison import make_page
     from surefoot.train.checkpoint import write_atomically
 
     page, figures = output / "report.html", output / "report.json"
@@ -358,8 +358,8 @@ def _time(
 
 def show_summary(report: dict[str, Any]) -> None:
     """One column per potential: errors, error bars and cost; and what finds failures."""
-    from surefoot.cli.compare_report import failure_rows, summary_rows
     from surefoot.cli.screen import show_table
+    from surefoot.report.comparison import failure_rows, summary_rows
 
     for part, told in (("test", "test"), ("ood", "other")):
         rows = summary_rows(report, part)

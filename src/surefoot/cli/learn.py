@@ -48,6 +48,7 @@ def run(
         )
     from surefoot.active.loop import preview
     from surefoot.active.loop import run as run_campaign
+    from surefoot.active.report import PAGE
     from surefoot.cli.learn_config import load_learn_config
 
     settings = load_learn_config(config, overrides or ())
@@ -61,7 +62,7 @@ def run(
     if found.ended is None:
         raise typer.Exit(STATUS_INTERRUPTED)
     say(f"ended: {found.ended}")
-    say(f"potential: {found.potential}; every round is in {output / 'rounds'}")
+    say(f"potential: {found.potential}; {output / PAGE} shows every round")
 
 
 def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:

@@ -34,6 +34,11 @@ class DataSettings(Settings):
         default="group",
         description="how a share is drawn: whole groups (`group` in info), or frames",
     )
+    split_seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="of the share that is drawn; that of the training where not set",
+    )
     keys: Keys = Field(default=Keys(), description="where labels stand; `none` ignores one")
     units: FileUnits = Field(
         default=FileUnits(),
@@ -80,6 +85,9 @@ class Splits:
 def load_splits(settings: DataSettings, seed: int) -> Splits:
     """Read all files of a config and split them.
 
+    Args:
+        settings: of the data.
+        seed: of the share that is drawn, where the settings name none.
     Raises:
         UnreadableFile, ValueError: with file and reason.
     """
@@ -95,7 +103,8 @@ def load_splits(settings: DataSettings, seed: int) -> Splits:
                 f"data: {{valid: {settings.valid}}} is a share; it must be from 0 to below 1."
             )
         splitter = split_groups if settings.split == "group" else split_random
-        train, valid = splitter(train, settings.valid, seed)
+        chosen = seed if settings.split_seed is None else settings.split_seed
+        train, valid = splitter(train, settings.valid, chosen)
     test = _read_structures(settings.test, settings)
     return Splits(train=train, valid=valid, test=test, isolated=isolated)
 

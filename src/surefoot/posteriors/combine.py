@@ -41,8 +41,8 @@ def combine(members: Mapping[str, Predictor]) -> Predictor:
             if getattr(member.potential, part) != getattr(first.potential, part):
                 raise ValueError(
                     f"{name}: its {part} is not that of {first_name}; members are trained with one "
-                    "config on the same frames and differ by `train: {seed}` alone (give "
-                    "`data: {valid}` as files, since a share of the frames is chosen by the seed)."
+                    "config on the same frames and differ by `train: {seed}` alone (name "
+                    "`data: {split_seed}`, or a share of the frames is drawn by that seed)."
                 )
     _require_distinct(trees)
     files = {file: sha for m in members.values() for file, sha in _files(m).items()}

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule
 
 from surefoot.active.campaign import Again, Campaign, Overlap, Told
 from surefoot.active.choose import Acquire, NothingToChoose
@@ -23,117 +21,15 @@ from surefoot.active.loop import preview, run
 from surefoot.active.rules import Rules
 from surefoot.active.teach import hash_structures
 from surefoot.blocks.conditioning import Conditioning
-from surefoot.data.batches import BatchLimits
-from surefoot.data.load import Splits
 from surefoot.data.read import Frame, Keys, read_frames
-from surefoot.heads.scalar import Scalar
-from surefoot.label.labeler import LabelingFailed, Labels, NotSettled
-from surefoot.models.schnet import Schnet
-from surefoot.posteriors.ensemble import EnsembleSettings
+from surefoot.label.labeler import LabelingFailed, NotSettled
 from surefoot.posteriors.predictor import load_predictor
 from surefoot.posteriors.start import StartSettings
 from surefoot.posteriors.swag import SwagSettings
-from surefoot.posteriors.training import Parts
-from surefoot.train.fit import TrainSettings
-
-EQUILIBRIUM = molecule("H2O").get_all_distances()
-
-
-@dataclass
-class Springs:
-    """Springs between all atoms of water; some structures may fail."""
-
-    fails: Callable[[Atoms], str | None] = lambda _: None
-    calls: int = 0
-    name: str = "springs"
-
-    def settings(self) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def describe(self) -> str:
-        return "springs (test)"
-
-    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:  # noqa: ARG002
-        self.calls += 1
-        if reason := self.fails(atoms):
-            raise LabelingFailed(reason)
-        vectors = atoms.positions[None] - atoms.positions[:, None]
-        lengths = np.linalg.norm(vectors, axis=-1) + np.eye(3)
-        away = (lengths - EQUILIBRIUM - np.eye(3)) * 5.0
-        forces = (away[..., None] * vectors / lengths[..., None]).sum(1)
-        return Labels(0.25 * float((away**2).sum()) / 5.0, forces)
 
 
 class Killed(BaseException):
     """What no one catches."""
-
-
-@dataclass
-class Shaky(Springs):
-    """The second calculation meets an accident, and one may be the end of everything."""
-
-    killed: int | None = None
-
-    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
-        if self.calls == 1:
-            self.calls += 1
-            raise NotSettled("the node went away")
-        if self.calls + 1 == self.killed:
-            self.calls += 1
-            raise Killed
-        return super().label(atoms, charge, spin)
-
-
-@dataclass(frozen=True)
-class OneThread:
-    name: str = "one thread"
-
-    @contextmanager
-    def open(self, folder: Path) -> Iterator[Executor]:  # noqa: ARG002
-        with ThreadPoolExecutor(1) as pool:
-            yield pool
-
-
-def make_frames(rng: np.random.Generator, count: int, width: float, file: Path) -> list[Frame]:
-    images = []
-    for _ in range(count):
-        atoms = molecule("H2O")
-        atoms.positions += rng.normal(0.0, width, (3, 3))
-        labels = Springs().label(atoms, 0, 1)
-        atoms.info |= {"REF_energy": labels.energy, "charge": 0, "spin": 1}
-        atoms.arrays["REF_forces"] = labels.forces
-        images.append(atoms)
-    ase.io.write(file, images)
-    return read_frames([file])
-
-
-@pytest.fixture
-def make(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Campaign]:
-    first = make_frames(rng, 12, 0.05, tmp_path / "first.xyz")
-    test = make_frames(rng, 6, 0.15, tmp_path / "test.xyz")
-    make_frames(rng, 40, 0.15, tmp_path / "pool.xyz")
-    campaign = Campaign(
-        folder=tmp_path / "campaign",
-        splits=Splits(train=first[:9], valid=first[9:], test=test, isolated=[]),
-        parts=Parts(
-            model=Schnet(cutoff=3.0, features=4, interactions=1, gaussians=6),
-            head=Scalar(),
-            train=TrainSettings(epochs=2, batch=BatchLimits(graphs=4), threads=1, compile="off"),
-            posterior=EnsembleSettings(members=2, left_out=0),
-        ),
-        again=Again(valid=0.2, epochs=1),
-        explorers=(Pool(files=(str(tmp_path / "pool.xyz"),)), Rattle(count=5)),
-        acquire=Acquire(by=("bald_energy", "bald_forces"), count=6),
-        labeler=Springs(),
-        engine=OneThread(),
-        rules=Rules(rounds=2),
-        config={},
-    )
-
-    def change(**fields: Any) -> Campaign:
-        return replace(campaign, **fields)
-
-    return change
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -150,7 +46,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     return rounds
 
 
-def test_rounds_learn_what_was_labelled(make: Callable[..., Campaign]) -> None:
+def test_rounds_learn_what_was_labelled(
+    make: Callable[..., Campaign], springs: Callable[..., Any]
+) -> None:
     campaign = make()
     found = run(campaign)
     assert found.ended == "2 rounds are done"
@@ -170,15 +68,17 @@ def test_rounds_learn_what_was_labelled(make: Callable[..., Campaign]) -> None:
     hashes = hash_structures([*labels, *campaign.splits.train, *campaign.splits.test])
     assert len(set(hashes.tolist())) == len(hashes)
     for frame in labels:
-        expected = Springs().label(frame.atoms, 0, 1)
+        expected = springs().label(frame.atoms, 0, 1)
         assert frame.energy == pytest.approx(expected.energy, abs=1e-9)
 
 
 @pytest.mark.slow
-def test_interruptions_change_nothing(make: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_interruptions_change_nothing(
+    make: Callable[..., Campaign], tmp_path: Path, springs: Callable[..., Any]
+) -> None:
     whole = make(folder=tmp_path / "whole", rules=Rules(rounds=1))
     run(whole)
-    labeler = Springs()
+    labeler = springs()
     broken = make(folder=tmp_path / "broken", rules=Rules(rounds=1), labeler=labeler)
     asked = 0
 
@@ -254,9 +154,9 @@ def test_test_frames_in_the_pool_are_refused(make: Callable[..., Campaign], tmp_
 
 
 def test_a_labeler_that_fails_always_ends_with_the_commonest_reason(
-    make: Callable[..., Campaign],
+    make: Callable[..., Campaign], springs: Callable[..., Any]
 ) -> None:
-    labeler = Springs(fails=lambda atoms: "no licence" if atoms.positions[0, 0] > -1 else None)
+    labeler = springs(fails=lambda atoms: "no licence" if atoms.positions[0, 0] > -1 else None)
     campaign = make(labeler=labeler)
     with pytest.raises(LabelingFailed, match=r"none of the 6 structures of round 0 .* no licence"):
         run(campaign)
@@ -266,8 +166,10 @@ def test_a_labeler_that_fails_always_ends_with_the_commonest_reason(
         run(campaign)
 
 
-def test_what_fails_is_not_chosen_again(make: Callable[..., Campaign]) -> None:
-    labeler = Springs(fails=lambda atoms: "odd" if atoms.positions[0, 0] > 0 else None)
+def test_what_fails_is_not_chosen_again(
+    make: Callable[..., Campaign], springs: Callable[..., Any]
+) -> None:
+    labeler = springs(fails=lambda atoms: "odd" if atoms.positions[0, 0] > 0 else None)
     campaign = make(labeler=labeler)
     found = run(campaign)
     assert found.ended == "2 rounds are done"
@@ -278,8 +180,10 @@ def test_what_fails_is_not_chosen_again(make: Callable[..., Campaign]) -> None:
     assert 0 < sum(one["labelled"] for one in found.rounds) < 12
 
 
-def test_accidents_are_tried_again(make: Callable[..., Campaign]) -> None:
-    labeler = Shaky()
+def test_accidents_are_tried_again(
+    make: Callable[..., Campaign], springs: Callable[..., Any]
+) -> None:
+    labeler = springs(accidents={2: NotSettled("the node went away")})
     found = run(make(labeler=labeler, rules=Rules(rounds=1)))
     assert [one["labelled"] for one in found.rounds] == [6, 0]
     assert labeler.calls == 7
@@ -370,8 +274,10 @@ def test_what_a_killed_process_left_is_no_stranger(make: Callable[..., Campaign]
     assert run(campaign).ended == "1 rounds are done"
 
 
-def test_a_kill_between_two_tries_loses_no_label(make: Callable[..., Campaign]) -> None:
-    labeler = Shaky(killed=7)
+def test_a_kill_between_two_tries_loses_no_label(
+    make: Callable[..., Campaign], springs: Callable[..., Any]
+) -> None:
+    labeler = springs(accidents={2: NotSettled("the node went away"), 7: Killed()})
     campaign = make(labeler=labeler, rules=Rules(rounds=1))
     with pytest.raises(Killed):
         run(campaign)

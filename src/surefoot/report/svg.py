@@ -23,6 +23,7 @@ class Line:
         colour: as SVG spells it.
         dashed: whether it is dashed.
         points: whether the points are marked.
+        joined: whether there is a line from each to the next.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Line:
     colour: str
     dashed: bool = False
     points: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,9 @@ def _draw(line: Line, across: _Scale, upward: _Scale) -> str:
     seen = [(a, b) for a, b in places if a is not None and b is not None]
     text = " ".join(f"{a:.1f},{b:.1f}" for a, b in seen)
     dash = ' stroke-dasharray="4 3"' if line.dashed else ""
-    drawn = f'<polyline points="{text}" fill="none" stroke="{line.colour}"{dash}/>'
+    drawn = ""
+    if line.joined:
+        drawn = f'<polyline points="{text}" fill="none" stroke="{line.colour}"{dash}/>'
     if line.points:
         drawn += "".join(
             f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.2" fill="{line.colour}"/>' for a, b in seen

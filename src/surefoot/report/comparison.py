@@ -1,29 +1,12 @@
-"""The report of `compare`: one HTML page that opens by a double click and loads nothing."""
+"""The report of `compare`: accuracy, error bars and cost of potentials beside each other."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
-from surefoot.cli.svg import Axis, Line, colour, plot
 from surefoot.evaluate.figures import show
-
-Rows = list[dict[str, str]]
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 82em; padding: 0 1em;
-  color: #1b1b1b; background: #fff }
-h1 { font-size: 1.5em } h2 { font-size: 1.2em; margin-top: 2em } h3 { font-size: 1em }
-table { border-collapse: collapse; margin: 0.6em 0 1.2em; font-variant-numeric: tabular-nums }
-th, td { padding: 0.25em 0.7em; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-.scroll { overflow-x: auto } .plots { display: flex; flex-wrap: wrap; gap: 1em }
-.plots svg { width: 380px; max-width: 100% }
-svg .title { font: 600 13px system-ui, sans-serif } svg .label { font: 12px system-ui, sans-serif }
-svg .tick { font: 10px system-ui, sans-serif; fill: #444 } svg .mid { text-anchor: middle }
-svg .end { text-anchor: end } svg .grid { stroke: #eee } svg .box { fill: none; stroke: #888 }
-svg polyline { stroke-width: 1.7 } p.note { color: #555; max-width: 60em }
-"""
+from surefoot.report.page import document, heading, paragraph, plots, table
+from surefoot.report.svg import Axis, Line, colour, plot
 
 NOTES = {
     "calibration": "Coverage: on the diagonal as many labels lie inside an interval as it says; "
@@ -37,7 +20,7 @@ NOTES = {
 }
 
 
-def summary_rows(report: dict[str, Any], part: str) -> Rows:
+def summary_rows(report: dict[str, Any], part: str) -> list[dict[str, str]]:
     """Errors, error bars and cost of each potential on one set of structures."""
     rows = []
     for name, found in report["potentials"].items():
@@ -95,7 +78,7 @@ def _cost_cells(found: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-def failure_rows(report: dict[str, Any]) -> Rows:
+def failure_rows(report: dict[str, Any]) -> list[dict[str, str]]:
     """Which score finds failures, one row per potential and score."""
     return [
         {
@@ -109,7 +92,7 @@ def failure_rows(report: dict[str, Any]) -> Rows:
     ]
 
 
-def score_rows(report: dict[str, Any], part: str, quantity: str) -> Rows:
+def score_rows(report: dict[str, Any], part: str, quantity: str) -> list[dict[str, str]]:
     """All scores of one quantity, before and after, one column per potential."""
     rows: dict[str, dict[str, str]] = {}
     for name, found in report["potentials"].items():
@@ -128,25 +111,20 @@ def score_rows(report: dict[str, Any], part: str, quantity: str) -> Rows:
 def make_page(report: dict[str, Any]) -> str:
     """The whole page as HTML."""
     frames, files = report["frames"], report["files"]
-    body = [f"<h1>{len(report['potentials'])} potentials compared</h1>"]
-    body.append(_paragraph(f"{frames['test']} test structures from {', '.join(files['test'])}."))
+    body = [heading(f"{len(report['potentials'])} potentials compared", 1)]
+    body.append(paragraph(f"{frames['test']} test structures from {', '.join(files['test'])}."))
     if frames["ood"]:
-        body.append(_paragraph(f"{frames['ood']} other structures from {', '.join(files['ood'])}."))
-    body.append(_table(summary_rows(report, "test")))
-    body.append(_paragraph(_say_cost(report["cost"])))
+        body.append(paragraph(f"{frames['ood']} other structures from {', '.join(files['ood'])}."))
+    body.append(table(summary_rows(report, "test")))
+    body.append(paragraph(_say_cost(report["cost"])))
     for name, found in report["potentials"].items():
-        body.append(_paragraph(_say_potential(name, found)))
+        body.append(paragraph(_say_potential(name, found)))
     body += _parts(report, "test", "Test structures")
     if frames["ood"]:
-        body += ["<h2>Other structures</h2>", _table(summary_rows(report, "ood"))]
+        body += [heading("Other structures"), table(summary_rows(report, "ood"))]
         body += _failures(report)
         body += _parts(report, "ood", "Error bars of the other structures")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>surefoot compare</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(body)}</body></html>\n"
-    )
+    return document("surefoot compare", body)
 
 
 def _say_cost(cost: dict[str, Any]) -> str:
@@ -167,7 +145,7 @@ def _say_potential(name: str, found: dict[str, Any]) -> str:
 
 
 def _parts(report: dict[str, Any], part: str, title: str) -> list[str]:
-    found = [f"<h2>{html.escape(title)}</h2>"]
+    found = [heading(title)]
     for quantity in ("energy", "forces", "stress"):
         curves = {
             name: held[part]["uncertainty"][quantity]
@@ -175,10 +153,10 @@ def _parts(report: dict[str, Any], part: str, title: str) -> list[str]:
             if quantity in held.get(part, {}).get("uncertainty", {})
         }
         if curves:
-            found.append(f"<h3>{quantity.capitalize()}</h3>")
-            found.append(f'<div class="plots">{"".join(_plots(quantity, curves))}</div>')
-            found.append(_table(score_rows(report, part, quantity)))
-    found += [_paragraph(note) for note in NOTES.values()] if len(found) > 1 else []
+            found.append(heading(quantity.capitalize(), 3))
+            found.append(plots(_plots(quantity, curves)))
+            found.append(table(score_rows(report, part, quantity)))
+    found += [paragraph(note) for note in NOTES.values()] if len(found) > 1 else []
     return found
 
 
@@ -275,19 +253,4 @@ def _failures(report: dict[str, Any]) -> list[str]:
         "structures are not test structures. Ranking by predicted energy or force needs no error "
         "bar: a score that does no better says nothing."
     )
-    return ["<h3>Finding failures</h3>", _paragraph(told), _table(rows)]
-
-
-def _table(rows: Rows) -> str:
-    if not rows:
-        return ""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in rows[0])
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{lines}</table></div>'
-
-
-def _paragraph(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
+    return [heading("Finding failures", 3), paragraph(told), table(rows)]
