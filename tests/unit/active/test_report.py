@@ -31,7 +31,7 @@ class Reader(HTMLParser):
             self.open.append(tag)
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_startendtag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag: str) -> None:
