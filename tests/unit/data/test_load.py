@@ -79,6 +79,15 @@ def test_the_seed_decides(train, split) -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
+def test_a_seed_of_the_split_alone(train) -> None:
+    """Members that differ by the seed of the training learn from the same frames."""
+    named = DataSettings(train=[train], valid=0.25, split="random", split_seed=1)
+    draws = [energies(load_splits(named, seed).valid) for seed in (0, 7)]
+    follows = named.model_copy(update={"split_seed": None})
+    assert draws[0] == draws[1] == energies(load_splits(follows, 1).valid)
+    assert draws[0] != energies(load_splits(follows, 0).valid)
+
+
 def test_files_for_validation_and_test(tmp_path, train) -> None:
     valid = write(tmp_path / "valid.xyz", 3, start=100)
     test = write(tmp_path / "test.xyz", 2, start=200)
