@@ -155,7 +155,10 @@ def measure(
             if program not in pythons:
                 continue
             # A folder for each: another release of torch stumbles over what this one keeps.
-            own = environment | {"TORCHINDUCTOR_CACHE_DIR": str(cache / program / "inductor")}
+            own = environment | {
+                "TORCHINDUCTOR_CACHE_DIR": str(cache / program / "inductor"),
+                "SUREFOOT_CACHE": str(cache / program),  # ours goes before torch's own
+            }
             worker = stack.enter_context(running(pythons[program], program, form, own))
             if order["work"] == "neighbors":
                 worker.name = "neighbor list"

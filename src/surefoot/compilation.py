@@ -35,6 +35,7 @@ it leaves of the part that weights make, however large the other is."""
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 _compiling = threading.Lock()  # the compiler's state belongs to the process
+_said: set[str] = set()  # reasons why compiling failed that somebody was told
 
 
 _OPERATORS = torch.library.Library("surefoot", "DEF")
@@ -120,17 +121,24 @@ class Compiled:
             _require_close(found, *answers)
         except Exception as error:  # noqa: BLE001 - whatever a compiler may stumble over
             self.graphs[key] = None
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            warnings.warn(
-                f"compiling failed ({type(error).__name__}: {reason}); everything is computed as "
-                "without it, only slower.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            lines = str(error).strip().splitlines()
+            _say_once(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
             return expected
         self.graphs[key] = run, result
         # Not what the function gave: a run that goes on has to round as one that began earlier.
         return rebuild(result, found)
+
+
+def _say_once(reason: str) -> None:
+    """A warning for each reason, however many graphs share it."""
+    if reason in _said:
+        return
+    _said.add(reason)
+    warnings.warn(
+        f"compiling failed ({reason}); everything is computed as without it, only slower.",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,8 @@ def splined(potential: Potential, weights: Weights) -> Weights:
     """Weights whose networks of the distance are tables: for inference alone, and in float32.
 
     Energies then differ by less than 1e-6 eV/atom and forces by less than 1e-5 eV/Å; both stay
-    continuous, and so do the slopes of forces. Splines are made from the weights in float64.
+    continuous, and so do the slopes of forces. Splines are made from the weights in float64. Below
+    0.2 Å, where no structure is, the first polynomial goes on, and that is not held there.
 
     Args:
         potential: whose weights they are.

@@ -9,6 +9,7 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.native import plain_only
 from surefoot.blocks.reference import Baseline
+from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate, collate_targets
 from surefoot.heads import HEADS, Head
@@ -23,6 +24,9 @@ from surefoot.models.mace import Mace
 from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
 from surefoot.models.scn import Scn
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.predictor import build_predictor, compiled
 from surefoot.potential import Potential, compile_potential
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings
@@ -184,6 +188,27 @@ def test_members_equal_a_loop_with_distinct_weights(
         for index, weights in enumerate(members):
             assert_same([part[index] for part in together], numbers(potential(weights, graph)))
     assert count_graphs() <= 2
+
+
+def test_draws_are_taken_together_or_one_by_one(
+    small_structures, count_graphs, monkeypatch
+) -> None:
+    """As many at once as fit would be another graph for each size of a structure."""
+    potential = make("schnet")
+    members = stack([random_weights(potential, seed) for seed in range(5)])
+    plain = build_predictor(potential, Ensemble(members), Calibration(), {})
+    quick = compiled(plain)
+    for name in ("skewed_cell", "ethanol", "water_cluster"):
+        graph = to_graph(small_structures[name], CUTOFF)
+        edges = graph.edge_index.shape[1]
+        for fit in (5, 3, 2, 1):
+            limits = EVALUATION.model_copy(update={"edges": fit * edges})
+            monkeypatch.setattr("surefoot.posteriors.predictor.EVALUATION", limits)
+            one, other = quick(graph), plain(graph)
+            assert one.forces is not None
+            assert other.forces is not None
+            assert_same([one.energy.mean, one.forces.mean], [other.energy.mean, other.forces.mean])
+    assert count_graphs() <= 4  # all and one, each of structures of one element and of several
 
 
 def test_one_structure_and_several_take_two_graphs(small_structures, count_graphs) -> None:

@@ -3,6 +3,8 @@
 import math
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +25,11 @@ from surefoot.compilation import (
 )
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said(monkeypatch) -> None:
+    monkeypatch.setattr("surefoot.compilation._said", set())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +115,38 @@ def test_a_function_that_looks_at_values_or_sizes_is_not_compiled(look) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(compiled(part(5)), function(part(5)))
+
+
+WITHOUT = """
+import warnings
+import torch
+from surefoot.compilation import Compiled
+
+function = lambda values: values.cos()
+compiled = Compiled(function)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for items in (4, 1, 5):
+        values = torch.arange(1.0 + items)[1:, None] * torch.ones(items, 2)
+        assert torch.equal(compiled((values.mT,)[0]), function(values.mT))
+assert list(compiled.graphs.values()) == [None, None], compiled.graphs
+print([str(one.message) for one in said if "compiling failed" in str(one.message)])
+"""
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_is_said_once(tmp_path) -> None:
+    """However many graphs there would be; in a process that never met one."""
+    nowhere = {"CXX": str(tmp_path / "g++"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("compiling failed") == 1
+    assert "everything is computed as without it, only slower." in done.stdout
 
 
 def test_what_the_compiler_made_lies_in_the_folder(tmp_path, monkeypatch) -> None:

@@ -57,7 +57,14 @@ SILU = "torch.nn.functional.silu"
 ROUNDED = {torch.float32: 1e-5, torch.float64: 1e-9}
 """What rounding of the coupling tensors may leave of them outside our basis."""
 
-WRONG = (ValueError, TypeError, IndexError, OverflowError, AttributeError, RuntimeError)
+WRONG = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+)
 """What comes of a setting that has another type than mace-torch gives it."""
 
 
@@ -229,7 +236,10 @@ def _activation(record: Record, path: str) -> tuple[str, float]:
         name = show(function.args[-1]).strip(
             "'"
         )  # how a built-in function such as torch.tanh is pickled
-    return name, float(find(record, f"{path}.cst"))
+    scale = float(find(record, f"{path}.cst"))
+    if not math.isfinite(scale):
+        raise refusal(f"the constant of its activation {name} is {scale}")
+    return name, scale
 
 
 def _settings(record: Record, source: Source) -> Mace:
@@ -328,12 +338,15 @@ def _baseline(record: Record, source: Source, model: Mace) -> Baseline:
     }
     if len(averages) > 1:
         raise refusal("its layers have different mean numbers of neighbours")
+    neighbors = averages.pop()
+    if not (math.isfinite(neighbors) and neighbors > 0):
+        raise refusal(f"its mean number of neighbours (avg_num_neighbors) is {neighbors}")
     numbers = source.take("atomic_numbers", count)[source.species]
     return Baseline(
         elements=tuple(numbers.tolist()),
         energies=tuple((energies + shift).tolist()),
         scale=scale,
-        neighbors=averages.pop(),
+        neighbors=neighbors,
         repulsion=_repulsion(record, source, numbers, scale),
     )
 

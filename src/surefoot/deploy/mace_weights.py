@@ -30,7 +30,7 @@ from surefoot.models.mace import Layer, Mace
 
 Gate = Literal["silu", "tanh", "none"]
 GATES = get_args(Gate)
-ORDERS = 10  # above that of any product
+ORDERS = 4  # factors of a product at most: of more, the permutations alone would fill the memory
 PRODUCT = re.compile(r"(.+\.contractions\.\d+)\.(U_matrix_|weights_max|weights\.)(\d?)")
 """Couplings and weights of one product: block, kind and order, or place below the highest."""
 
@@ -116,10 +116,10 @@ class Source:
         block, kind, number = match[1], match[2], match[3]
         factors = int(number or 0)
         if kind != "U_matrix_":
-            orders = [o for o in range(1, ORDERS) if f"{block}.U_matrix_{o}" in self.tensors]
+            orders = [o for o in range(1, ORDERS + 1) if f"{block}.U_matrix_{o}" in self.tensors]
             factors = max(orders, default=0) - (0 if kind == "weights_max" else 1 + factors)
         coupling = self.tensors.get(f"{block}.U_matrix_{factors}")
-        if coupling is None or not factors < coupling.dim() <= ORDERS:
+        if coupling is None or factors > ORDERS or not factors < coupling.dim() <= factors + 2:
             return False
         # All factors are the same features, so only the symmetric part acts.
         flat = coupling.flatten(0, -factors - 2) if coupling.dim() > factors + 1 else coupling[None]

@@ -97,6 +97,8 @@ class Predictor:
         edges = max(1, graph.edge_index.shape[1])
         width = max(1, (EVALUATION.edges or edges * self.draws) // edges)
         evaluate = self.evaluate or self.potential
+        if self.evaluate is not None and width < self.draws:
+            width = 1  # the number of draws is a constant of a compiled graph
         parts = _slices(self.weights, width)
         if self.gate is not None:  # it knows the features of the first draw
             parts[0] = parts[0] | under("gate", self.gate.tree)

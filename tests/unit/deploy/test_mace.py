@@ -1,5 +1,6 @@
 """What makes a file of mace-torch one that can be converted, change by change."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,14 @@ OPTIONS: dict[str, tuple[Callable[[Record], None], str]] = {
     "neighbors": (
         lambda r: put(r, "interactions.1.avg_num_neighbors", 3.0),
         "different mean numbers of neighbours",
+    ),
+    "no neighbors": (
+        lambda r: [put(r, f"interactions.{n}.avg_num_neighbors", 0.0) for n in range(2)],
+        r"its mean number of neighbours \(avg_num_neighbors\) is 0.0",
+    ),
+    "endless neighbors": (
+        lambda r: [put(r, f"interactions.{n}.avg_num_neighbors", math.inf) for n in range(2)],
+        r"its mean number of neighbours \(avg_num_neighbors\) is inf",
     ),
 }
 
