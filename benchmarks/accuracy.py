@@ -3,9 +3,9 @@
 Usage: SUREFOOT_DATA=… python benchmarks/accuracy.py CASE … [--minutes 40] [--runs runs/accuracy]
        python benchmarks/accuracy.py table
 
-A case is a config in benchmarks/accuracy/. After --minutes a training is interrupted; the same
-command goes on with it. A finished case leaves its potential beside its config and its figures in
-results/accuracy.json; `table` writes accuracy/README.md from those.
+A case is a config in benchmarks/accuracy/, or several that are combined. After --minutes a training
+is interrupted; the same command goes on with it. A finished case leaves its potential beside its
+config and its figures in results/accuracy.json; `table` writes accuracy/README.md from those.
 """
 
 import argparse
@@ -87,6 +87,19 @@ TESTS = {
 }
 
 
+COMBINED = {"ethanol_mace_pair": ("ethanol_mace_1", "ethanol_mace_2")}
+"""Ensembles of potentials that are cases of their own: their predictions are the means."""
+
+REASONS = (
+    "RACE and Allegro lie above 1.3 times the forces of MACE at 300 K. Two reasons are known. They "
+    "were given half the epochs of MACE or less (200 and 150 against 400), since an epoch of RACE "
+    "takes three to five times as long and one of Allegro up to twice, and time was the limit. And "
+    "the published models, larger and trained to their end, have ratios of 1.38 (RACE) and 1.48 "
+    "(Allegro) to MACE on 3BPA at 300 K, by the quoted figures. That more epochs would bring either"
+    " below 1.3 has not been shown."
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="+", help="configs of benchmarks/accuracy, or `table`")
@@ -99,7 +112,8 @@ def main() -> None:
     data = Path(os.environ["SUREFOOT_DATA"])
     for case in chosen.cases:
         run = chosen.runs.resolve() / case
-        if train(case, run, data, 60 * chosen.minutes):
+        finish = combine if case in COMBINED else train
+        if finish(case, run, data, 60 * chosen.minutes):
             record(case, run, data)
         else:
             print(f"{case}: interrupted after {chosen.minutes:g} minutes; the same command goes on")
@@ -124,6 +138,19 @@ def train(case: str, run: Path, data: Path, seconds: float) -> bool:
     return True
 
 
+def combine(case: str, run: Path, data: Path, seconds: float) -> bool:
+    """Train the members, so long at most for each, and join them; whether it came to that."""
+    members = [run.parent / member for member in COMBINED[case]]
+    if not all(train(member.name, member, data, seconds) for member in members):
+        return False
+    run.mkdir(exist_ok=True)
+    files = [str(member / "potential.safetensors") for member in members]
+    joined = run / "potential.safetensors"
+    joined.unlink(missing_ok=True)
+    subprocess.run([program(), "combine", *files, "-o", str(joined)], check=True)
+    return True
+
+
 def program() -> str:
     return str(Path(sys.executable).parent / "surefoot")
 
@@ -141,20 +168,26 @@ def record(case: str, run: Path, data: Path) -> None:
         tests.append({"file": test.file, "errors": errors})
     kept = CONFIGS / f"{case}.safetensors"
     shutil.copy(potential, kept)
-    log = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
-    column = log[0].index("seconds")
+    cases = COMBINED.get(case, (case,))
+    logs = [(run.parent / member / "log.csv").read_text() for member in cases]
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found[case] = {
         "command": f"python benchmarks/accuracy.py {case}",
-        "config": (CONFIGS / f"{case}.yaml").read_text(),
-        "epochs": len(log) - 1,
-        "training_seconds": round(sum(float(line[column]) for line in log[1:])),
+        "config": "\n".join((CONFIGS / f"{member}.yaml").read_text() for member in cases),
+        "epochs": max(log.count("\n") - 1 for log in logs),
+        "training_seconds": round(sum(map(training_seconds, logs))),
         "parameters": parameters(kept),
         "sha256": hashlib.sha256(kept.read_bytes()).hexdigest(),
         "tests": tests,
         "machine": platform.processor() or platform.machine(),
     }
     RESULTS.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
+
+
+def training_seconds(log: str) -> float:
+    """Of all epochs of a log."""
+    head, *lines = (line.split(",") for line in log.splitlines())
+    return sum(float(line[head.index("seconds")]) for line in lines)
 
 
 def parameters(potential: Path) -> int:
@@ -170,7 +203,8 @@ def write_table() -> None:
         "# Accuracy on public sets",
         "",
         "Written by `python benchmarks/accuracy.py table` from `results/accuracy.json`. Configs and"
-        " potentials stand beside this page. Seed 0 everywhere.",
+        " potentials stand beside this page. The seed is 0, or the number in the name; a pair is"
+        " the ensemble of two potentials of different seeds, whose mean is judged.",
         "Energies in meV per structure where all structures have as many atoms, else in meV/atom;"
         " forces in meV/Å, per component. Quoted figures are those of the cited papers.",
         "",
@@ -184,6 +218,7 @@ def write_table() -> None:
         for entry in result["tests"]:
             test = cases[entry["file"]]
             lines.append(row(case, test, entry["errors"], result, goal(case, test, entry, found)))
+    lines += ["", REASONS]
     hashes = [f"| `{case}.safetensors` | {r['sha256']} |" for case, r in found.items()]
     lines += ["", "| file | SHA-256 |", "|---|---|", *hashes]
     (CONFIGS / "README.md").write_text("\n".join(lines) + "\n")
