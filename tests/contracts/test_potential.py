@@ -1,8 +1,9 @@
 """Laws that every model with every head obeys; a new one needs a line in the tables below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -159,6 +160,7 @@ BASELINE = Baseline(elements=(1, 6, 8), energies=(-1.3, -3.7, -2.2), scale=1.7, 
 NAMES = ("ethanol", "water_cluster", "skewed_cell", "slab", "atom", "far_atoms")
 PERIODIC = ("skewed_cell", "slab")
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 every_structure = pytest.mark.parametrize("name", NAMES)
 
 
@@ -264,6 +266,23 @@ def test_the_structures_are_worth_asking(case, small_structures) -> None:
     for name in ("ethanol", "water_cluster", "skewed_cell", "slab"):
         assert np.abs(ask(case, small_structures[name]).forces).max() > 1e-2
     assert np.abs(ask(case, small_structures["skewed_cell"]).stress).max() > 1e-3
+
+
+@pytest.fixture
+def checked(unchecked) -> Iterator[None]:
+    jaxtyping.config.update("jaxtyping_disable", False)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("checked")
+def test_shapes_are_as_annotated(case, small_structures) -> None:
+    """Of one structure, of several, without edges and with members; the other laws trust that."""
+    for atoms in small_structures.values():
+        ask(case, atoms)
+    ask(case, list(small_structures.values()))
+    graph = to_graph(small_structures["ethanol"], CUTOFF)
+    case.potential(stack([case.weights, case.weights]), graph, stress=True)
 
 
 @every_structure
