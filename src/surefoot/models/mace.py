@@ -21,7 +21,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor
 
 from surefoot.blocks.angular import harmonics
@@ -57,6 +57,7 @@ from surefoot.segments import segment_sum
 from surefoot.settings import Settings
 
 SCALARS: Irreps = (Irrep(0, 1),)
+MOST_MONOMIALS = 300_000  # their couplings take seconds and some GB to make
 BASES = {"bessel": Bessel, "gaussian": Gaussians}
 
 
@@ -153,6 +154,18 @@ class Mace(Settings):
         if highest > 3:
             raise ValueError(f"degree {highest} in '{text}' is not built; the highest is 3")
         return text
+
+    @model_validator(mode="after")
+    def _possible(self) -> Mace:
+        size = max(sum(irrep.dim for irrep in layer.messages) for layer in self.layers())
+        count = math.comb(size + self.correlation - 1, self.correlation)
+        if count > MOST_MONOMIALS:
+            raise ValueError(
+                f"products of {self.correlation} factors among {size} components are {count} "
+                f"monomials, and more than {MOST_MONOMIALS} are not built; choose a smaller "
+                "max_ell or correlation, or irreps without 0o"
+            )
+        return self
 
     @property
     def channels(self) -> int:

@@ -314,11 +314,7 @@ def _factor(draws: Tensor, mean: Tensor) -> Tensor | None:
 
 
 def compiled(predictor: Predictor) -> Predictor:
-    """The same predictor, compiled: several times faster for small structures, after a minute.
-
-    Worth it where one potential sees very many structures, as in molecular dynamics; see
-    `compile_potential`.
-    """
+    """The same predictor, compiled: for very many structures, as in dynamics; `compile_potential`."""
     return replace(predictor, evaluate=compile_potential(predictor.potential))
 
 

@@ -99,6 +99,13 @@ def test_settings_that_are_refused(wrong) -> None:
         Mace(**wrong)
 
 
+def test_products_that_no_memory_holds_are_refused() -> None:
+    both = "8x0e + 8x0o"  # messages of both parities: twice as many components
+    Mace(irreps=both, max_ell=3, correlation=4)
+    with pytest.raises(ValidationError, match=r"4 factors among 98 components are 4082925 monom"):
+        Mace(irreps=both, max_ell=6, correlation=4)
+
+
 def test_irreps_in_any_order_and_in_parts() -> None:
     one, other = Mace(irreps="4x0e + 4x1o"), Mace(irreps="4x1o+2x0e + 2x0e")
     assert one.layers() == other.layers()
