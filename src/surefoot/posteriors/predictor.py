@@ -314,7 +314,7 @@ def _factor(draws: Tensor, mean: Tensor) -> Tensor | None:
 
 
 def compiled(predictor: Predictor) -> Predictor:
-    """The same predictor, compiled: for very many structures, as in dynamics; `compile_potential`."""
+    """The same predictor, compiled: for very many structures; see `compile_potential`."""
     return replace(predictor, evaluate=compile_potential(predictor.potential))
 
 
