@@ -140,14 +140,14 @@ def train(case: str, run: Path, data: Path, seconds: float) -> bool:
 
 def combine(case: str, run: Path, data: Path, seconds: float) -> bool:
     """Train the members, so long at most for each, and join them; whether it came to that."""
-    members = [run.parent / member for member in COMBINED[case]]
-    if not all(train(member.name, member, data, seconds) for member in members):
+    members, runs = COMBINED[case], run.parent
+    if not all(train(member, runs / member, data, seconds) for member in members):
         return False
     run.mkdir(exist_ok=True)
-    files = [str(member / "potential.safetensors") for member in members]
-    joined = run / "potential.safetensors"
-    joined.unlink(missing_ok=True)
-    subprocess.run([program(), "combine", *files, "-o", str(joined)], check=True)
+    (run / "potential.safetensors").unlink(missing_ok=True)
+    # The ensemble keeps the names of its members as they are given.
+    files = [f"{one}/potential.safetensors" for one in (*members, case)]
+    subprocess.run([program(), "combine", *files[:-1], "-o", files[-1]], cwd=runs, check=True)
     return True
 
 

@@ -52,6 +52,7 @@ peer's forms the faster one counts. Times are medians in milliseconds, quartiles
 ratio is the median over rounds of peer over surefoot (more than 1: surefoot is faster), of wall
 times and of CPU times, which a busy machine spoils less. Peak memory is what one call holds above
 the imports; with it and with members the ratio is surefoot over peer. Allocator: {allocators}.
+Rows of one thread may have been taken while another calculation ran on another core.
 """
 BODY = "| {} |"
 

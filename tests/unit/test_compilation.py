@@ -128,7 +128,7 @@ with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     for items in (4, 1, 5):
         values = torch.arange(1.0 + items)[1:, None] * torch.ones(items, 2)
-        assert torch.equal(compiled((values.mT,)[0]), function(values.mT))
+        assert torch.equal(compiled(values.mT), function(values.mT))
 assert list(compiled.graphs.values()) == [None, None], compiled.graphs
 print([str(one.message) for one in said if "compiling failed" in str(one.message)])
 """

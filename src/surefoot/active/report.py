@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def make_page(campaign: Campaign, chapters: Sequence[Chapter], ended: str | None
         if chapter.choice is not None:
             body += _tell_choice(chapter, chapter.choice)
     body += [
-        folded("Config", [verbatim(_show(campaign.config))]),
+        folded("Config", [verbatim(json.dumps(campaign.config, indent=1, ensure_ascii=False))]),
         download("figures.json", [_figures(one) for one in chapters]),
     ]
     return document(f"Campaign {campaign.folder.resolve().name}", body)
@@ -290,18 +291,6 @@ def _figures(chapter: Chapter) -> dict[str, Any]:
         "failed": chapter.failed,
         "seconds": chapter.seconds,
     }
-
-
-def _show(config: Any, depth: int = 0) -> str:
-    """Sections and values as lines, as in the file they came from."""
-    if not isinstance(config, dict):
-        return str(config)
-    lines = []
-    for key, value in config.items():
-        inside = isinstance(value, dict) and value
-        text = f"\n{_show(value, depth + 1)}" if inside else f" {value}"
-        lines.append(f"{'  ' * depth}{key}:{text}")
-    return "\n".join(lines)
 
 
 def _number(value: float | None) -> str:
