@@ -109,12 +109,33 @@ exec sleep 600
 """
 
 
+AT_ONCE = """
+import os, signal
+from surefoot.cli import screen
+from surefoot.cli.main import main
+tell = screen.complain
+def complain(sentence):
+    tell(sentence)
+    if "Ctrl-C again" in sentence:
+        os.kill(os.getpid(), signal.SIGINT)  # before the first one has its answer
+screen.complain = complain
+if __name__ == "__main__":
+    main()
+"""
+
+
 @pytest.mark.slow
-def test_the_second_interruption_ends_what_runs(structures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["later", "at once"])
+def test_the_second_interruption_ends_what_runs(
+    structures: Path, tmp_path: Path, when: str
+) -> None:
     program, record = tmp_path / "xtb", tmp_path / "pid"
     program.write_text(STAND_IN.format(record=record))
     program.chmod(0o755)
-    command = [sys.executable, "-m", "surefoot", "label", structures, "-o", tmp_path / "out.xyz"]
+    script = tmp_path / "script.py"
+    script.write_text(AT_ONCE)
+    start = [script] if when == "at once" else ["-m", "surefoot"]
+    command = [sys.executable, *start, "label", structures, "-o", tmp_path / "out.xyz"]
     command += ["--labeler", "xtb_program", "--set", f"labeler.program={program}", "--workers", "1"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
@@ -123,12 +144,14 @@ def test_the_second_interruption_ends_what_runs(structures: Path, tmp_path: Path
         running.send_signal(signal.SIGINT)
         lines = iter(running.stderr.readline, "")
         assert any("Ctrl-C again ends them" in line for line in lines)
-        assert running.poll() is None
-        running.send_signal(signal.SIGINT)
+        if when == "later":
+            assert running.poll() is None
+            running.send_signal(signal.SIGINT)
         assert running.wait(20) != 0
         _await(lambda: not Path(f"/proc/{int(record.read_text())}").exists())
     finally:
         running.kill()
+        running.wait()
         running.stderr.close()
 
 

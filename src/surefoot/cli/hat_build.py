@@ -53,9 +53,10 @@ def run(
 
     settings = load_build(config, overrides or ())
     require_new_folder(output)
+    pool = worker_pool(workers or count_cores())
     with (
-        interruption() as asked,
-        worker_pool(workers or count_cores()) as pool,
+        interruption(pool.cut) as asked,
+        pool,
         ExitStack() as stack,
     ):
         bars = Bars(stack)

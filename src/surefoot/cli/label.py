@@ -56,9 +56,10 @@ def run(
     if retry:
         conduct = conduct.model_copy(update={"retry": True})
     frames = read_frames(files, Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE))
+    pool = worker_pool(workers or count_cores())
     with (
-        interruption() as asked,
-        worker_pool(workers or count_cores()) as pool,
+        interruption(pool.cut) as asked,
+        pool,
         progress_bar("labelling", len(frames)) as bar,
     ):
         pace = Pace()

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,17 +168,23 @@ def explain(error: Exception) -> str:
 
 
 @contextmanager
-def interruption() -> Iterator[list[int]]:
+def interruption(cut: Callable[[], None] | None = None) -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM fill the list; a second Ctrl-C ends the program at once.
 
     Work then stops between two steps, never inside one: an exception raised in the middle of a
     library's bookkeeping can hang it.
+
+    Args:
+        cut: called at the second one. The exception that it raises is lost where the first one is
+            being answered just then; what is waited for then has to end by itself.
     """
     asked: list[int] = []
 
     def answer(number: int, _frame: Any) -> None:
         asked.append(number)
         if len(asked) > 1:
+            if cut is not None:
+                cut()
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -8,15 +8,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from ctypes import c_bool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from multiprocessing.synchronize import Event
 from types import TracebackType
 
 from surefoot.label.processes import THREAD_VARIABLES, end_programs
 
-_held: list[Event] = []
-"""In a worker: set when no further calculation may begin."""
+_held: list[c_bool] = []
+"""In a worker: true when no further calculation may begin."""
 
 
 def count_cores() -> int:
@@ -38,7 +38,8 @@ class WorkerPool(ProcessPoolExecutor):
             workers: number of processes.
         """
         context = get_context("spawn")
-        self._hold = context.Event()
+        # Without a lock: a worker that is ended while it holds one would stop this process.
+        self._hold = context.RawValue(c_bool, False)
         # Nothing is ever sent: when this end is closed, or its process is gone, the others end.
         lifeline, self._lifeline = context.Pipe(duplex=False)
         super().__init__(
@@ -51,14 +52,18 @@ class WorkerPool(ProcessPoolExecutor):
     @contextmanager
     def withholding(self) -> Iterator[None]:
         """Inside, what runs goes on and what has not begun is answered with `Withheld`."""
-        self._hold.set()
+        self._hold.value = True
         yield
-        self._hold.clear()  # all have answered; after an error nothing is to begin any more
+        self._hold.value = False  # all have answered; after an error nothing is to begin any more
+
+    def cut(self) -> None:
+        """End all processes and what they have started; also inside an answer to a signal."""
+        self._hold.value = True
+        self._lifeline.close()
 
     def end_now(self) -> None:
         """End all processes and what they have started, and wait for nothing."""
-        self._hold.set()
-        self._lifeline.close()
+        self.cut()
         self.shutdown(wait=False, cancel_futures=True)
 
     def __exit__(
@@ -84,7 +89,7 @@ def check_not_held() -> None:
     Raises:
         Withheld: in a worker whose pool was told to begin nothing more.
     """
-    if _held and _held[0].is_set():
+    if _held and _held[0].value:
         raise Withheld
 
 
@@ -102,7 +107,7 @@ def worker_pool(workers: int) -> WorkerPool:
     return WorkerPool(workers)
 
 
-def _start_worker(hold: Event, lifeline: Connection) -> None:
+def _start_worker(hold: c_bool, lifeline: Connection) -> None:
     # The libraries read these once, when tblite is imported by the first calculation.
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
