@@ -17,8 +17,8 @@ from ase.db.row import atoms2dict
 
 from surefoot.cli.config import load_config, write_template
 from surefoot.cli.oc20 import relaxed
-from surefoot.cli.recipes import TASKS
 from surefoot.cli.screen import UserError
+from surefoot.cli.tasks import TASKS
 from surefoot.data.read import Keys, read_frames
 from surefoot.evaluate import oc20
 
@@ -74,7 +74,7 @@ def trained(chunks: Path, surefoot) -> Path:
     return chunks / "s2ef" / "potential.safetensors"
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("task", sorted(name for name in TASKS if name.startswith("oc20")))
 def test_recipes_are_configs(task: str, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(write_template(["a.lmdb"], task=task))

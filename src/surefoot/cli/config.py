@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from surefoot.blocks.conditioning import Conditioning
-from surefoot.cli.recipes import TASKS, recipe
+from surefoot.cli.recipes import recipe
 from surefoot.cli.screen import UserError
+from surefoot.cli.tasks import TASKS
 from surefoot.data.load import DataSettings
 from surefoot.data.read import Frame
 from surefoot.data.states import check_states

@@ -23,7 +23,7 @@ def run(
         str, typer.Option(help="Where sets of weights come from, whose keys are written.")
     ] = "ensemble",
     task: Annotated[
-        str | None, typer.Option(help="A whole recipe instead: oc20_s2ef and others.")
+        str | None, typer.Option(help="A whole recipe instead, such as oc20_s2ef or race_3bpa.")
     ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")

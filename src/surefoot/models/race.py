@@ -10,7 +10,7 @@ Faithful: layer η takes the features of the layer before as they are, sums over
 Differs: the original multiplies A~_i with a one-body feature a_i of F scalars and mixes all F ×
     channels products. a_i knows the species only, so that is a linear map with a matrix for each
     species, and is written as one here: F / species times fewer weights for the same functions
-    (`PRESETS`). With charge and spin conditioning a_i is that of the species all the same.
+    (counted in `cli/tasks.py`). With charge and spin conditioning a_i is that of the species.
     Sums are divided by √N, not N (`normalisation`): the same functions, but fresh weights give
     every body order its share; AcAc's forces are a sixth better after as many epochs.
     Irreps that a layer cannot reach yet, or from which no later scalar comes, are left out.
@@ -55,7 +55,7 @@ from surefoot.graph import Features, Geometry, Width
 from surefoot.settings import Settings
 
 SCALAR = Irrep(0, 1)
-HIGHEST = 6  # degree up to which the tests compare with the plain formula
+HIGHEST = 6  # degree; the tests compare with the plain formula up to 5
 
 Shapes = dict[str, tuple[tuple[int, ...], int]]
 """Irrep → (channels of each of its copies side by side, channels out) of a linear map."""
@@ -336,34 +336,3 @@ def spread(values: Tensor, sizes: Sequence[int], width: int, axis: int) -> Tenso
     shape = list(values.shape)
     shape[axis] = width * len(sizes)
     return values.new_zeros(shape).index_copy(axis, torch.cat(places).to(values.device), values)
-
-
-_BOTH_TO_2 = "64x0e + 64x0o + 64x1o + 64x1e + 64x2e + 64x2o"
-_BOTH_TO_3 = _BOTH_TO_2 + " + 64x3o + 64x3e"
-
-_published = partial(Race, normalisation="neighbors", interactions=5)
-
-PRESETS: dict[str, Race] = {
-    "qm9": _published(cutoff=5.0, irreps=_BOTH_TO_2, channels=128, max_ell=2),
-    "psb3": _published(cutoff=6.0, irreps=_BOTH_TO_2, channels=64, max_ell=2),
-    "rmd17": _published(cutoff=5.0, irreps=_BOTH_TO_3, channels=128, max_ell=3),
-    "3bpa": _published(cutoff=6.0, irreps=_BOTH_TO_2, channels=128, max_ell=2),
-    "obn25": _published(
-        cutoff=3.0, irreps="32x0e + 32x0o + 16x1o + 16x1e + 8x2e + 8x2o", channels=32, max_ell=2
-    ),
-}
-"""The published hyper-parameters of the model, by data set; its heads are Scalar(hidden=32,
-activation="silu", scaling="normal").
-
-| preset | species | weights | of them the mix | a mix of all products a ⊗ A takes |
-|---|---|---|---|---|
-| qm9 | 5 | 1 379 456 | 348 160 | 15 728 640 |
-| psb3 | 3 | 1 067 712 | 208 896 | 7 864 320 |
-| rmd17 | 3 (aspirin) | 1 936 256 | 282 624 | 20 971 520 |
-| 3bpa | 4 | 1 252 352 | 278 528 | 15 728 640 |
-| obn25 | 2 | 160 448 | 14 080 | 430 080 |
-
-The last column is layers × F × Σ_irreps channels²; the originals have about 20 M weights in all on
-3BPA. Of F scalars per species only as many combinations as there are species can act, so species
-take the place of F; and irreps without a part in the energy, such as 0o below 6 layers, have none.
-"""
