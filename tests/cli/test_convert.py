@@ -135,7 +135,11 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (truncated, "truncated or damaged"),
     "state dict": (
         lambda path: torch.save({"r_max": torch.ones(1)}, path),
-        "a dict, such as a state dict, not a model of mace-torch",
+        "holds a dict ('r_max'), such as weights without their model",
+    ),
+    "checkpoint of another program": (
+        lambda path: torch.save({"state_dict": {}, "hyper_parameters": {}, "epoch": 3}, path),
+        "holds a dict ('state_dict', 'hyper_parameters', 'epoch')",
     ),
     "another model": (
         lambda path: torch.save(torch.nn.Linear(2, 2), path),

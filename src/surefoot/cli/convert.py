@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from surefoot.posteriors.predictor import Predictor
 
+SHOWN = 5  # keys of a file that is not understood
+
 
 def run(
     file: Annotated[
@@ -44,15 +46,22 @@ def run(
 
 
 def _read(file: Path, head: str | None) -> Predictor:
-    """By what the file holds: a checkpoint is a dict with a state_dict, a MACE is a module."""
+    """By what the file holds: a MACE is a module, a checkpoint of an SCN is a dict."""
     from surefoot.cli.screen import UserError
-    from surefoot.deploy.mace import read_mace
-    from surefoot.deploy.records import read_records
+    from surefoot.deploy.mace import from_module
+    from surefoot.deploy.records import Record, read_records, show
     from surefoot.deploy.scn import from_checkpoint
 
     record = read_records(file)
-    if not isinstance(record, dict) or "state_dict" not in record:
-        return read_mace(file, head)
+    if isinstance(record, Record):
+        return from_module(record, file, head)
+    if not {"state_dict", "config"} <= record.keys():
+        keys = ", ".join(show(key) for key in list(record)[:SHOWN])
+        raise UserError(
+            f"{file}: holds a dict ({keys or 'empty'}), such as weights without their model. Give "
+            "a whole model of mace-torch 0.3, saved with torch.save(model, path), or a checkpoint "
+            "of an SCN of fairchem-core 1, which has `state_dict` and `config`."
+        )
     if head is not None:
         raise UserError(f"{file}: an SCN has no heads to choose from; leave out --head.")
     return from_checkpoint(record, file)

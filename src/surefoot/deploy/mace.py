@@ -78,7 +78,11 @@ def read_mace(path: Path, head: str | None = None) -> Predictor:
         UnreadableFile: if it is no such file, has several heads and none is named, or holds
             something that is not built here, with what that is.
     """
-    record = read_records(path)
+    return from_module(read_records(path), path, head)
+
+
+def from_module(record: Record | dict[Any, Any], path: Path, head: str | None = None) -> Predictor:
+    """The same of a file that was read already."""
     try:
         return build_mace(record, head, path.name)
     except UnreadableFile as error:

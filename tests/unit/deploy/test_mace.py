@@ -129,6 +129,10 @@ OPTIONS: dict[str, tuple[Callable[[Record], None], str]] = {
         "the option use_last_readout_only = True",
     ),
     "rotations": (lambda r: put(r, "use_so3", True), "the option use_so3 = True"),
+    "activation": (
+        lambda r: put(r, "readouts.1.non_linearity.acts.0.cst", math.inf),
+        "the constant of its activation silu is inf",
+    ),
     "messages": (lambda r: put(r, "edge_irreps", "4x0e"), "the option edge_irreps"),
     "charge": (lambda r: put(r, "joint_embedding", Record("E")), "the option joint_embedding"),
     "transform": (
@@ -328,6 +332,7 @@ def test_tensors_that_do_not_fit_are_named(record, tensor: str) -> None:
         ("interactions.0.target_irreps", 7),
         ("interactions.0.radial_MLP", 3.5),
         ("heads", 5),
+        ("interactions.0", {"no": "module"}),
     ],
 )
 def test_settings_of_another_type_are_a_sentence(
@@ -391,6 +396,16 @@ def test_only_products_that_are_zero_have_weights_of_no_effect() -> None:
     tensors = {f"{name}.U_matrix_2": turned, f"{name}.weights_max": torch.ones(3, 1, 8)}
     assert replace(EMPTY, tensors=tensors, read=set()).unread() == []
     turned[1, 3, 2] = -1.1
+    assert len(replace(EMPTY, tensors=tensors, read=set()).unread()) == 2
+
+
+def test_products_of_more_factors_than_are_built_are_not_looked_into() -> None:
+    """The 9! permutations of such a product would fill the memory."""
+    name = f"{CONTRACTIONS}.3"
+    tensors = {
+        f"{name}.U_matrix_9": torch.zeros((1,) * 9 + (4, 1)),
+        f"{name}.weights_max": torch.ones(3, 1, 8),
+    }
     assert len(replace(EMPTY, tensors=tensors, read=set()).unread()) == 2
 
 
