@@ -119,7 +119,7 @@ def test_a_read_out_without_gate_is_linear(record) -> None:
     torch.testing.assert_close(found, first @ second / 4)
 
 
-OPTIONS: dict[str, tuple[Callable[[Record], None], str]] = {
+OPTIONS: dict[str, tuple[Callable[[Record], object], str]] = {
     "agnostic": (
         lambda r: put(r, "use_agnostic_product", True),
         "the option use_agnostic_product = True",
