@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -179,24 +179,12 @@ def mix(
         blocks: layout of x.
         results: irreps of the output, in this order.
     """
-    # One split: its slope is one concatenation, that of slices a sum of mostly zeros.
-    pieces = x.split([block.stop - block.start for block in blocks], -2)
-    by_irrep = {block.irrep: piece for block, piece in zip(blocks, pieces, strict=True)}
-    parts = []
-    for irrep in results:
-        piece = by_irrep.get(irrep)
-        if piece is None:
-            width = next(iter(weights.values())).shape[-1]
-            parts.append(x.new_zeros((*x.shape[:-2], irrep.dim, width)))
-            continue
-        matrix = weights[str(irrep)]
-        flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)  # copies as more channels
-        parts.append(
-            (flat.flatten(-3, -2) @ (matrix / math.sqrt(matrix.shape[-2]))).unflatten(
-                -2, flat.shape[-3:-1]
-            )
-        )
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+    def times(piece: Tensor, matrix: Tensor) -> Tensor:
+        rows = piece.flatten(-3, -2) @ (matrix / math.sqrt(matrix.shape[-2]))
+        return rows.unflatten(-2, piece.shape[-3:-1])
+
+    return _by_irrep(x, weights, blocks, results, times)
 
 
 def mix_species(
@@ -220,6 +208,22 @@ def mix_species(
     def form(slot: int, *two: Tensor) -> Tensor:
         return _by_kind(slot, *two, atoms.order, atoms.offsets)  # type: ignore[no-any-return]
 
+    def times(piece: Tensor, matrices: Tensor) -> Tensor:
+        chosen = matrices.index_select(-3, kinds.present) / math.sqrt(matrices.shape[-2])
+        return without(form, OUTPUT, piece, chosen)
+
+    return _by_irrep(x, weights, blocks, results, times)
+
+
+def _by_irrep(
+    x: Tensor,
+    weights: Weights,
+    blocks: Sequence[Block],
+    results: Irreps,
+    times: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Each irrep of x, its copies as more channels, times what the weights have for it."""
+    # One split: its slope is one concatenation, that of slices a sum of mostly zeros.
     pieces = x.split([block.stop - block.start for block in blocks], -2)
     by_irrep = {block.irrep: piece for block, piece in zip(blocks, pieces, strict=True)}
     parts = []
@@ -229,10 +233,8 @@ def mix_species(
             width = next(iter(weights.values())).shape[-1]
             parts.append(x.new_zeros((*x.shape[:-2], irrep.dim, width)))
             continue
-        matrices = weights[str(irrep)]
-        matrices = matrices.index_select(-3, kinds.present) / math.sqrt(matrices.shape[-2])
-        flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)  # copies as more channels
-        parts.append(without(form, OUTPUT, flat, matrices))
+        flat = piece.reshape(*piece.shape[:-2], irrep.dim, -1)
+        parts.append(times(flat, weights[str(irrep)]))
     return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 

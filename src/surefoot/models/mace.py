@@ -38,7 +38,7 @@ from surefoot.blocks.dense import (
     under,
 )
 from surefoot.blocks.distances import TRANSFORMS, Transform, bond_lengths
-from surefoot.blocks.factors import Factors, factorise
+from surefoot.blocks.path_weights import path_factors, path_weights, times
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
@@ -51,7 +51,7 @@ from surefoot.blocks.products import (
     width_of,
 )
 from surefoot.blocks.radial import Bessel, Gaussians, PolynomialCutoff, expand
-from surefoot.blocks.splines import Curves, interpolate
+from surefoot.blocks.splines import Curves
 from surefoot.graph import Features, Geometry, Width, pairs_to_edges
 from surefoot.segments import segment_sum
 from surefoot.settings import Settings
@@ -244,7 +244,7 @@ class Mace(Settings):
         for index, layer in enumerate(self.layers()):
             part = branch(weights, f"layer{index}")
             sent = mix(atoms, branch(part, "up"), arrange(layer.inputs), layer.inputs)
-            radial = self._radial_weights(branch(part, "radial"), geometry, basis, envelope)
+            radial = path_factors(branch(part, "radial"), geometry, basis, self.cutoff, envelope)
             summed = convolve(sent, angles, radial, graph, layer.product)
             messages = mix(summed, branch(part, "down"), layer.product.blocks, layer.messages)
             messages = messages / self._size(part, basis, envelope, geometry)
@@ -273,24 +273,8 @@ class Mace(Settings):
         }
 
     def _curve(self, weights: Weights, lengths: Tensor) -> Tensor:
-        return self._path_weights(weights, lengths, *self._expand(lengths, lengths))
-
-    def _radial_weights(
-        self, weights: Weights, geometry: Geometry, basis: Tensor, envelope: Tensor | None
-    ) -> Tensor | Factors:
-        """One weight for each pair, path and channel, or what they are the product of."""
-        if geometry.memory == "keep" or "table" in weights:
-            return self._path_weights(weights, geometry.lengths, basis, envelope)
-        factors = factorise(basis, weights)
-        return Factors(_times(factors.hidden, envelope), factors.matrix)
-
-    def _path_weights(
-        self, weights: Weights, lengths: Tensor, basis: Tensor, envelope: Tensor | None
-    ) -> Tensor:
-        """One weight for each pair, path and channel."""
-        if "table" in weights:
-            return interpolate(lengths, weights["table"], self.cutoff)
-        return _times(network(basis, weights), envelope)
+        basis, envelope = self._expand(lengths, lengths)
+        return path_weights(weights, lengths, basis, self.cutoff, envelope)
 
     def _radial(self, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
         """Radial functions of each pair, and what is left to multiply their weights by."""
@@ -313,10 +297,6 @@ class Mace(Settings):
         if self.normalisation == "root_neighbors":
             return math.sqrt(geometry.neighbors)
         density = torch.tanh(network(basis, branch(part, "density")).square())
-        density = _times(density, envelope)
+        density = times(density, envelope)
         by_atom = segment_sum(pairs_to_edges(density, geometry.graph), geometry.graph.receivers)
         return 1.0 + by_atom.unsqueeze(-1)
-
-
-def _times(values: Tensor, envelope: Tensor | None) -> Tensor:
-    return values if envelope is None else values * envelope

@@ -38,8 +38,8 @@ from surefoot.blocks.angular import harmonics
 from surefoot.blocks.conditioning import embed
 from surefoot.blocks.convolution import convolve
 from surefoot.blocks.couplings import Irrep, Irreps, Multiplicities, couple_irreps, parse_irreps
-from surefoot.blocks.dense import Weights, branch, init_network, init_table, network, under
-from surefoot.blocks.factors import Factors, factorise
+from surefoot.blocks.dense import Weights, branch, init_network, init_table, under
+from surefoot.blocks.path_weights import path_factors, path_weights
 from surefoot.blocks.products import (
     ChannelProduct,
     arrange,
@@ -50,7 +50,7 @@ from surefoot.blocks.products import (
     width_of,
 )
 from surefoot.blocks.radial import Bessel, PolynomialCutoff, expand
-from surefoot.blocks.splines import Curves, interpolate
+from surefoot.blocks.splines import Curves
 from surefoot.graph import Features, Geometry, Width
 from surefoot.settings import Settings
 
@@ -187,7 +187,7 @@ class Race(Settings):
             before, after, product = _bare(layer.inputs), _bare(layer.outputs), layer.product
             part = _fill_layer(branch(weights, f"layer{index}"), layer)
             sent = mix(atoms, branch(part, "up"), arrange(before), before)
-            radial = self._radial_weights(branch(part, "radial"), geometry, basis)
+            radial = path_factors(branch(part, "radial"), geometry, basis, self.cutoff)
             summed = convolve(sent, angles, radial, geometry.graph, product)
             messages = mix(summed, branch(part, "down"), product.blocks, after)
             messages = messages / self._size(geometry.neighbors)
@@ -212,25 +212,12 @@ class Race(Settings):
         }
 
     def _curve(self, weights: Weights, lengths: Tensor) -> Tensor:
-        return self._path_weights(branch(weights, "radial"), lengths, self._basis(lengths))
+        radial, basis = branch(weights, "radial"), self._basis(lengths)
+        return path_weights(radial, lengths, basis, self.cutoff)
 
     def _basis(self, lengths: Tensor) -> Tensor:
         envelope = PolynomialCutoff(self.cutoff, self.cutoff_power)
         return expand(lengths, Bessel(self.cutoff, self.basis_size)) * expand(lengths, envelope)
-
-    def _radial_weights(
-        self, weights: Weights, geometry: Geometry, basis: Tensor
-    ) -> Tensor | Factors:
-        """One weight for each pair, path and channel, or what they are the product of."""
-        if geometry.memory == "keep" or "table" in weights:
-            return self._path_weights(weights, geometry.lengths, basis)
-        return factorise(basis, weights)
-
-    def _path_weights(self, weights: Weights, lengths: Tensor, basis: Tensor) -> Tensor:
-        """One weight for each pair, path and channel."""
-        if "table" in weights:
-            return interpolate(lengths, weights["table"], self.cutoff)
-        return network(basis, weights)
 
 
 @functools.cache
