@@ -4,8 +4,9 @@ The trace runs the function itself on tensors without values, derivatives of any
 what is compiled is a plain list of operations: no autograd is left in it. Sizes of a batch stay
 symbols; one compiled graph serves every batch.
 
-Differs from `torch.compile`: nothing of the function's Python is analysed, and no guards are looked
-at in each call; instead the first answer is compared with that of the function.
+Differs from `torch.compile`: nothing of the function's Python is analysed, and no guards of it are
+looked at in each call; instead the first answer is compared with that of the function. Only what
+the compiler itself takes for granted about sizes is looked at, if there is anything.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ that vanish by symmetry may then differ by what rounding leaves of them, and a t
 it leaves of the part that weights make, however large the other is."""
 
 Run = Callable[[list[Tensor]], list[Tensor]]
+Sizes = Callable[[list[Tensor]], bool]
 _compiling = threading.Lock()  # the compiler's state belongs to the process
 _said: set[str] = set()  # reasons why compiling failed that somebody was told
 
@@ -84,7 +86,12 @@ class Compiled:
     function: Callable[..., Any]
     cache: Callable[[], Path] | None = None
     form: Callable[[], object] = type(None)
-    graphs: dict[Any, tuple[Run, Any] | None] = field(default_factory=dict)
+    graphs: dict[Any, list[Program] | None] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the function itself had to serve because compiling failed."""
+        return None in self.graphs.values()
 
     def __call__(self, *trees: Any) -> Any:
         """What the function gives for these arguments."""
@@ -95,16 +102,21 @@ class Compiled:
         tensors = [leaf.tensor.detach().contiguous() for leaf in leaves]
         leaves = [replace(leaf, tensor=t) for leaf, t in zip(leaves, tensors, strict=True)]
         key = (spec, self.form(), torch.get_num_threads(), tuple(map(_signature, leaves)))
-        if key not in self.graphs:
+        program = self._find(key, tensors)
+        if program is None:
             with _compiling:
-                if key not in self.graphs:
+                program = self._find(key, tensors)
+                if program is None and self.graphs.get(key, ()) is not None:
                     return self._build(key, trees, leaves, spec)
-        found = self.graphs[key]
-        if found is None:
+        if program is None:
             return self.function(*trees)
-        run, result = found
         with torch.no_grad():
-            return rebuild(result, run(tensors))
+            return rebuild(program.result, program.run(tensors))
+
+    def _find(self, key: Any, tensors: list[Tensor]) -> Program | None:
+        """What was compiled for such arguments, of sizes such as these."""
+        known = self.graphs.get(key) or ()
+        return next((program for program in known if program.serves(tensors)), None)
 
     def _build(self, key: Any, trees: Any, leaves: list[Leaf], spec: Any) -> Any:
         """The answer of the graph that is made here, once it is known to be the function's."""
@@ -112,10 +124,10 @@ class Compiled:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's own, of which nobody can mend any
-                run, result = _compile(self.function, leaves, spec, self.cache)
+                program = _compile(self.function, leaves, spec, self.cache)
             tensors = [leaf.tensor for leaf in leaves]
             with torch.no_grad():
-                found = run(tensors)
+                found = program.run(tensors)
             moved = self.function(*rebuild(spec, _disturb(tensors)))
             answers = ([leaf.tensor.detach() for leaf in flatten(x)[0]] for x in (expected, moved))
             _require_close(found, *answers)
@@ -124,9 +136,24 @@ class Compiled:
             lines = str(error).strip().splitlines()
             _say_once(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
             return expected
-        self.graphs[key] = run, result
+        self.graphs[key] = [*(self.graphs.get(key) or ()), program]
         # Not what the function gave: a run that goes on has to round as one that began earlier.
-        return rebuild(result, found)
+        return rebuild(program.result, found)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled graph.
+
+    Attributes:
+        run: tensors in, tensors out.
+        result: description of the tree that comes out.
+        serves: whether it holds for the sizes of these tensors.
+    """
+
+    run: Run
+    result: Any
+    serves: Sizes
 
 
 def _say_once(reason: str) -> None:
@@ -207,19 +234,19 @@ def _signature(leaf: Leaf) -> Any:
 
 def _compile(
     function: Callable[..., Any], leaves: list[Leaf], spec: Any, cache: Callable[[], Path] | None
-) -> tuple[Run, Any]:
-    """The compiled graph and the structure of its results."""
+) -> Program:
+    """The compiled graph."""
     from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import TracingContext, tracing
     from torch._inductor.compile_fx import compile_fx
     from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental import _config as symbols
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     # Two sizes that are equal today need not be tomorrow.
-    mode = FakeTensorMode(
-        shape_env=ShapeEnv(duck_shape=False), static_shapes=False, allow_non_fake_inputs=True
-    )
+    sizes = ShapeEnv(duck_shape=False)
+    mode = FakeTensorMode(shape_env=sizes, static_shapes=False, allow_non_fake_inputs=True)
     inputs = [_without_values(mode, leaf, place) for place, leaf in enumerate(leaves)]
     results: list[Any] = []
 
@@ -231,9 +258,27 @@ def _compile(
     with mode, enable_python_dispatcher():
         graph = make_fx(flat)(*inputs)
     _require_symbols(mode, inputs, leaves)
-    with tracing(TracingContext(mode)), _caching_in(cache):
+    known = len(sizes.guards)  # what follows from how a graph of atoms is built
+    # Otherwise a product of a few rows becomes one that serves for no more than those.
+    general = symbols.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with tracing(TracingContext(mode)), _caching_in(cache), general:
         run = compile_fx(graph, inputs)
-    return lambda tensors: list(run(*tensors)), results[0]  # type: ignore[operator]
+    serves = _sizes_served(sizes, known, inputs, leaves)
+    return Program(lambda tensors: list(run(*tensors)), results[0], serves)  # type: ignore[operator]
+
+
+def _sizes_served(env: Any, known: int, inputs: list[Tensor], leaves: list[Leaf]) -> Sizes:
+    """Whether what a compiler took for granted about sizes, after the known, holds for tensors."""
+    taken = env.guards[known:]
+    places = [
+        (n, leaf.axis) for n, leaf in enumerate(leaves) if leaf.axis is not None and leaf.varies
+    ]
+    code = env.produce_guards_expression([inputs[n].shape[a] for n, a in places], guards=taken)
+    if not taken or code is None:
+        return lambda _: True
+    return lambda tensors: bool(
+        env.evaluate_guards_expression(code, [tensors[n].shape[a] for n, a in places])
+    )
 
 
 @contextmanager

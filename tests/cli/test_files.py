@@ -88,13 +88,24 @@ def test_predict_compiled_and_with_splines(
 ) -> None:
     for name, options in (("plain", ()), ("quick", ("--compile", "--splines"))):
         output = tmp_path / f"{name}.xyz"
-        done = surefoot("predict", potential, folder / "test.xyz", "-o", output, *options)
+        given = (potential, folder / "test.xyz", "-o", output, "--precision", "float32")
+        done = surefoot("predict", *given, *options)
         assert "compiling failed" not in done.stderr
     pairs = zip(*(ase.io.read(tmp_path / f"{n}.xyz", ":") for n in ("plain", "quick")), strict=True)
     for plain, quick in pairs:
         off = abs(plain.get_potential_energy() - quick.get_potential_energy())
         assert 0 < off < 1e-6 * len(plain)
         assert np.abs(plain.get_forces() - quick.get_forces()).max() < 1e-5
+
+
+def test_splines_are_refused_where_exactness_is_asked_for(
+    surefoot, potential: Path, folder: Path, tmp_path: Path
+) -> None:
+    options = ("-o", tmp_path / "p.xyz", "--splines", "--precision", "float64")
+    done = surefoot("predict", potential, folder / "test.xyz", *options, check=False)
+    assert done.returncode == 1
+    assert "--splines: the potential is in float64" in done.stderr
+    assert not (tmp_path / "p.xyz").exists()
 
 
 def test_predict_refuses_unknown_elements(surefoot, potential: Path, tmp_path: Path) -> None:

@@ -71,6 +71,17 @@ def test_single_precision_is_as_near_to_double_as_uncompiled(
     assert count_graphs() == 1
 
 
+def test_double_precision(small_structures, count_graphs) -> None:
+    weights = SCHNET.init(3, torch.float64)
+    evaluate = compile_potential(SCHNET)
+    for name in ("ethanol", "water_cluster"):
+        graph = to_graph(small_structures[name], CUTOFF)
+        found, expected = (parts(f(weights, graph, stress=True)) for f in (evaluate, SCHNET))
+        for one, other in zip(found, expected, strict=True):
+            assert difference(one, other) < 1e-12
+    assert count_graphs() == 1
+
+
 def test_gradients_of_the_loss(make_samples, count_graphs) -> None:
     """To 1e-10 in float64, also after a batch of another size."""
     weights = MACE.init(3, torch.float64)
@@ -89,7 +100,7 @@ def test_gradients_of_the_loss(make_samples, count_graphs) -> None:
 
 
 def test_two_threads_give_the_same_bits_in_every_call(make_samples, count_graphs) -> None:
-    """No sum in whatever order threads come."""
+    """No sum in whatever order threads come; and those of uncompiled gradients to 1e-5."""
     weights = SCHNET.init(3, torch.float32)
     samples = make_samples(copies=6)
     graph = collate([s.graph for s in samples])
@@ -99,8 +110,11 @@ def test_two_threads_give_the_same_bits_in_every_call(make_samples, count_graphs
     try:
         step = compile_gradients(SCHNET)
         answers = [step(SCHNET, LOSS, weights, graph, targets, importance) for _ in range(25)]
+        _, expected = loss_gradients(SCHNET, LOSS, weights, graph, targets, importance)
     finally:
         torch.set_num_threads(1)
     assert count_graphs() == 1
+    for name, gradient in expected.items():
+        assert difference(answers[0][1][name], gradient) < 1e-5, name
     for _, gradients in answers[1:]:
         assert all(torch.equal(gradients[name], answers[0][1][name]) for name in gradients)

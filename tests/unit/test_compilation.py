@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -91,6 +92,37 @@ def test_one_graph_for_all_sizes_but_one() -> None:
             torch.testing.assert_close(found[name], value)
     assert len(compiled.graphs) == 2  # one item is a constant
     assert all(graph is not None for graph in compiled.graphs.values())
+
+
+def test_sizes_beyond_what_the_compiler_takes_for_granted_have_their_own(monkeypatch) -> None:
+    from torch._inductor import compile_fx
+
+    original = compile_fx.compile_fx
+
+    def presuming(graph, inputs):
+        made = original(graph, inputs)
+        (size,) = (n for n in inputs[0].shape if not isinstance(n, int))
+        assert bool(size < 10) in (True, False)  # whichever it is is taken for granted
+        return made
+
+    monkeypatch.setattr(compile_fx, "compile_fx", presuming)
+    compiled = Compiled(lambda x: x.square().sum())
+    for count in (5, 20, 7, 30):
+        assert float(compiled(torch.ones(count))) == count
+    (programs,) = compiled.graphs.values()
+    assert programs is not None
+    assert [p.serves([torch.ones(9)]) for p in programs] == [True, False]
+    assert [p.serves([torch.ones(10)]) for p in programs] == [False, True]
+
+
+def test_calls_at_the_same_time_do_not_mix() -> None:
+    compiled = Compiled(lambda x: (x.square() * x.sum()).tanh().cumsum(0))
+    inputs = [torch.linspace(-0.1, 0.01 * n, 4000 + n) for n in range(8)]
+    alone = [compiled(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(compiled, inputs * 20))
+    assert all(torch.equal(one, alone[n % 8]) for n, one in enumerate(together))
+    assert len(compiled.graphs) == 1
 
 
 def test_without_items_the_function_itself_answers() -> None:

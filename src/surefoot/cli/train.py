@@ -137,11 +137,12 @@ def _prepare(
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)
     plan = _plan(settings, splits)
-    if plan.learned and compiles(plan.task):
+    state = _begin(plan, checkpoint, resume, processes)
+    if plan.learned and compiles(plan.task) and not state.uncompiled:
         say("the training step is compiled first: a minute or two, less when it was seen before")
     if processes > 1:
         say(f"{processes} processes share each batch")
-    return plan, _begin(plan, checkpoint, resume, processes)
+    return plan, state
 
 
 def _adopt_start(settings: Config) -> Config:

@@ -319,7 +319,16 @@ def compiled(predictor: Predictor) -> Predictor:
 
 
 def with_splines(predictor: Predictor) -> Predictor:
-    """The same predictor with its radial networks as splines; see `splined`."""
+    """The same predictor with its radial networks as splines; see `splined`.
+
+    Raises:
+        ValueError: if it is in float64, or its radial networks can not become splines.
+    """
+    if predictor.weights["model.embedding"].dtype == torch.float64:
+        raise ValueError(
+            "the potential is in float64, and splines are good to 1e-6 eV per atom; use it in "
+            "float32 (precision float32), or without splines."
+        )
     return replace(predictor, weights=splined(predictor.potential, predictor.weights))
 
 

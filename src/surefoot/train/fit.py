@@ -216,8 +216,10 @@ def fit(
     workers = 1 if task.joint else min(workers, math.prod(task.roles.learn.shape[:-1]))
     with ThreadPoolExecutor(workers) as threads:
         step: Gradients = partial(loss_gradients, memory=settings.memory)
-        if compiles(task):
-            step = compile_gradients(task.potential, settings.memory)
+        if compiles(task) and not state.uncompiled:
+            # The state remembers it, for a restart has to round as the run did.
+            failed = partial(setattr, state, "uncompiled", True)
+            step = compile_gradients(task.potential, settings.memory, failed)
         if workers > 1:
             step = partial(shared_gradients, step, threads, workers)
         gradients = partial(batch_gradients, team, step)

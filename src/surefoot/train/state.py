@@ -23,6 +23,7 @@ class State:
         best_scores: (members) validation loss of `best`.
         moments: per kind of the optimiser's moments a tree like the weights.
         collected: what an observer gathers over the epochs, such as the moments of SWAG.
+        uncompiled: whether a step that was to be compiled could not be: then none is any more.
         step: optimiser steps taken.
         began: steps taken when the moments began; a change of the loss begins them anew.
         epoch: epochs finished.
@@ -45,6 +46,7 @@ class State:
     plateau: Plateau = field(default_factory=Plateau)
     history: list[dict[str, float]] = field(default_factory=list)
     collected: Weights = field(default_factory=dict)
+    uncompiled: bool = False
 
     def tree(self) -> Weights:
         """All tensors under dotted names."""
@@ -67,6 +69,7 @@ class State:
             "batch": self.batch,
             "plateau": asdict(plateau) | {"best": best},
             "history": self.history,
+            "uncompiled": self.uncompiled,
         }
 
 
@@ -116,6 +119,7 @@ def restore_state(tree: Weights, header: dict[str, Any]) -> State:
         plateau=Plateau(**plateau | {"best": best}),
         history=header["history"],
         collected=branch(tree, "collected"),
+        uncompiled=header.get("uncompiled", False),
     )
 
 

@@ -91,10 +91,19 @@ def moves_energy(potential: Potential, weights: Weights) -> bool:
     return not all(name.startswith(judging) for name in weights)
 
 
-def compile_gradients(potential: Potential, memory: Memory = "keep") -> Gradients:
-    """`loss_gradients` of this potential as compiled graphs, one per loss: the same to rounding."""
+def compile_gradients(
+    potential: Potential, memory: Memory = "keep", failed: Callable[[], None] | None = None
+) -> Gradients:
+    """`loss_gradients` of this potential as compiled graphs, one per loss: the same to rounding.
+
+    Args:
+        potential: whose.
+        memory: as there.
+        failed: called before the first answer that could not be compiled; none is from there on.
+    """
     cache = partial(open_cache, "compiled")
     graphs: dict[LossSettings, Compiled] = {}
+    plain = partial(loss_gradients, memory=memory)
 
     def gradients(  # the potential and the settings are in the graph already
         _potential: Potential,
@@ -106,13 +115,17 @@ def compile_gradients(potential: Potential, memory: Memory = "keep") -> Gradient
         counts: Mapping[str, Tensor] | None = None,
         fixed: Weights | None = None,
     ) -> tuple[dict[str, Tensor], Weights]:
+        if any(known.failed for known in graphs.values()):
+            batch = (weights, graph, targets, importance)
+            return plain(potential, settings, *batch, counts=counts, fixed=fixed)
         function = partial(differentiate, potential, settings, memory=memory)
         traced = graphs.setdefault(settings, Compiled(function, cache, plainly))
         typed = potential.assign(graph)
         given = None if counts is None else dict(counts)
-        return traced(  # type: ignore[no-any-return]
-            weights, typed, targets, importance, given, fixed
-        )
+        answer = traced(weights, typed, targets, importance, given, fixed)
+        if traced.failed and failed is not None:
+            failed()
+        return answer  # type: ignore[no-any-return]
 
     return gradients
 

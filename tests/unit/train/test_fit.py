@@ -212,9 +212,9 @@ def test_a_member_that_is_left_out_of_the_first_batches_learns_all_the_same(samp
 @pytest.mark.usefixtures("compiling")
 def test_compiled_steps_resume_to_the_bit(samples, tmp_path) -> None:
     """And they are those of uncompiled ones up to rounding."""
-    task = make_task(samples, stacked_roles(), compile="on")
-    whole, part, plain = start(members=3), start(members=3), start(members=3)
-    workers = 2  # of two members and of one: a graph for each
+    task = make_task(samples, stacked_roles(4), compile="on")
+    whole, part, plain = start(members=4), start(members=4), start(members=4)
+    workers = 2  # of two members each, at the same time
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a failure to compile
         assert fit(task, whole, workers=workers)
@@ -224,8 +224,30 @@ def test_compiled_steps_resume_to_the_bit(samples, tmp_path) -> None:
         resumed = restore_state(tree, header["state"])
         assert fit(task, resumed, workers=workers)
     assert_identical(resumed, whole)
-    fit(make_task(samples, stacked_roles(), compile="off"), plain)
+    fit(make_task(samples, stacked_roles(4), compile="off"), plain)
     assert 0 < largest_difference(plain.weights, whole.weights) < 1e-10
+
+
+@pytest.mark.usefixtures("compiling")
+def test_a_run_that_could_not_be_compiled_goes_on_uncompiled(samples, monkeypatch) -> None:
+    """Also where a compiler is there by then: its steps round differently."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    calls = []
+    monkeypatch.setattr("surefoot.compilation._compile", fail)
+    task = make_task(samples, stacked_roles(), compile="on")
+    whole, part = start(members=3), start(members=3)
+    with pytest.warns(RuntimeWarning, match="no compiler"):
+        assert not fit(task, part, stop=stop_after(2))
+    assert part.uncompiled
+    monkeypatch.setattr("surefoot.compilation._compile", lambda *given: calls.append(given))
+    resumed = restore_state(part.tree(), part.header())
+    assert fit(task, resumed)
+    assert not calls
+    fit(make_task(samples, stacked_roles(), compile="off"), whole)
+    assert_identical(replace(resumed, uncompiled=False), whole)
 
 
 def test_compiling_follows_from_the_task_alone(samples) -> None:
