@@ -61,6 +61,18 @@ def test_leaves_potential_log_and_checkpoints(potential: Path) -> None:
     assert predictor.provenance["files"]["train.xyz"]
 
 
+def test_long_runs_are_compiled_and_say_so(folder: Path, tmp_path: Path) -> None:
+    epochs = f"train.epochs={room.WORTH_COMPILING}"
+    options = ("--set", "train.compile=auto", "--set", epochs)
+    running = start("train", folder / "config.yaml", "-o", tmp_path / "run", *options)
+    assert running.stdout is not None
+    try:
+        assert any("the training step is compiled first" in line for line in running.stdout)
+    finally:
+        running.kill()
+        running.communicate()
+
+
 def test_a_run_is_not_overwritten(surefoot, folder: Path, potential: Path) -> None:
     again = surefoot("train", folder / "config.yaml", "-o", potential.parent, check=False)
     assert again.returncode == 1

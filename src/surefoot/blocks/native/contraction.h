@@ -76,9 +76,9 @@ INLINE void NAME(gradient, KIND)(const Tree *tree, const REAL *A, const REAL *K,
   for (int m = 0; m < tree->inputs; ++m) STORE(gA + (i * tree->inputs + m) * C + c, sum[m]);
 }
 
-/* The derivative of result and gradients along (dA, dK): out, gA and gK hold those. */
+/* The derivative of result and gradients along dA: out, gA and gK hold those. */
 INLINE void NAME(tangent, KIND)(const Tree *tree, const REAL *A, const REAL *K, const REAL *g,
-                                const REAL *dA, const REAL *dK, REAL *out, REAL *gA, REAL *gK,
+                                const REAL *dA, REAL *out, REAL *gA, REAL *gK,
                                 void *space, int64_t i, int c) {
   const int64_t C = tree->channels;
   T *value = space, *moved = value + tree->nodes, *slope = moved + tree->nodes;
@@ -91,7 +91,7 @@ INLINE void NAME(tangent, KIND)(const Tree *tree, const REAL *A, const REAL *K, 
   }
   for (int m = 0; m < tree->inputs; ++m) {
     local[m] = LOAD(A + (i * tree->inputs + m) * C + c);
-    step[m] = dA ? LOAD(dA + (i * tree->inputs + m) * C + c) : (T){0};
+    step[m] = LOAD(dA + (i * tree->inputs + m) * C + c);
     sum[m] = (T){0};
   }
   for (int n = 0; n < tree->nodes; ++n) {
@@ -103,21 +103,16 @@ INLINE void NAME(tangent, KIND)(const Tree *tree, const REAL *A, const REAL *K, 
     }
     value[n] = product;
     moved[n] = change;
-    T total = (T){0}, more = (T){0};
+    T total = (T){0};
     for (int t = tree->offsets[n]; t < tree->offsets[n + 1]; ++t) {
       const int o = tree->results[t];
       const T weight = LOAD(K + table + t * C);
       total += weight * seen[o];
       result[o] += weight * change;
-      if (dK) {
-        const T extra = LOAD(dK + table + t * C);
-        more += extra * seen[o];
-        result[o] += extra * product;
-      }
-      if (gK) ADD(gK + table + t * C, change * seen[o]);
+      ADD(gK + table + t * C, change * seen[o]);
     }
     slope[n] = total;
-    bent[n] = more;
+    bent[n] = (T){0};
   }
   for (int n = tree->nodes - 1; n >= 0; --n) {
     const int m = tree->components[n], parent = tree->parents[n];

@@ -90,7 +90,7 @@ def run_contraction(
         "value": (library.contraction_value, [a, k, *ends]),
         "slope": (library.contraction_gradient, [a, k, *rest, *ends, null]),
         "table": (library.contraction_gradient, [a, null, *rest, null, *ends]),
-        "tangent": (library.contraction_tangent, [a, k, *rest, null, *ends]),
+        "tangent": (library.contraction_tangent, [a, k, *rest, *ends]),
     }[kind]
     size = 4 * len(plan.parents) + 3 * plan.inputs + 2 * plan.outputs
     bound = ctypes.c_int64

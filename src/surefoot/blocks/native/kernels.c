@@ -169,15 +169,15 @@ void contraction_gradient(const Tree *tree, const REAL *A, const REAL *K, const 
 }
 
 void contraction_tangent(const Tree *tree, const REAL *A, const REAL *K, const REAL *g,
-                         const REAL *dA, const REAL *dK, REAL *out, REAL *gA, REAL *gK,
-                         void *space, int64_t begin, int64_t end) {
+                         const REAL *dA, REAL *out, REAL *gA, REAL *gK, void *space,
+                         int64_t begin, int64_t end) {
   int c = (int)begin;
   for (; c + LANES <= end; c += LANES)
     for (int64_t i = 0; i < tree->rows; ++i)
-      tangent_lanes(tree, A, K, g, dA, dK, out, gA, gK, space, i, c);
+      tangent_lanes(tree, A, K, g, dA, out, gA, gK, space, i, c);
   for (; c < end; ++c)
     for (int64_t i = 0; i < tree->rows; ++i)
-      tangent_one(tree, A, K, g, dA, dK, out, gA, gK, space, i, c);
+      tangent_one(tree, A, K, g, dA, out, gA, gK, space, i, c);
 }
 
 /* ---- products of rows with the matrix of their atom; threads share the atoms */
