@@ -2,7 +2,8 @@
 
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet
 from surefoot.neighbors import find_neighbors
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.predictor import build_predictor
 from surefoot.potential import Potential, compile_potential
-from surefoot.prediction import Output
+from surefoot.prediction import Output, Prediction
 from surefoot.train.loss import LossSettings
 from surefoot.train.step import compile_gradients, loss_gradients
 
@@ -79,12 +83,19 @@ def prepare(case: dict[str, Any], form: str) -> Callable[[], float]:
     graph = collate([build(one, case["cutoff"]) for one in case["structures"]])
     if case["work"] == "train":
         return training(chosen, potential, potential.init(0, dtype), graph, case)
-    members = case.get("members")
-    weights = potential.init_members(0, members, dtype) if members else potential.init(0, dtype)
-    evaluate = chosen.evaluate(potential)
+    evaluate, members = chosen.evaluate(potential), case.get("members")
+    if members:
+        weights = Ensemble(potential.init_members(0, members, dtype))
+        made = build_predictor(potential, weights, Calibration(), {})
+        return asked(replace(made, evaluate=evaluate), graph)
+    return asked(partial(evaluate, potential.init(0, dtype)), graph)
+
+
+def asked(evaluate: Callable[[Graph], Output | Prediction], graph: Graph) -> Callable[[], float]:
+    """Energy and forces of the batch, with their error bars if a predictor is asked."""
 
     def call() -> float:
-        output = evaluate(weights, graph)
+        output = evaluate(graph)
         if output.forces is None:
             raise RuntimeError("there are no forces.")
         return float(output.energy.mean.sum()) + float(output.forces.mean[..., 0, 0].sum())

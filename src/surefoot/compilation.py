@@ -17,9 +17,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,18 +80,20 @@ class Compiled:
         cache: makes the folder for what the compiler makes, shared by processes, and looks whether
             it is safe to execute what lies there; the compiler's own choice if None.
         form: what else an answer depends on, such as whether kernels are to be used.
-        graphs: of each structure that was met; None where compiling failed.
+        graphs: for each structure that was met, those of different sizes.
+        broken: the structures for which no more are made, as compiling failed.
     """
 
     function: Callable[..., Any]
     cache: Callable[[], Path] | None = None
     form: Callable[[], object] = type(None)
-    graphs: dict[Any, list[Program] | None] = field(default_factory=dict)
+    graphs: dict[Any, list[Program]] = field(default_factory=dict)
+    broken: set[Any] = field(default_factory=set)
 
     @property
     def failed(self) -> bool:
         """Whether the function itself had to serve because compiling failed."""
-        return None in self.graphs.values()
+        return bool(self.broken)
 
     def __call__(self, *trees: Any) -> Any:
         """What the function gives for these arguments."""
@@ -100,14 +102,15 @@ class Compiled:
             return self.function(*trees)
         # A graph holds one layout in memory.
         tensors = [leaf.tensor.detach().contiguous() for leaf in leaves]
-        leaves = [replace(leaf, tensor=t) for leaf, t in zip(leaves, tensors, strict=True)]
         key = (spec, self.form(), torch.get_num_threads(), tuple(map(_signature, leaves)))
         program = self._find(key, tensors)
         if program is None:
             with _compiling:
                 program = self._find(key, tensors)
-                if program is None and self.graphs.get(key, ()) is not None:
-                    return self._build(key, trees, leaves, spec)
+                if program is None and key not in self.broken:
+                    pairs = zip(leaves, tensors, strict=True)
+                    kept = [leaf._replace(tensor=tensor) for leaf, tensor in pairs]
+                    return self._build(key, trees, kept, spec)
         if program is None:
             return self.function(*trees)
         with torch.no_grad():
@@ -115,7 +118,7 @@ class Compiled:
 
     def _find(self, key: Any, tensors: list[Tensor]) -> Program | None:
         """What was compiled for such arguments, of sizes such as these."""
-        known = self.graphs.get(key) or ()
+        known = self.graphs.get(key, [])
         return next((program for program in known if program.serves(tensors)), None)
 
     def _build(self, key: Any, trees: Any, leaves: list[Leaf], spec: Any) -> Any:
@@ -132,11 +135,11 @@ class Compiled:
             answers = ([leaf.tensor.detach() for leaf in flatten(x)[0]] for x in (expected, moved))
             _require_close(found, *answers)
         except Exception as error:  # noqa: BLE001 - whatever a compiler may stumble over
-            self.graphs[key] = None
+            self.broken.add(key)
             lines = str(error).strip().splitlines()
             _say_once(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
             return expected
-        self.graphs[key] = [*(self.graphs.get(key) or ()), program]
+        self.graphs.setdefault(key, []).append(program)
         # Not what the function gave: a run that goes on has to round as one that began earlier.
         return rebuild(program.result, found)
 
@@ -168,8 +171,7 @@ def _say_once(reason: str) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A tensor of a tree, and the axis along which its size varies, if any."""
 
     tensor: Tensor
@@ -226,10 +228,12 @@ def _rebuild(spec: Any, tensors: Any) -> Any:
 
 def _signature(leaf: Leaf) -> Any:
     """What a graph depends on: all sizes but the varying one."""
-    sizes: list[int | None] = list(leaf.tensor.shape)
-    if leaf.axis is not None and leaf.varies:
-        sizes[leaf.axis] = None
-    return leaf.tensor.dtype, leaf.tensor.device, tuple(sizes)
+    tensor = leaf.tensor
+    if leaf.axis is None or not leaf.varies:
+        return tensor.dtype, tensor.device, tensor.shape
+    sizes: list[int | None] = list(tensor.shape)
+    sizes[leaf.axis] = None
+    return tensor.dtype, tensor.device, tuple(sizes)
 
 
 def _compile(
@@ -258,26 +262,28 @@ def _compile(
     with mode, enable_python_dispatcher():
         graph = make_fx(flat)(*inputs)
     _require_symbols(mode, inputs, leaves)
-    known = len(sizes.guards)  # what follows from how a graph of atoms is built
     # Otherwise a product of a few rows becomes one that serves for no more than those.
     general = symbols.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with tracing(TracingContext(mode)), _caching_in(cache), general:
         run = compile_fx(graph, inputs)
-    serves = _sizes_served(sizes, known, inputs, leaves)
+    serves = _sizes_served(sizes, inputs, leaves)
     return Program(lambda tensors: list(run(*tensors)), results[0], serves)  # type: ignore[operator]
 
 
-def _sizes_served(env: Any, known: int, inputs: list[Tensor], leaves: list[Leaf]) -> Sizes:
-    """Whether what a compiler took for granted about sizes, after the known, holds for tensors."""
-    taken = env.guards[known:]
+def _sizes_served(env: Any, inputs: list[Tensor], leaves: list[Leaf]) -> Sizes:
+    """Whether what trace and compiler took for granted about sizes holds for those of tensors."""
+    from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
+
     places = [
         (n, leaf.axis) for n, leaf in enumerate(leaves) if leaf.axis is not None and leaf.varies
     ]
-    code = env.produce_guards_expression([inputs[n].shape[a] for n, a in places], guards=taken)
-    if not taken or code is None:
+    code = env.produce_guards_expression([inputs[n].shape[a] for n, a in places])
+    if code is None:  # nothing, or what holds for all sizes
         return lambda _: True
+    # As `ShapeEnv.evaluate_guards_expression`, which reads the text anew each time.
+    holds = eval(f"lambda L: {code}", dict(SYMPY_INTERP))  # noqa: S307 - written by torch
     return lambda tensors: bool(
-        env.evaluate_guards_expression(code, [tensors[n].shape[a] for n, a in places])
+        holds({f"t{k}": tensors[n].shape[a] for k, (n, a) in enumerate(places)})
     )
 
 
@@ -327,18 +333,17 @@ def _require_symbols(mode: Any, inputs: list[Tensor], leaves: list[Leaf]) -> Non
 
 
 def _disturb(tensors: list[Tensor]) -> list[Tensor]:
-    """The numbers among these tensors with another last digit, of the coarsest precision in them.
+    """The numbers among these tensors with another last digit, each of its own precision.
 
     The small values of a tensor move as far as the largest, so that no symmetry is left.
     """
-    digit = max((torch.finfo(x.dtype).eps for x in tensors if x.is_floating_point()), default=0.0)
     generator = torch.Generator().manual_seed(0)
 
     def disturb(x: Tensor) -> Tensor:
         if not x.is_floating_point() or x.numel() == 0:
             return x
         signs = torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1
-        return x + digit * x.abs().max() * signs
+        return x + torch.finfo(x.dtype).eps * x.abs().max() * signs
 
     return [disturb(x) for x in tensors]
 

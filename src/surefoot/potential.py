@@ -21,7 +21,7 @@ from torch import Tensor
 from surefoot.blocks.conditioning import States, init_conditioning
 from surefoot.blocks.dense import Weights, branch, cast, lookup, stack, under, unstack
 from surefoot.blocks.gate import Distances, gate
-from surefoot.blocks.native import open_cache, plainly
+from surefoot.blocks.native import open_compiled_cache, plainly
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.splines import tabulate
 from surefoot.compilation import Compiled
@@ -227,21 +227,22 @@ class Evaluate(Protocol):
 def compile_potential(potential: Potential) -> Evaluate:
     """The potential as compiled graphs, for energies, forces and stress: the same to rounding.
 
-    A graph is compiled when it is first needed, which takes up to a minute; a cache in the user's
-    folder spares other processes most of it. Sizes of batches may vary, only one structure and
-    several of them are told apart. Nothing can be differentiated further, and features are not
-    kept.
+    A graph is compiled when it is first needed, which takes a minute or two; a cache in the user's
+    folder spares other processes most of it. Sizes of batches may vary; only one structure and
+    several of them, and one element and several, are told apart. A lone atom or pair is computed
+    uncompiled. Nothing can be differentiated further, and features are not kept.
     """
     forms = {
-        wanted: Compiled(
-            partial(_answer, potential, *wanted), partial(open_cache, "compiled"), plainly
-        )
+        wanted: Compiled(partial(_answer, potential, *wanted), open_compiled_cache, plainly)
         for wanted in itertools.product((False, True), (False, True), get_args(Memory))
     }
 
     def evaluate(
         weights: Weights, graph: Graph, *, forces: bool = True, stress: bool = False
     ) -> Output:
+        if min(graph.pair_edges.shape[1], graph.numbers.shape[0]) < 2:
+            # Each size of one would be a graph of its own.
+            return potential(weights, graph, forces=forces, stress=stress)
         form = forms[forces, stress, memory_for(weights, graph)]
         return form(weights, potential.assign(graph))  # type: ignore[no-any-return]
 
@@ -249,11 +250,12 @@ def compile_potential(potential: Potential) -> Evaluate:
 
 
 def splined(potential: Potential, weights: Weights) -> Weights:
-    """Weights whose networks of the distance are tables: for inference alone, and in float32.
+    """Weights whose networks of the distance are tables: for inference alone.
 
-    Energies then differ by less than 1e-6 eV/atom and forces by less than 1e-5 eV/Å; both stay
-    continuous, and so do the slopes of forces. Splines are made from the weights in float64. Below
-    0.2 Å, where no structure is, the first polynomial goes on, and that is not held there.
+    Meant for float32: energies then differ by less than 1e-6 eV/atom and forces by less than
+    1e-5 eV/Å; both stay continuous, and so do the slopes of forces. Splines are made from the
+    weights in float64. Below 0.2 Å, where no structure is, the first polynomial goes on, and that
+    is not held there.
 
     Args:
         potential: whose weights they are.

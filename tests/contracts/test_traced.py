@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from ase import Atoms
+from ase.build import molecule
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights, stack
@@ -145,7 +147,7 @@ def test_predictions(case, small_structures, count_graphs) -> None:
         graph = to_graph(small_structures[name], CUTOFF)
         found, expected = (f(weights, graph, stress=stress) for f in (evaluate, potential))
         assert_same(numbers(found), numbers(expected))
-    assert 1 <= count_graphs() <= 2  # structures of one element count as a kind of their own
+    assert count_graphs() == 1
 
 
 @every_case
@@ -187,7 +189,7 @@ def test_members_equal_a_loop_with_distinct_weights(
         together = numbers(evaluate(stack(members), graph))
         for index, weights in enumerate(members):
             assert_same([part[index] for part in together], numbers(potential(weights, graph)))
-    assert count_graphs() <= 2
+    assert count_graphs() == 1
 
 
 def test_draws_are_taken_together_or_one_by_one(
@@ -208,11 +210,11 @@ def test_draws_are_taken_together_or_one_by_one(
             assert one.forces is not None
             assert other.forces is not None
             assert_same([one.energy.mean, one.forces.mean], [other.energy.mean, other.forces.mean])
-    assert count_graphs() <= 4  # all and one, each of structures of one element and of several
+    assert count_graphs() == 2  # of all draws, and of one
 
 
 def test_one_structure_and_several_take_two_graphs(small_structures, count_graphs) -> None:
-    potential = make("mace")
+    potential = make("schnet")
     weights = random_weights(potential)
     evaluate = compile_potential(potential)
     graphs: list[Graph] = [
@@ -221,6 +223,37 @@ def test_one_structure_and_several_take_two_graphs(small_structures, count_graph
     for graph in (*graphs, collate(graphs), collate(graphs[:1] + graphs)):
         evaluate(weights, graph, stress=True)
     assert count_graphs() == 2
+
+
+def test_structures_of_one_element_take_another_and_the_smallest_none(count_graphs) -> None:
+    potential = make("schnet")
+    weights = random_weights(potential)
+    evaluate = compile_potential(potential)
+    cell = Atoms("C", cell=[2.1, 2.1, 2.1], pbc=True)
+    for atoms in (molecule("C6H6"), molecule("CH4"), cell.repeat(2), molecule("H2"), cell):
+        graph = to_graph(atoms, CUTOFF)
+        assert_same(numbers(evaluate(weights, graph)), numbers(potential(weights, graph)))
+    assert count_graphs() == 2
+
+
+def test_a_share_of_a_batch_with_fixed_weights(make_samples, count_graphs) -> None:
+    """What processes that share a batch, and trainings of some weights alone, hand over."""
+    potential = make("schnet")
+    weights = random_weights(potential)
+    learned = {name: value for name, value in weights.items() if name.startswith("head")}
+    fixed = {name: value for name, value in weights.items() if name not in learned}
+    samples = make_samples()[:3]
+    graph = collate([s.graph for s in samples])
+    targets = collate_targets([s.targets for s in samples])
+    counts = {name: torch.tensor(7.0, dtype=torch.float64) for name in ("energy", "forces")}
+    batch = (graph, targets, torch.ones(len(samples), dtype=torch.float64))
+    loss, given = LossSettings(forces=2.0), {"counts": counts, "fixed": fixed}
+    terms, found = compile_gradients(potential)(potential, loss, learned, *batch, **given)
+    expected_terms, expected = loss_gradients(potential, loss, learned, *batch, **given)
+    assert terms.keys() == expected_terms.keys()
+    assert found.keys() == learned.keys()
+    assert_same([found[n] for n in expected], list(expected.values()), 1e-10)
+    assert count_graphs() == 1
 
 
 def test_plain_forms_are_graphs_of_their_own(small_structures, count_graphs) -> None:

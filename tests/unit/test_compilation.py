@@ -91,7 +91,7 @@ def test_one_graph_for_all_sizes_but_one() -> None:
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value)
     assert len(compiled.graphs) == 2  # one item is a constant
-    assert all(graph is not None for graph in compiled.graphs.values())
+    assert not compiled.failed
 
 
 def test_sizes_beyond_what_the_compiler_takes_for_granted_have_their_own(monkeypatch) -> None:
@@ -110,9 +110,17 @@ def test_sizes_beyond_what_the_compiler_takes_for_granted_have_their_own(monkeyp
     for count in (5, 20, 7, 30):
         assert float(compiled(torch.ones(count))) == count
     (programs,) = compiled.graphs.values()
-    assert programs is not None
     assert [p.serves([torch.ones(9)]) for p in programs] == [True, False]
     assert [p.serves([torch.ones(10)]) for p in programs] == [False, True]
+
+
+@pytest.mark.usefixtures("tracing")
+def test_a_function_that_compares_sizes_has_a_graph_for_each_answer() -> None:
+    compiled = Compiled(lambda x: x * 2 if x.shape[0] > 10 else x * 3)
+    for count, factor in ((5, 3), (20, 2), (7, 3), (11, 2)):
+        assert float(compiled(torch.ones(count)).sum()) == factor * count
+    (programs,) = compiled.graphs.values()
+    assert len(programs) == 2
 
 
 def test_calls_at_the_same_time_do_not_mix() -> None:
@@ -161,7 +169,7 @@ with warnings.catch_warnings(record=True) as said:
     for items in (4, 1, 5):
         values = torch.arange(1.0 + items)[1:, None] * torch.ones(items, 2)
         assert torch.equal(compiled(values.mT), function(values.mT))
-assert list(compiled.graphs.values()) == [None, None], compiled.graphs
+assert len(compiled.broken) == 2 and not compiled.graphs
 print([str(one.message) for one in said if "compiling failed" in str(one.message)])
 """
 
@@ -189,7 +197,7 @@ from surefoot.compilation import Compiled
 
 compiled = Compiled(lambda x: (3.7 * x).sin(), lambda: Path(sys.argv[1]))
 compiled(torch.ones(2, 9))
-assert None not in compiled.graphs.values()
+assert not compiled.failed
 """
 
 
@@ -202,7 +210,7 @@ def test_what_the_compiler_made_lies_in_the_folder(tmp_path, monkeypatch) -> Non
     # A function that is met nowhere else in this process.
     compiled = Compiled(lambda x: (3.7 * x).sin(), lambda: tmp_path / "here")
     compiled(torch.ones(2, 4))
-    assert None not in compiled.graphs.values()
+    assert not compiled.failed
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "here").rglob("*.so")}
     assert made
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == elsewhere
@@ -256,10 +264,11 @@ def test_an_answer_is_as_near_as_rounding_allows(right, moved, near, far) -> Non
 
 
 def test_the_last_digits_of_arguments_differ() -> None:
-    """Of all numbers, and by that of the largest, so that nothing vanishes by symmetry."""
+    """Of all numbers, each in its precision and by that of the largest of its tensor."""
     tensors = [torch.tensor([8.0, 0.0, -1.0]), torch.arange(3), torch.ones(2, dtype=torch.float64)]
     found = _disturb(tensors)
     digit = torch.finfo(torch.float32).eps
     assert ((found[0] - tensors[0]).abs() / digit).tolist() == pytest.approx([8.0] * 3, rel=0.2)
     assert torch.equal(found[1], tensors[1])
-    assert ((found[2] - tensors[2]).abs() / digit).tolist() == pytest.approx([1.0] * 2, rel=1e-6)
+    digit = torch.finfo(torch.float64).eps
+    assert ((found[2] - tensors[2]).abs() / digit).tolist() == pytest.approx([1.0] * 2, rel=0.5)

@@ -122,7 +122,6 @@ def _prepare(
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
     from surefoot.posteriors.restart import CHECKPOINT, take_threads
-    from surefoot.train.fit import compiles
 
     settings = _adopt_start(load_config(config, overrides))
     # Resolved here, so that a restart knows what the weights depend on.
@@ -138,7 +137,7 @@ def _prepare(
         raise typer.Exit(STATUS_REFUSED)
     plan = _plan(settings, splits)
     state = _begin(plan, checkpoint, resume, processes)
-    if plan.learned and compiles(plan.task) and not state.uncompiled:
+    if plan.learned and plan.task.compiles and not state.uncompiled:
         say("the training step is compiled first: a minute or two, less when it was seen before")
     if processes > 1:
         say(f"{processes} processes share each batch")

@@ -15,7 +15,7 @@ from surefoot.posteriors.posterior import Method
 from surefoot.posteriors.training import Plan, to_predictor, write_log
 from surefoot.train.checkpoint import digest, read_tree, refuse_difference, write_tree
 from surefoot.train.distributed import ALONE, Team
-from surefoot.train.fit import TrainSettings, compiles
+from surefoot.train.fit import TrainSettings
 from surefoot.train.state import State, restore_state
 
 KIND = "checkpoint"
@@ -36,7 +36,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
     form = {"computed_by": describe_form(parts.train.dtype)} if parts.model.native else {}
     return {
         **form,
-        "compiled_steps": compiles(plan.task),
+        "compiled_steps": plan.task.compiles,
         "model": parts.model.model_dump(),
         "head": parts.head.model_dump(),
         "conditioning": parts.conditioning.model_dump(),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -168,6 +168,13 @@ class Task:
             clip_norm=settings.clip_norm,
         )
 
+    @cached_property
+    def compiles(self) -> bool:
+        """Whether the step is compiled; it follows from the task, so a restart does the same."""
+        if self.settings.compile != "auto":
+            return self.settings.compile == "on"
+        return self.settings.epochs * len(_plan_epoch(self, 0)) >= WORTH_COMPILING
+
 
 def require_memory(settings: TrainSettings, model: Model) -> None:
     """Refuse to save memory with a model that has no large weights to make anew.
@@ -216,7 +223,7 @@ def fit(
     workers = 1 if task.joint else min(workers, math.prod(task.roles.learn.shape[:-1]))
     with ThreadPoolExecutor(workers) as threads:
         step: Gradients = partial(loss_gradients, memory=settings.memory)
-        if compiles(task) and not state.uncompiled:
+        if task.compiles and not state.uncompiled:
             # The state remembers it, for a restart has to round as the run did.
             failed = partial(setattr, state, "uncompiled", True)
             step = compile_gradients(task.potential, settings.memory, failed)
@@ -234,13 +241,6 @@ def fit(
             if stop():
                 return state.epoch >= settings.epochs
     return True
-
-
-def compiles(task: Task) -> bool:
-    """Whether the step is compiled: it follows from the task alone, so a restart does the same."""
-    if task.settings.compile != "auto":
-        return task.settings.compile == "on"
-    return task.settings.epochs * len(_plan_epoch(task, 0)) >= WORTH_COMPILING
 
 
 def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.blocks.native import open_cache, plainly
+from surefoot.blocks.native import open_compiled_cache, plainly
 from surefoot.compilation import Compiled
 from surefoot.graph import Graph, Memory, Targets, TypedGraph
 from surefoot.potential import Potential
@@ -101,7 +101,6 @@ def compile_gradients(
         memory: as there.
         failed: called before the first answer that could not be compiled; none is from there on.
     """
-    cache = partial(open_cache, "compiled")
     graphs: dict[LossSettings, Compiled] = {}
     plain = partial(loss_gradients, memory=memory)
 
@@ -115,11 +114,11 @@ def compile_gradients(
         counts: Mapping[str, Tensor] | None = None,
         fixed: Weights | None = None,
     ) -> tuple[dict[str, Tensor], Weights]:
-        if any(known.failed for known in graphs.values()):
+        if any(known.failed for known in list(graphs.values())):  # threads add to them
             batch = (weights, graph, targets, importance)
             return plain(potential, settings, *batch, counts=counts, fixed=fixed)
         function = partial(differentiate, potential, settings, memory=memory)
-        traced = graphs.setdefault(settings, Compiled(function, cache, plainly))
+        traced = graphs.setdefault(settings, Compiled(function, open_compiled_cache, plainly))
         typed = potential.assign(graph)
         given = None if counts is None else dict(counts)
         answer = traced(weights, typed, targets, importance, given, fixed)

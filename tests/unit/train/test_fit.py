@@ -21,7 +21,6 @@ from surefoot.train.fit import (
     Roles,
     Task,
     TrainSettings,
-    compiles,
     fit,
 )
 from surefoot.train.loss import LossSettings
@@ -252,11 +251,11 @@ def test_a_run_that_could_not_be_compiled_goes_on_uncompiled(samples, monkeypatc
 
 def test_compiling_follows_from_the_task_alone(samples) -> None:
     few = make_task(samples, single_roles())  # 9 steps
-    assert not compiles(few)
-    assert compiles(make_task(samples, single_roles(), epochs=WORTH_COMPILING // 3 + 1))
-    assert compiles(make_task(samples, single_roles(), compile="on"))
+    assert not few.compiles
+    assert make_task(samples, single_roles(), epochs=WORTH_COMPILING // 3 + 1).compiles
+    assert make_task(samples, single_roles(), compile="on").compiles
     many = make_task(samples, single_roles(), epochs=WORTH_COMPILING, compile="off")
-    assert not compiles(many)
+    assert not many.compiles
     words = {"on": "on", "off": "off", "auto": "auto", True: "on", False: "off"}  # of YAML
     for given, read in words.items():
         assert TrainSettings.model_validate({"compile": given}).compile == read

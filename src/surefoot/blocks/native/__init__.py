@@ -242,6 +242,11 @@ def open_cache(part: str = "") -> Path:
     return folder
 
 
+def open_compiled_cache() -> Path:
+    """The folder of compiled graphs for this processor; raises as `open_cache`."""
+    return open_cache(f"compiled-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}")
+
+
 def plainly() -> bool:
     """Whether this runs inside `plain_only`."""
     return bool(_plain)
@@ -288,6 +293,7 @@ def _version(compiler: str) -> str:
     return found.stdout
 
 
+@functools.cache
 def _processor() -> str:
     """What `-march=native` depends on: a home folder may be shared by different machines."""
     info = Path("/proc/cpuinfo")
