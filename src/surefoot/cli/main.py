@@ -31,6 +31,7 @@ from surefoot.cli import (
     oc20,
     predict,
     relax,
+    report,
     template,
     train,
 )
@@ -72,6 +73,7 @@ VERBS = (
     calibrate,
     evaluate,
     compare,
+    report,
     predict,
     relax,
     md,
