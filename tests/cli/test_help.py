@@ -21,6 +21,7 @@ VERBS = (
     "evaluate",
     "compare",
     "report",
+    "doctor-env",
     "predict",
     "relax",
     "md",

@@ -129,7 +129,7 @@ def _tell_potential(found: Assessment) -> list[str]:
     return [
         paragraph(
             f"Model {predictor.potential.model.name}, cutoff {predictor.cutoff:g} Å; posterior "
-            f"{predictor.posterior.name}, draws: {predictor.draws}; error bars from "
+            f"{predictor.posterior.name}, draws: {predictor.draws}; error bars: "
             f"{predictor.calibration.describe()}; ood: {gate}."
         ),
         table([{column: row.get(column, "–") for column in columns} for row in rows]),
