@@ -38,7 +38,7 @@ def check_reach(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
             inside.append(frame)
     return gather(
         "unknown-element",
-        Severity.ERROR,
+        Severity.WARNING,
         unknown,
         "a potential refuses elements that it has not learnt, so add training frames with it or "
         "take these out",

@@ -187,7 +187,9 @@ def project(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 
         axes[:2] * np.sign(axes[:2][np.arange(len(axes[:2])), np.abs(axes[:2]).argmax(1)])[:, None]
     )
     flat = centred @ axes.T
-    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    places = np.zeros((len(rows), 2))
+    places[:, : flat.shape[1]] = flat
+    return places
 
 
 def draw_maps(

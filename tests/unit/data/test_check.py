@@ -531,10 +531,10 @@ def test_known_damage_of_data_sets(name, code):
 @needs_data
 @pytest.mark.data
 def test_quirks_of_data_sets():
-    """What their README does not say: forces that do not balance, shears in another order, copies."""
+    """Forces that do not balance, shears in another order, copies; their README says none of it."""
     folder = Path(DATA or "")
-    formate = read_frames([folder / "formate_cu/deal_old_0.05_extra.xyz.gz"])
-    assert [one.code for one in check_frames({"all": formate})] == ["net-force"]
+    copper = read_frames([folder / "formate_cu/deal_old_0.05_extra.xyz.gz"])
+    assert [one.code for one in check_frames({"all": copper})] == ["net-force"]
     keys = Keys(stress="virial_stress_kbar")
     for order, codes in (("auto", ["stress-order"]), ("xx yy zz xy xz yz", [])):
         units = FileUnits(stress="VASP", stress_order=order)
