@@ -20,6 +20,8 @@ VERBS = (
     "calibrate",
     "evaluate",
     "compare",
+    "report",
+    "doctor-env",
     "predict",
     "relax",
     "md",
@@ -72,7 +74,7 @@ def test_version(surefoot) -> None:
     assert surefoot("--version").stdout.startswith("surefoot ")
 
 
-@pytest.mark.parametrize("verb", ["check", "calibrate", "evaluate", "compare", "predict"])
+@pytest.mark.parametrize("verb", ["check", "calibrate", "evaluate", "compare", "report", "predict"])
 def test_verbs_that_read_labels_share_their_options(surefoot, verb: str) -> None:
     text = surefoot(verb, "--help").stdout
     for option in fields(LabelOptions):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,20 +29,69 @@ def run(
         list[str] | None,
         typer.Option("--accept", help="Code of a finding that you have judged to be harmless."),
     ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", help="Write what needs no guess to mend, FILE.xyz."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the findings as JSON, and nothing else.")
+    ] = False,
     *,
     labels: LabelOptions,
 ) -> None:
-    from surefoot.cli.screen import STATUS_REFUSED, say
-    from surefoot.data.read import describe_labels, read_frames
+    from surefoot.cli.screen import STATUS_REFUSED, complain, require_writable, say
+    from surefoot.data.read import check_output, describe_labels, read_frames
 
+    if fix is not None:
+        require_writable(fix)
+        check_output(fix, [*files, *(test or ())])
     keys, units = labels.keys(), labels.units()
     splits = {"train": read_frames(files, keys, units)}
     if test:
         splits["test"] = read_frames(test, keys, units)
-    for name, frames in splits.items():
-        say(f"{name if test else 'found'}: {len(frames)} frames; {describe_labels(frames)}")
-    if diagnose(splits, accept or ()):
+    if as_json:
+        fatal = _write_json(splits, accept or ())
+    else:
+        for name, frames in splits.items():
+            say(f"{name if test else 'found'}: {len(frames)} frames; {describe_labels(frames)}")
+        fatal = bool(diagnose(splits, accept or ()))
+    if fix is not None:
+        _mend(splits["train"], fix, complain if as_json else say)
+    if fatal:
         raise typer.Exit(STATUS_REFUSED)
+
+
+def _write_json(splits: Mapping[str, Sequence[Frame]], accept: Sequence[str]) -> bool:
+    """The findings as JSON on stdout; whether training would be wrong."""
+    import json
+    from dataclasses import asdict
+
+    from surefoot.data.check import check_frames
+
+    held = [
+        asdict(one) | {"severity": one.severity.value, "accepted": one.code in accept}
+        for one in check_frames(splits)
+    ]
+    counts = {name: len(frames) for name, frames in splits.items()}
+    typer.echo(json.dumps({"frames": counts, "findings": held}, indent=1, ensure_ascii=False))
+    return any(one["severity"] == "error" and not one["accepted"] for one in held)
+
+
+def _mend(frames: Sequence[Frame], output: Path, say: Callable[[str], None]) -> None:
+    """Write the frames with what can be mended without a guess, and say what remains."""
+    from surefoot.cli.predict import write_images
+    from surefoot.cli.screen import UserError
+    from surefoot.data.check import check_frames
+    from surefoot.data.mend import mend, to_images
+
+    mended = mend(frames, check_frames({"train": frames}))
+    if not mended.frames:
+        raise UserError(f"{output}: not written, since no frame is left.")
+    write_images(output, to_images(mended.frames))
+    for sentence in mended.done or ["nothing that can be mended without a guess"]:
+        say(f"mended: {sentence}")
+    remaining = [one.code for one in check_frames({"train": mended.frames})]
+    say(f"wrote {output}; what remains: {', '.join(remaining) or 'nothing'}")
 
 
 def diagnose(

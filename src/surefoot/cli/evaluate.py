@@ -39,6 +39,9 @@ def run(
     compile_first: Compile = False,
     splines: Splines = False,
     seed: Seed = 0,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Write a page, FILE.html, too.")
+    ] = None,
     oc20: Annotated[
         bool, typer.Option("--oc20", help="Show the figures of OC20's tasks, too.")
     ] = False,
@@ -51,16 +54,18 @@ def run(
     from surefoot.cli.known import drop_isolated, warn_of_known
     from surefoot.cli.oc20 import show_oc20
     from surefoot.cli.options import quicken, read_precision
+    from surefoot.cli.report import read_log, write_page
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.convert import to_samples
     from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
     from surefoot.posteriors.judge import compare, predict_samples
     from surefoot.posteriors.predictor import load_predictor
+    from surefoot.report.assessment import Part
     from surefoot.train.checkpoint import write_atomically
 
-    if output is not None:
-        require_writable(output)
-        refuse_overwriting(output, [potential, *files])
+    for written in filter(None, (output, report_file)):
+        require_writable(written)
+        refuse_overwriting(written, [potential, *files])
     predictor = load_predictor(potential, dtype=read_precision(precision))
     predictor = quicken(predictor, splines=splines, compile_first=compile_first)
     frames = drop_isolated(read_frames(files, labels.keys(), labels.units()))
@@ -89,6 +94,18 @@ def run(
     if output is not None:
         write_atomically(output, (json.dumps(report, indent=2) + "\n").encode())
         say(f"wrote {output}")
+    if report_file is not None:
+        part = Part(
+            name="test",
+            frames=frames,
+            samples=samples,
+            judged=judged,
+            quantities=quantities,
+            accuracy=report["accuracy"],
+            error_bars=report["uncertainty"],
+        )
+        write_page(report_file, predictor, potential, [part], log=read_log(potential, None))
+        say(f"wrote {report_file}")
 
 
 def _require_labels(files: Sequence[str], found: bool) -> None:

@@ -23,6 +23,7 @@ from surefoot.cli import (
     combine,
     compare,
     convert,
+    doctor_env,
     evaluate,
     hat,
     label,
@@ -31,6 +32,7 @@ from surefoot.cli import (
     oc20,
     predict,
     relax,
+    report,
     template,
     train,
 )
@@ -72,15 +74,18 @@ VERBS = (
     calibrate,
     evaluate,
     compare,
+    report,
     predict,
     relax,
     md,
     barrier,
     learn,
     convert,
+    doctor_env,
 )
 for verb in VERBS:
-    app.command(name=verb.__name__.rsplit(".", 1)[-1], help=verb.__doc__)(flatten(verb.run))
+    named = verb.__name__.rsplit(".", 1)[-1].replace("_", "-")
+    app.command(name=named, help=verb.__doc__)(flatten(verb.run))
 app.add_typer(hat.app, name="hat", help=hat.__doc__)
 app.add_typer(oc20.app, name="oc20", help=oc20.__doc__)
 

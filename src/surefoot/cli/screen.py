@@ -137,7 +137,14 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar | Lines]
         yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""), title)
 
 
-EXTRAS = {"tblite": "xtb", "rdkit": "hat", "biotite": "hat", "pyscf": "dft"}
+EXTRAS = {
+    "tblite": "xtb",
+    "pyscf": "dft",
+    "rdkit": "hat",
+    "biotite": "hat",
+    "distributed": "cluster",
+    "dask_jobqueue": "cluster",
+}
 """Package that is imported where it is used → the extra that installs it."""
 
 

@@ -16,13 +16,18 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 
 from surefoot.blocks.conditioning import Conditioning
+from surefoot.data.alike import check_alike, check_order
+from surefoot.data.balance import check_balance, check_zeroed
+from surefoot.data.boxes import check_boxes
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
 from surefoot.data.groups import check_groups
 from surefoot.data.levels import check_levels
+from surefoot.data.reach import check_reach
 from surefoot.data.read import CALCULATOR, ENERGY_KEYS, FORCES_KEYS, ISOLATED, Frame
-from surefoot.data.scales import check_energy_scale, check_placeholders
+from surefoot.data.scales import check_energy_scale, check_placeholders, check_references
 from surefoot.data.states import check_charge_and_spin, check_states
+from surefoot.data.stress import check_stress
 
 __all__ = ["Finding", "Severity", "check_frames", "check_states"]
 
@@ -48,20 +53,30 @@ def check_frames(
 
     Returns:
         Findings in order of subject: labels, numbers, units and signs, close atoms, outliers,
-        duplicates, groups, levels, charge and spin. An empty list means that nothing was found.
+        boxes, duplicates, order of atoms, test frames beyond training frames, groups, levels,
+        charge and spin. An empty list means that nothing was found.
     """
     frames = [frame for split in splits.values() for frame in split]
     findings = [finding for name, split in splits.items() for finding in check_labels(name, split)]
     findings += check_numbers(frames)
-    sound = {name: [f for f in split if _is_sound(f)] for name, split in splits.items()}
+    sound = {name: [f for f in split if is_sound(f)] for name, split in splits.items()}
     frames = [frame for split in sound.values() for frame in split]
     findings += check_energy_scale(frames)
+    findings += check_references(frames)
     findings += check_placeholders(frames)
+    if not any(finding.code == "forces-placeholder" for finding in findings):
+        findings += check_zeroed(frames)
     for split in sound.values():
         findings += check_forces_against_energies(split)
+    findings += check_balance(frames)
+    findings += check_stress(frames)
     findings += check_distances(frames)
     findings += check_outliers(frames)
+    findings += check_boxes(frames)
     findings += check_duplicates(sound)
+    findings += check_alike(sound)
+    findings += check_order(frames)
+    findings += check_reach(sound)
     findings += check_groups(sound)
     findings += check_levels(frames)
     findings += check_charge_and_spin(frames)
@@ -189,7 +204,8 @@ def _thickness(frame: Frame) -> float:
     return float((volume / areas)[atoms.pbc].min())
 
 
-def _is_sound(frame: Frame) -> bool:
+def is_sound(frame: Frame) -> bool:
+    """Whether anything can be calculated with a frame: its numbers, forces and cell are whole."""
     whole = len(frame.atoms) > 0 and _forces_fit(frame) and _thickness(frame) >= CLOSEST
     return whole and _find_infinite(frame) is None
 
@@ -317,7 +333,7 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
         for frame in frames:
             # Isolated atoms belong in every file that needs their energies.
             if len(frame.atoms) > 1 and frame.config_type != ISOLATED:
-                held[_fingerprint(frame)].append((name, frame))
+                held[fingerprint(frame)].append((name, frame))
     within, across, conflicts = [], [], []
     for copies in held.values():
         first_name, first = copies[0]
@@ -354,7 +370,7 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     )
 
 
-def _fingerprint(frame: Frame) -> bytes:
+def fingerprint(frame: Frame) -> bytes:
     """Equal for frames with the same numbers, positions, cell, charge and spin."""
     atoms = frame.atoms
     cell = atoms.cell.array if atoms.pbc.any() else np.zeros((3, 3))

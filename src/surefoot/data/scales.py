@@ -10,7 +10,7 @@ import vesin
 from jaxtyping import Float, Int
 
 from surefoot.data.findings import Finding, Severity, Suspect, gather
-from surefoot.data.read import Frame
+from surefoot.data.read import ISOLATED, Frame
 from surefoot.units import ENERGY_UNITS, HARTREE
 
 FINE_STRUCTURE = 1 / 137.036
@@ -20,6 +20,8 @@ BINDING = 10.0  # eV/atom, more than any structure is bound by
 HIGHEST = 20.0  # eV/atom above the reference
 LOOKS_LIKE = (0.95, 1.06)  # median over molecules of energy over expansion; H₂ alone has 1.09
 FEWEST = 3
+REACH = 4.0  # Å, of the made-up force
+BOUND = (-12.0, 1.0)  # eV/atom, of the median energy beyond free atoms; W has -8.9
 
 
 def atomic_energies(numbers: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, " atoms"]:
@@ -132,6 +134,45 @@ def _name_unit(factor: float) -> str:
     return f"the energy unit is wrong: set `units: {{energy: ...}}` to one of {known}"
 
 
+def check_references(frames: Sequence[Frame]) -> list[Finding]:
+    """Find energies of isolated atoms that do not fit those of the structures."""
+    atoms = {
+        int(frame.atoms.numbers[0]): frame
+        for frame in frames
+        if len(frame.atoms) == 1 and frame.config_type == ISOLATED and frame.energy is not None
+    }
+    bound = [
+        frame
+        for frame in frames
+        if frame.energy is not None
+        and len(frame.atoms) > 1
+        and set(frame.atoms.numbers.tolist()) <= set(atoms)
+    ]
+    if not bound:
+        return []
+    energies = {number: float(frame.energy or 0.0) for number, frame in atoms.items()}
+    beyond = [
+        (float(f.energy or 0.0) - sum(energies[int(z)] for z in f.atoms.numbers)) / len(f.atoms)
+        for f in bound
+    ]
+    middle = float(np.median(beyond))
+    if BOUND[0] <= middle <= BOUND[1]:
+        return []
+    text = (
+        f"most structures lie {middle:+.4g} eV/atom beyond the sum of the isolated atoms, of which "
+        "this is one"
+    )
+    first = next(iter(atoms.values()))
+    return gather(
+        "references-unfit",
+        Severity.ERROR,
+        [Suspect(first, text, None, middle)],
+        f"what is bound lies between {BOUND[0]:g} and {BOUND[1]:+g} eV/atom, so atoms and "
+        "structures are of two levels or in two units; correct them, or set `references: "
+        "least_squares`",
+    )
+
+
 def check_placeholders(frames: Sequence[Frame]) -> list[Finding]:
     """Find energies that are one number for different structures, and forces that are all zero."""
     return _check_equal_energies(frames) + _check_zero_forces(frames)
@@ -188,13 +229,22 @@ def _check_zero_forces(frames: Sequence[Frame]) -> list[Finding]:
 
 def _is_symmetric(frame: Frame) -> bool:
     """Whether a made-up pair force vanishes on every atom, as it must where symmetry rules."""
-    neighbours = vesin.NeighborList(cutoff=4.0, full_list=True)
+    total, scale = made_up_forces(frame)
+    return bool(np.abs(total).max() < 1e-3 * scale)
+
+
+def made_up_forces(frame: Frame) -> tuple[Float[np.ndarray, "atoms 3"], float]:
+    """A pair force that only symmetry makes vanish, and the size of its largest part.
+
+    Every real force vanishes where symmetry makes this one vanish; the reverse does not hold.
+    """
+    neighbours = vesin.NeighborList(cutoff=REACH, full_list=True)
     atoms = frame.atoms
     i, j, vectors, lengths = neighbours.compute(
         atoms.positions, atoms.cell.array, atoms.pbc, "ijDd"
     )
     # Vanishes smoothly at the cutoff, so that a neighbour on its edge breaks no symmetry.
-    size = atoms.numbers[j] * (1 - lengths / 4.0) ** 3 / lengths
+    size = atoms.numbers[j] * (1 - lengths / REACH) ** 3 / lengths
     total = np.zeros((len(atoms), 3))
     np.add.at(total, i, size[:, None] * vectors)
-    return bool(np.abs(total).max() < 1e-3 * max(1.0, float(size.max(initial=0.0))))
+    return total, max(1.0, float(size.max(initial=0.0)))

@@ -162,7 +162,7 @@ def plan_training(
         provenance={
             **provenance,
             "states": _stated(splits.train),
-            "versions": _versions(),
+            "versions": find_versions(),
             **({} if foundation is None else {"began_from": foundation.provenance}),
         },
         foundation=foundation,
@@ -303,7 +303,8 @@ def _require_labels(splits: Splits, loss: LossSettings) -> None:
             )
 
 
-def _versions() -> dict[str, str]:
+def find_versions() -> dict[str, str]:
+    """Versions of what calculates, by name."""
     packages = ("torch", "numpy", "ase", "vesin")
     return {
         "surefoot": __version__,

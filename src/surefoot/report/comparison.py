@@ -154,13 +154,19 @@ def _parts(report: dict[str, Any], part: str, title: str) -> list[str]:
         }
         if curves:
             found.append(heading(quantity.capitalize(), 3))
-            found.append(plots(_plots(quantity, curves)))
+            found.append(plots(draw_error_bars(quantity, curves)))
             found.append(table(score_rows(report, part, quantity)))
     found += [paragraph(note) for note in NOTES.values()] if len(found) > 1 else []
     return found
 
 
-def _plots(quantity: str, held: dict[str, dict[str, Any]]) -> list[str]:
+def draw_error_bars(quantity: str, held: dict[str, dict[str, Any]]) -> list[str]:
+    """Coverage, error against σ, sparsification and PIT, in this order.
+
+    Args:
+        quantity: its name.
+        held: by potential, what `describe_error_bars` says.
+    """
     unit = next(iter(held.values()))["unit"]
     share = Axis(label="nominal coverage", limits=(0.0, 1.0))
     covered, errors, sparse, pit = [_diagonal([0.0, 1.0])], [], [], []

@@ -103,14 +103,18 @@ class _Scale:
     def ticks(self) -> list[float]:
         """Round values along the axis."""
         if not self._log:
-            step = _round_step((self.high - self.low) / 4)
-            first = math.ceil(self.low / step - 1e-9)
-            last = math.floor(self.high / step + 1e-9)
-            return [number * step for number in range(first, last + 1)]
+            return self._even_ticks()
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         every = (1, 2, 5) if math.log10(self.high / self.low) < 3 else (1,)
         found = [factor * 10.0**power for power in powers for factor in every]
-        return [value for value in found if self.low <= value <= self.high]
+        inside = [value for value in found if self.low <= value <= self.high]
+        return inside if len(inside) > 2 else self._even_ticks()
+
+    def _even_ticks(self) -> list[float]:
+        step = _round_step((self.high - self.low) / 5)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [number * step for number in range(first, last + 1)]
 
 
 def _round_step(width: float) -> float:

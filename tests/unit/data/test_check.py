@@ -73,10 +73,14 @@ def scaled(images: list[Atoms], energy: float = 1.0, forces: float = 1.0) -> lis
 
 
 def only(findings: list[Finding], code: str) -> Finding:
-    """The finding of this code; it must be the only finding at all."""
-    assert [finding.code for finding in findings] == [code], findings
-    assert findings[0].message.endswith(".")
-    return findings[0]
+    """The finding of this code; it must be the only finding at all, but for forces out of balance.
+
+    Whoever moves one atom or one force of a sound frame throws its forces out of balance.
+    """
+    told = [finding for finding in findings if not finding.code.startswith("net-")]
+    assert [finding.code for finding in told] == [code], findings
+    assert told[0].message.endswith(".")
+    return told[0]
 
 
 def examine(folder: Path, images: list[Atoms], code: str) -> Finding:
@@ -337,7 +341,7 @@ def test_cells_that_are_too_thin(tmp_path, edge):
 def test_scanned_pairs_of_atoms_may_be_close(tmp_path):
     pair = Atoms("H2", [(0, 0, 0), (0, 0, 0.35)])
     pair.info["REF_energy"] = -10.0
-    pair.arrays["REF_forces"] = np.ones((2, 3))
+    pair.arrays["REF_forces"] = np.array([[0, 0, -1.0], [0, 0, 1.0]])
     assert check_frames({"train": reread(tmp_path, [pair])}) == []
 
 
@@ -429,7 +433,7 @@ def test_states_that_are_stated_here_and_there(sound, tmp_path):
 
 def test_open_shell_without_a_state(tmp_path):
     radical = Atoms("OH", [(0, 0, 0), (0, 0, 0.97)], info={"REF_energy": -2060.0})
-    radical.arrays["REF_forces"] = np.ones((2, 3))
+    radical.arrays["REF_forces"] = np.array([[0, 0, -1.0], [0, 0, 1.0]])
     finding = examine(tmp_path, [radical], "open-shell-unstated")
     assert finding.severity is Severity.WARNING
     assert "HO has 9 electrons at charge 0" in finding.message
@@ -468,17 +472,18 @@ def test_a_state_beside_frames_that_state_none(tmp_path, key, value):
 def test_five_thousand_frames():
     rng = np.random.default_rng(0)
     grid = 2.5 * np.stack(np.meshgrid(*[range(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    places = [grid + rng.normal(scale=0.1, size=(27, 3)) for _ in range(5000)]
     frames = [
         Frame(
-            atoms=Atoms("Cu27", grid + rng.normal(scale=0.1, size=(27, 3))),
+            atoms=Atoms("Cu27", place),
             energy=-20.0 + rng.normal(),
-            forces=rng.normal(size=(27, 3)),
+            forces=rng.normal() * (place - place.mean(0)),  # balanced
             group="Cu27",
             config_type="Default",
             file="made",
             index=index,
         )
-        for index in range(5000)
+        for index, place in enumerate(places)
     ]
     codes = [finding.code for finding in check_frames({"train": frames})]
     assert codes == ["open-shell-unstated"]
@@ -495,7 +500,6 @@ def test_five_thousand_frames():
         ("ethanol/train_eth_meth.xyz.gz", "eV"),
         ("rmd17/rmd17_aspirin_train_01.npz", "kcal/mol"),
         ("mlearn/Mo_train.extxyz.gz", "eV"),
-        ("formate_cu/deal_0.05_selected.xyz.gz", "eV"),
         ("catalysis/oxides.db", "eV"),
         ("catalysis/toy_c3h8_relax_EMT.extxyz.gz", "eV"),
         ("water/water192_pbe0ts_320.extxyz.gz", "eV"),
@@ -522,6 +526,25 @@ def test_nothing_is_found_in_sound_data_sets(name, unit):
 def test_known_damage_of_data_sets(name, code):
     findings = check_frames({"all": read_frames([Path(DATA or "") / name])})
     assert code in {f.code for f in findings if f.severity is Severity.ERROR}
+
+
+@needs_data
+@pytest.mark.data
+def test_quirks_of_data_sets():
+    """Forces that do not balance, shears in another order, copies; their README says none of it."""
+    folder = Path(DATA or "")
+    copper = read_frames([folder / "formate_cu/deal_old_0.05_extra.xyz.gz"])
+    assert [one.code for one in check_frames({"all": copper})] == ["net-force"]
+    keys = Keys(stress="virial_stress_kbar")
+    for order, codes in (("auto", ["stress-order"]), ("xx yy zz xy xz yz", [])):
+        units = FileUnits(stress="VASP", stress_order=order)
+        nickel = read_frames([folder / "mlearn/Ni_train.extxyz.gz"], keys, units)
+        assert [one.code for one in check_frames({"all": nickel})] == codes
+    splits = {
+        part: read_frames([folder / f"mlearn/Ni_{part}.extxyz.gz"]) for part in ("train", "test")
+    }
+    (finding,) = check_frames(splits)
+    assert (finding.code, finding.count) == ("near-leakage", 13)
 
 
 @needs_data

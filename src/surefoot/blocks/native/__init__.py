@@ -124,9 +124,14 @@ def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a fork needs th
     return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1))
 
 
+def find_compiler() -> str | None:
+    """The command of the C compiler: what CC names, or the first of cc, gcc and clang."""
+    return os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+
+
 @functools.cache
 def _library(real: str) -> ctypes.CDLL | None:
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    compiler = find_compiler()
     if compiler is None:
         _say_plain("no C compiler was found (cc, gcc, clang or the variable CC)")
         return None
