@@ -279,6 +279,20 @@ def splined(potential: Potential, weights: Weights) -> Weights:
     return weights | (tables if stacked else {name: table[0] for name, table in tables.items()})
 
 
+def require_single(weights: Weights) -> Weights:
+    """The same weights, as splines want them.
+
+    Raises:
+        ValueError: if they are in float64, of whose digits splines keep six.
+    """
+    if weights["model.embedding"].dtype == torch.float64:
+        raise ValueError(
+            "the potential is in float64, and splines are good to 1e-6 eV per atom; use it in "
+            "float32 (precision float32), or without splines."
+        )
+    return weights
+
+
 def _answer(
     potential: Potential,
     forces: bool,

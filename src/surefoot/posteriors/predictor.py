@@ -39,6 +39,7 @@ from surefoot.potential import (
     Potential,
     compile_potential,
     count_members,
+    require_single,
     shares_model,
     splined,
     take_members,
@@ -319,17 +320,9 @@ def compiled(predictor: Predictor) -> Predictor:
 
 
 def with_splines(predictor: Predictor) -> Predictor:
-    """The same predictor with its radial networks as splines; see `splined`.
-
-    Raises:
-        ValueError: if it is in float64, or its radial networks can not become splines.
-    """
-    if predictor.weights["model.embedding"].dtype == torch.float64:
-        raise ValueError(
-            "the potential is in float64, and splines are good to 1e-6 eV per atom; use it in "
-            "float32 (precision float32), or without splines."
-        )
-    return replace(predictor, weights=splined(predictor.potential, predictor.weights))
+    """The same predictor, in float32, with its radial networks as splines; see `splined`."""
+    weights = require_single(predictor.weights)
+    return replace(predictor, weights=splined(predictor.potential, weights))
 
 
 def knows_energies(predictor: Predictor) -> bool:
