@@ -138,7 +138,8 @@ class Barriers:
 
         def share(counts: np.ndarray) -> float:
             mean = counts @ self.label / counts.sum()
-            return 1 - (counts @ self.errors**2) / (counts @ (self.label - mean) ** 2)
+            spread = counts @ (self.label - mean) ** 2
+            return float(1 - (counts @ self.errors**2) / spread) if spread else float("nan")
 
         return with_interval(share, self.donor)
 

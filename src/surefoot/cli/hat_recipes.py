@@ -82,7 +82,7 @@ def _read(file: Path, verb: str) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file}: can not be read ({error}); name the folder that `surefoot {verb}` has written."
+            f"{file}: can not be read ({error}); name the folder that `surefoot {verb}` wrote."
         ) from error
     if not isinstance(found, dict) or ("records" if verb == "barrier" else "scans") not in found:
         raise UserError(f"{file}: this is not what `surefoot {verb}` writes.")

@@ -119,6 +119,4 @@ def test_uncertain_rates_are_used_left_out_or_bounded(doubt: dict) -> None:
     assert (wider.rate(doubtful) is None) == (doubtful["low_kcal"] == "")
     assert Policy().rate(certain(rate_per_ps="")) is None
     with pytest.raises(ValueError, match="no upper bound"):
-        Policy(uncertain="upper_bound").rate(
-            certain(low_kcal="", high_kcal="", log10_rate_high="")
-        )
+        Policy(uncertain="upper_bound").rate(certain(low_kcal="", high_kcal="", log10_rate_high=""))
