@@ -72,6 +72,7 @@ def _frames_of(setting: Setting, site: int) -> dict[str, Any]:
     frames = [_put_back(stretch, cutout, atoms) for atoms in settled[: scale["frames"]]]
     if not frames:
         raise SystemExit(f"{run}: the dynamics have ended before they had settled.")
+    ase.io.write(folder / "stretch.xyz", stretch.as_atoms(), format="extxyz")  # knows the bonds
     ase.io.write(folder / "frames.xyz", frames, format="extxyz")
     ood = [float(atoms.info["ood"]) for atoms in settled if "ood" in atoms.info]
     return {
@@ -110,7 +111,7 @@ def make_scans(setting: Setting) -> dict[str, Any]:
         out, heights, log = folder / "out", folder / "barriers", folder / "log.txt"
         if not out.exists():
             surefoot(
-                *("hat", "candidates", folder / "frames.xyz", "-o", out),
+                *("hat", "candidates", folder / "stretch.xyz", folder / "frames.xyz", "-o", out),
                 *("--radical", stretch.radical.atom, "--radius", scale["radius"]),
                 *("--points", CONFIG["points"]),
                 log=log,
@@ -162,7 +163,7 @@ def _describe(
     predictor = load_predictor(ensemble_of(setting))
     rows = judge_paths(predictor, whole_paths(labelled), CONFIG["level"])
     for row in rows:
-        row["donor"] = row["path"].partition("-")[0] + row["path"].rpartition("-")[0][-12:]
+        row["donor"] = ".".join(row["path"].split("-")[-2].split(".")[:2])  # chain and residue
     frames = read_frames([str(labelled)])
     keys = ("predicted_kcal", "low_kcal", "high_kcal", "ood", "log10_rate", "flags", "path")
     return {

@@ -30,11 +30,13 @@ def there(name: str, setting: Setting) -> dict[str, Any] | None:
     return need(name, setting) if file_of(name, setting).exists() else None
 
 
-def show(found: list[float] | None, form: str = ".2f") -> str:
+def show(found: list[float | None] | None, form: str = ".2f") -> str:
     """A value with its interval."""
-    if found is None:
+    if found is None or found[0] is None:
         return "–"
     value, low, high = found
+    if low is None or high is None:
+        return f"{value:{form}}"
     return f"{value:{form}} ({low:{form}} … {high:{form}})"
 
 

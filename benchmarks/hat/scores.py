@@ -129,11 +129,11 @@ class Barriers:
     def errors(self) -> np.ndarray:
         return np.abs(self.value - self.label)
 
-    def mae(self) -> list[float]:
+    def mae(self) -> list[float | None]:
         """Mean absolute error and its interval over molecules."""
         return with_interval(mean_of(self.errors), self.donor)
 
-    def r_squared(self) -> list[float]:
+    def r_squared(self) -> list[float | None]:
         """1 − Σ(error²) / Σ(label − mean)² and its interval over molecules."""
 
         def share(counts: np.ndarray) -> float:
@@ -143,13 +143,13 @@ class Barriers:
 
         return with_interval(share, self.donor)
 
-    def coverage(self) -> list[float] | None:
+    def coverage(self) -> list[float | None] | None:
         """Share of labels in their intervals, and its interval; None without error bars."""
         if any(one is None for one in self.inside):
             return None
         return with_interval(mean_of(np.array(self.inside, float)), self.donor)
 
-    def regression(self) -> list[float]:
+    def regression(self) -> list[float | None]:
         """Mean absolute error of a line of the distance for each pair of elements.
 
         Each molecule is predicted from all others; a barrier is never predicted below zero.
@@ -169,14 +169,20 @@ def mean_of(values: np.ndarray) -> Callable[[np.ndarray], float]:
     return lambda counts: float(counts @ values / counts.sum())
 
 
-def with_interval(statistic: Callable[[np.ndarray], float], groups: np.ndarray) -> list[float]:
-    """A statistic of counts, and its 95 % interval from groups drawn again."""
+def with_interval(
+    statistic: Callable[[np.ndarray], float], groups: np.ndarray
+) -> list[float | None]:
+    """A statistic of counts, and its 95 % interval from groups drawn again; None where none is."""
     value = statistic(np.ones(len(groups)))
     found = block_bootstrap_counts(statistic, groups, np.random.default_rng(0), DRAWS)
-    return [round(float(one), 4) for one in (value, found.low, found.high)]
+    return [
+        round(float(one), 4) if np.isfinite(one) else None for one in (value, found.low, found.high)
+    ]
 
 
-def exponent(sizes: Sequence[int], sums: Sequence[dict[str, Sequence[float]]]) -> list[float]:
+def exponent(
+    sizes: Sequence[int], sums: Sequence[dict[str, Sequence[float]]]
+) -> list[float | None]:
     """b of error ∝ sizeᵇ and its interval over molecules.
 
     Args:
