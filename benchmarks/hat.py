@@ -11,6 +11,8 @@ Pieces, each one JSON file in benchmarks/hat/figures/, those that others need fi
         processor time; scans of residues that nobody has learned from; an ensemble of the best
     md, reactive_…, relabelled
         dynamics of it at 310 K, and transfers that are steered and then released
+    saddles_…
+        saddle points of unseen transfers on it, and bands over them
     dft_pretrain, dft_…
         the DFT set (hat/dft.py): from scratch, fine-tuned and delta-learned, four folds of donors
     collagen_frames, collagen_scans
@@ -28,7 +30,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from hat import bh9, collagen_scans, motion, page, peptides, small
+from hat import bh9, collagen_scans, motion, page, peptides, saddles, small
 from hat.work import CONFIG, HERE, Piece, Setting, file_of, keep
 
 
@@ -67,7 +69,7 @@ def main() -> None:
 
 
 def list_pieces(setting: Setting) -> Iterator[tuple[str, Piece]]:
-    rooms = (peptides, motion, small, collagen_scans, bh9)
+    rooms = (peptides, motion, saddles, small, collagen_scans, bh9)
     return chain.from_iterable(room.list_pieces(setting) for room in rooms)
 
 

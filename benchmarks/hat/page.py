@@ -1,22 +1,26 @@
 """The page of the experiments: tables from the JSON files, and what is still missing."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hat.peptides import ARCHITECTURES, SEEDS
+from hat import saddles
+from hat.peptides import ARCHITECTURES
 from hat.scores import Barriers, by_donor, exponent
 from hat.work import CONFIG, Setting, file_of, need
 
+AGREEMENT = 0.3  # kcal/mol, of bands and saddle points
 MARKS = {"mae": 1.13, "r2": 0.95, "regression": 1 / 3, "coverage": (0.85, 0.95)}
 
 
 def write_page(file: Path, setting: Setting) -> None:
     """All tables for which there are figures."""
-    parts = (_say_data, _say_architectures, _say_curves, _say_ensemble, _say_motion, _say_dft,
-             _say_collagen, _say_bh9)  # fmt: skip
+    parts = (_say_data, _say_architectures, _say_curves, _say_ensemble, _say_motion, _say_saddles,
+             _say_dft, _say_collagen, _say_bh9)  # fmt: skip
     lines = ["# Hydrogen atom transfers in peptides", "", *INTRODUCTION]
     for part in parts:
         found = list(part(setting))
@@ -53,8 +57,8 @@ def _say_data(setting: Setting) -> Iterator[str]:
     yield ""
     low, high = found["atoms"]
     counts = ", ".join(f"{part} {count}" for part, count in found["frames"].items())
-    yield f"Frames: {counts}; {low} to {high} atoms. Learned from {_names('learn')}; held "
-    yield f"{_names('held')}; unseen {_names('unseen')}. Seeds {SEEDS}."
+    yield f"Frames: {counts}; {low} to {high} atoms. Learned from {_names('learn')}; held are"
+    yield f"{_names('held')}; unseen are {_names('unseen')}."
     rows = []
     for method in setting.methods:
         labels = there(f"labels_{method}", setting)
@@ -200,9 +204,37 @@ def _say_motion(setting: Setting) -> Iterator[str]:
         covered = relabelled["coverage"].get("forces", {}).get("after", {})
         yield ""
         yield (
-            f"{relabelled['frames']} of their frames labelled: force MAE {forces.get('mae')} "
-            f"{forces.get('unit')}; inside the intervals: {covered}."
+            f"{relabelled['frames']} of their frames labelled: force MAE {forces['mae']:.0f} "
+            f"{forces['unit']}; labels inside: "
+            + ", ".join(f"{name[9:]} % interval {show(row)}" for name, row in covered.items())
+            + "."
         )
+
+
+def _say_saddles(setting: Setting) -> Iterator[str]:
+    groups = [there(name, setting) for name, _ in saddles.list_pieces(setting)]
+    records = [one for group in groups if group is not None for one in group["records"]]
+    forward = [one for one in records if one["direction"] == "forward"]
+    if not forward:
+        return
+    found = [one for one in forward if one["status"] == "saddle"]
+    apart = np.abs(saddles.differences(records))
+    yield "## Saddle points"
+    yield ""
+    yield (
+        f"{len(found)} of {len(forward)} unseen transfers have a saddle point of their own on the "
+        f"ensemble. {(apart <= AGREEMENT).sum()} of {len(apart)} bands over them are within "
+        f"{AGREEMENT} kcal/mol of it"
+        + (f"; the farthest is {apart.max():.2f} off." if len(apart) else ".")
+    )
+    why = Counter(
+        re.split(r"[,:;]|\.$", one["reason"].removeprefix("no HAT saddle: "))[0]
+        for one in forward
+        if one["reason"]
+    )
+    if why:
+        yield ""
+        yield "Without one: " + "; ".join(f"{n} × {text}" for text, n in why.most_common()) + "."
 
 
 def _say_dft(setting: Setting) -> Iterator[str]:
