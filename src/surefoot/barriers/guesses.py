@@ -103,27 +103,29 @@ def draw_together(path: TransferPath, atoms: Atoms) -> Atoms:
         atoms: the image.
 
     Returns:
-        A copy; the image as it is where it is near enough, periodic, or of one molecule.
+        A copy; the image as it is where it is near enough, has no room, is periodic or of one
+        molecule, or the acceptor's has atoms that are fixed.
     """
     donor, hydrogen, acceptor = path.donor, path.hydrogen, path.acceptor
     radii = covalent_radii[atoms.numbers[[donor, acceptor]]] + covalent_radii[1]
     line = atoms.positions[acceptor] - atoms.positions[donor]
     length = float(np.linalg.norm(line))
     taking = _molecule_of(path, acceptor)
-    if atoms.pbc.any() or taking[donor] or length <= BRIDGE * radii.sum():
+    stays = atoms.pbc.any() or taking[donor] or find_fixed(atoms)[taking].any()
+    if stays or length <= BRIDGE * radii.sum():
         return atoms
     giving = ~taking
     giving[hydrogen] = False
     places = atoms.positions
-    for shift in np.linspace(length - BRIDGE * float(radii.sum()), 0.0, SHIFTS):
+    share = radii[0] / radii.sum()
+    for shift in np.linspace(length - BRIDGE * float(radii.sum()), 0.0, SHIFTS)[:-1]:
         moved = places - shift * line / length * taking[:, None]
         apart = np.linalg.norm(moved[giving][:, None] - moved[taking], axis=2)
         apart[np.flatnonzero(giving) == donor, np.flatnonzero(taking) == acceptor] = np.inf
         if apart.min() >= CLEARANCE:
-            break
-    share = radii[0] / radii.sum()
-    moved[hydrogen] = moved[donor] + share * (moved[acceptor] - moved[donor])
-    return moved_to(atoms, moved)
+            moved[hydrogen] = moved[donor] + share * (moved[acceptor] - moved[donor])
+            return moved_to(atoms, moved)
+    return atoms
 
 
 def _molecule_of(path: TransferPath, atom: int) -> Bool[np.ndarray, " atoms"]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.constraints import FixAtoms
 
 from surefoot.barriers.guesses import BRIDGE, CLEARANCE, draw_together
 from surefoot.barriers.paths import TransferPath, other_bonds
@@ -63,3 +64,6 @@ def test_what_is_near_or_one_molecule_stays() -> None:
     ethane = molecule("C2H6")
     same = replace(near, images=(ethane,) * 3, hydrogen=2, donor=0, acceptor=1)
     assert draw_together(same, ethane) is ethane
+    far = apart(2.0)
+    far.images[1].set_constraint(FixAtoms([6]))
+    assert draw_together(far, far.images[1]) is far.images[1]
