@@ -69,7 +69,7 @@ def test_rigid_scans(surefoot, hydrogens, scans, tmp_path) -> None:
     assert "not true barriers" in done.stdout
     assert "scans 3/3" in done.stderr
     lines = (folder / "barriers.csv").read_text().splitlines()
-    assert lines[0].startswith("# rigid scans on the GFN2-xTB")
+    assert lines[0].startswith("# rigid scans on the surface of GFN2-xTB")
     rows = list(csv.DictReader(lines[1:]))
     assert [row["direction"] for row in rows] == ["forward", "reverse"] * 3
     held = json.loads((folder / "barriers.json").read_text())

@@ -70,3 +70,29 @@ def test_wrong_options_are_one_sentence(surefoot, frames: Path, tmp_path: Path) 
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_recipes_of_candidates(surefoot, frames: Path, tmp_path: Path) -> None:
+    potential = Path(__file__).parents[2] / "benchmarks" / "demo" / "potential.safetensors"
+    found, heights, table = tmp_path / "found", tmp_path / "heights", tmp_path / "recipes.csv"
+    radical = ("--radical", "2:CA-H14", "--every", "1", "--points", "5", "--shortest", "1")
+    surefoot("hat", "candidates", frames, "-o", found, *radical)
+    surefoot("barrier", potential, found / "scans.xyz", "-o", heights, "--method", "arrhenius")
+    times = ("--frame-time", "2.5", "--begin", "10")
+    done = surefoot("hat", "recipes", found, heights, "-o", table, *times)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    records = json.loads((heights / "barriers.json").read_text())["records"]
+    rates = {one["path"]: one["rate_per_ps"] for one in records if one["direction"] == "forward"}
+    assert f"{len(rows)} recipes of {len(rates)} scans" in done.stdout
+    assert "0.288" in done.stdout
+    assert [row["rates"] for row in rows] == [f"[{one!r}]" for one in rates.values() if one != ""]
+    assert {row["timespans"] for row in rows} <= {"[(10.0, 12.5)]", "[(12.5, 15.0)]"}
+    for options, sentence in (
+        ((found, found), "can not be read"),
+        ((found, heights, "--uncertain", "never"), "uncertain"),
+        ((found, heights, "--uncertain", "skip", "--ood-limit", "1e-9"), "may be used"),
+    ):
+        refused = surefoot("hat", "recipes", *options, "-o", tmp_path / "n", *times, check=False)
+        assert sentence in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "n").exists()

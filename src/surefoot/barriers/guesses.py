@@ -12,16 +12,22 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.data import covalent_radii
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from surefoot.barriers.bands import BandSettings
 from surefoot.barriers.interpolation import interpolate
 from surefoot.barriers.judgement import moved_to
-from surefoot.barriers.paths import FEWEST, TransferPath
+from surefoot.barriers.paths import FEWEST, TransferPath, other_bonds
 from surefoot.barriers.together import Together
 from surefoot.motion.surface import Surface
 from surefoot.motion.systems import find_fixed
 from surefoot.relax.run import Relaxation, Relaxed, relax
+
+BRIDGE = 1.25  # times the sum of covalent radii: C–H 1.34 Å, as at many saddle points
+CLEARANCE = 1.7  # Å between atoms of two molecules that do not react
+SHIFTS = 21  # of the acceptor's molecule that are tried, the longest first
 
 
 def find_highest(
@@ -82,6 +88,54 @@ def _off_middle(path: TransferPath, atoms: Atoms) -> float:
     lengths = atoms.get_distances(path.hydrogen, ends, mic=True)
     first, second = lengths / (covalent_radii[atoms.numbers[ends]] + covalent_radii[1])
     return float(first - second)
+
+
+def draw_together(path: TransferPath, atoms: Atoms) -> Atoms:
+    """An image with the acceptor's molecule so near that the hydrogen bridges both atoms.
+
+    Scans with a long way hold donor and acceptor farther apart than any saddle point has them, and
+    leave the hydrogen free in between, where the surface is flat or slopes to either side. The
+    molecule is moved along the line from acceptor to donor until both bonds are 1.25 times the sum
+    of covalent radii, or as near as 1.7 Å between all other atoms of the two molecules allow.
+
+    Args:
+        path: which atoms they are.
+        atoms: the image.
+
+    Returns:
+        A copy; the image as it is where it is near enough, has no room, is periodic or of one
+        molecule, or the acceptor's has atoms that are fixed.
+    """
+    donor, hydrogen, acceptor = path.donor, path.hydrogen, path.acceptor
+    radii = covalent_radii[atoms.numbers[[donor, acceptor]]] + covalent_radii[1]
+    line = atoms.positions[acceptor] - atoms.positions[donor]
+    length = float(np.linalg.norm(line))
+    taking = _molecule_of(path, acceptor)
+    stays = atoms.pbc.any() or taking[donor] or find_fixed(atoms)[taking].any()
+    if stays or length <= BRIDGE * radii.sum():
+        return atoms
+    giving = ~taking
+    giving[hydrogen] = False
+    places = atoms.positions
+    share = radii[0] / radii.sum()
+    for shift in np.linspace(length - BRIDGE * float(radii.sum()), 0.0, SHIFTS)[:-1]:
+        moved = places - shift * line / length * taking[:, None]
+        apart = np.linalg.norm(moved[giving][:, None] - moved[taking], axis=2)
+        apart[np.flatnonzero(giving) == donor, np.flatnonzero(taking) == acceptor] = np.inf
+        if apart.min() >= CLEARANCE:
+            moved[hydrogen] = moved[donor] + share * (moved[acceptor] - moved[donor])
+            return moved_to(atoms, moved)
+    return atoms
+
+
+def _molecule_of(path: TransferPath, atom: int) -> Bool[np.ndarray, " atoms"]:
+    """The atoms of the first image that bonds other than the hydrogen's connect to one."""
+    first = path.images[0]
+    pairs = np.array(sorted(other_bonds(first, path.hydrogen)), int).reshape(-1, 2)
+    ones = np.ones(len(pairs), np.int8)
+    graph = csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(first), len(first)))
+    _, label = connected_components(graph, directed=False)
+    return label == label[atom]
 
 
 def relax_surroundings(

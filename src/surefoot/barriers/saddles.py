@@ -23,7 +23,12 @@ from surefoot.barriers.downhill import (
     find_ends,
     push_off,
 )
-from surefoot.barriers.guesses import find_direction, find_highest, relax_surroundings
+from surefoot.barriers.guesses import (
+    draw_together,
+    find_direction,
+    find_highest,
+    relax_surroundings,
+)
 from surefoot.barriers.interpolation import interpolate
 from surefoot.barriers.judgement import (
     SaddleSettings,
@@ -43,6 +48,8 @@ from surefoot.motion.surface import Surface
 from surefoot.relax.run import Relaxed, relax
 
 BEYOND = 0.5  # Å over the largest length at a saddle point, from where a search does not return
+
+CLOSER = 10.0  # times smaller forces are asked for where a soft mode was left
 
 
 def find_saddles(
@@ -113,7 +120,11 @@ def _leave_scan(
     known = [number for number, top in enumerate(tops) if top is not None]
     relaxed = relax_surroundings(
         [searches[number].path for number in known],
-        [top for top in tops if top is not None],
+        [
+            draw_together(search.path, top)
+            for search, top in zip(searches, tops, strict=True)
+            if top is not None
+        ],
         surface,
         settings.surroundings,
     )
@@ -250,13 +261,15 @@ def _judge(
             starts,
             directions,
             surface,
-            settings.refine,
+            # A soft slope is below the usual limit at once, and the search would end where it is.
+            settings.refine.model_copy(update={"fmax": settings.refine.fmax / CLOSER}),
             lambda _, steps: tell(f"off a soft mode, step {steps}"),
             left=lambda number, atoms: _has_left(judged[soft[number]].path, atoms, settings),
         )
         for number, refined in zip(soft, again, strict=True):
-            if refined.status == "converged":
-                search = replace(searches[number], refined=refined)
+            if refined.status != "left" and refined.fmax < settings.refine.fmax:
+                done = replace(refined, status="converged")
+                search = replace(searches[number], refined=done)
                 judged[number] = _find_vibrations(search, surface, settings, tell)
     return [replace(search, reason=judge_saddle(search, settings)) for search in judged]
 

@@ -120,7 +120,7 @@ class Report:
     def kind(self) -> str:
         """What the barriers are, in words."""
         if self.search is None:
-            return f"rigid scans on the {self.scans[0].path.method} surface"
+            return f"rigid scans on the surface of {self.scans[0].path.method}"
         return "saddle points on the surface of the potential"
 
     def images(self) -> list[Atoms]:

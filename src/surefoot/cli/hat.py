@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from surefoot.cli import hat_build, hat_frames
+from surefoot.cli import hat_build, hat_frames, hat_recipes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command(name="build", help=hat_build.__doc__)(hat_build.run)
 app.command(name="candidates", help=hat_frames.__doc__)(hat_frames.run)
+app.command(name="recipes", help=hat_recipes.__doc__)(hat_recipes.run)
 
 Donors = Annotated[str, typer.Option(help="Residues that give a hydrogen, e.g. GLY,ALA,SER.")]
 Radicals = Annotated[str, typer.Option(help="Radicals that take it, e.g. methyl,methoxy.")]

@@ -95,9 +95,12 @@ def run(
     kept = sum(row.cutout is not None for row in findings.rows)
     inputs = [structure] if trajectory is None else [structure, trajectory]
     with progress_bar("writing scans", kept) as bar:
-        manifest = write_folder(output, topology, radicals, findings, search, inputs, bar.advance)
+        manifest = write_folder(
+            output, topology, radicals, findings, search, inputs, bar.advance, every
+        )
     _show(manifest, findings, output)
-    say(f"next: surefoot barrier POTENTIAL {output / 'scans.xyz'} -o {output}-barriers")
+    say(f"next: surefoot barrier POTENTIAL {output / 'scans.xyz'} -o {output}-barriers, and then")
+    say(f"surefoot hat recipes {output} {output}-barriers --frame-time PS -o recipes.csv")
 
 
 def _charges(stated: list[str]) -> dict[str, int]:

@@ -47,6 +47,7 @@ def write_folder(
     search: Search,
     inputs: Sequence[Path],
     progress: Callable[[], None] = lambda: None,
+    every: int = 1,
 ) -> dict[str, Any]:
     """Write table, scans and manifest: the folder is there with all of them, or not at all.
 
@@ -58,6 +59,7 @@ def write_folder(
         search: its settings.
         inputs: files that were read.
         progress: called after each scan.
+        every: so many frames of the trajectory stand for one that was looked at.
 
     Returns:
         The manifest.
@@ -74,7 +76,7 @@ def write_folder(
             for images in scans(topology, findings, search):
                 file.write(scan_text(images))
                 progress()
-        manifest = describe(topology, radicals, findings, search, inputs)
+        manifest = describe(topology, radicals, findings, search, inputs, every)
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         temporary.chmod(0o755)
@@ -141,6 +143,7 @@ def describe(
     findings: Findings,
     search: Search,
     inputs: Sequence[Path],
+    every: int = 1,
 ) -> dict[str, Any]:
     """What was read, how it was searched and what came out; the same input gives the same text."""
     kept = [row for row in findings.rows if row.cutout is not None]
@@ -162,6 +165,7 @@ def describe(
             for radical, hydrogen in radicals
         ],
         "frames": findings.frames,
+        "every": every,
         "candidates": len(findings.rows),
         "clashes": sum(row.candidate.clash for row in findings.rows),
         "scans": len(kept),

@@ -9,7 +9,7 @@ from ase.data import covalent_radii
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
-from surefoot.hat.residues import canonical_atom, is_solvent, template
+from surefoot.hat.residues import canonical_atom, explain_names, is_solvent, template
 
 STRETCH = 1.3  # times the sum of covalent radii: bonds by distance
 LONGEST_TO_HYDROGEN = 1.5  # Å; S–H is 1.34
@@ -94,14 +94,21 @@ def residue_bonds(
             guessed.add(name)
             pairs += _near(heavy, numbers, positions, cell)
         elif not stated[heavy].all():
-            raise NoBonds(
-                f"residue {name} (atom {start}) is not known, or its atoms have other names, and "
-                "the file states no bonds (CONECT) for it. Name it with "
-                f" --bonds-by-distance {name} to guess them from distances."
-            )
+            raise NoBonds(_say_unknown(name, start, [names[int(atom)] for atom in heavy]))
     pairs += _between(numbers, names, owner, residues, positions, cell)
     made = np.sort(np.array(pairs, int).reshape(-1, 2), axis=1)
     return np.unique(made, axis=0), guessed
+
+
+def _say_unknown(residue: str, start: int, atoms: Sequence[str]) -> str:
+    """That the bonds of a residue are not known, why, and what to do, in a sentence or two."""
+    wrong = explain_names(residue, atoms)
+    known = f"is known with other atoms: {wrong};" if wrong else "is not known, and"
+    return (
+        f"residue {residue} (atom {start}) {known} the file states no bonds (CONECT) for it. "
+        + ("Mend the names, or name it" if wrong else "Name it")
+        + f" with --bonds-by-distance {residue} to guess them from distances."
+    )
 
 
 def _water(

@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 from jaxtyping import Bool, Float, Int
 
-from surefoot.hat.connect import refuse_overlaps
+from surefoot.hat.connect import STRETCH, refuse_overlaps
 from surefoot.hat.proteins import Topology
-from surefoot.hat.residues import is_solvent
+from surefoot.hat.residues import explain_names, is_solvent
 from surefoot.hat.valence import residue_state
 from surefoot.label.labeler import check_state
 
@@ -205,10 +206,7 @@ def _charges(
         if state.charge is None:
             _refuse_bare(topology, index)
             if name not in stated:
-                raise ValueError(
-                    f"residue {topology.residues[index]} is not known, nor is its charge; state "
-                    f"it with --charge {name}=0."
-                )
+                raise ValueError(_say_no_charge(topology, index))
             charges[index] = stated[name]
             continue
         if state.open:
@@ -226,6 +224,21 @@ def _charges(
             )
         charges[index] = state.charge
     return charges
+
+
+def _say_no_charge(topology: Topology, residue: int) -> str:
+    """That the charge of a residue is not known, why, and what to do, in a sentence."""
+    own = topology.residues[residue]
+    heavy = np.flatnonzero((topology.owner == residue) & (topology.numbers > 1))
+    wrong = explain_names(own.name, [topology.names[atom] for atom in heavy])
+    if not wrong:
+        return (
+            f"residue {own} is not known, nor is its charge; state it with --charge {own.name}=0."
+        )
+    return (
+        f"residue {own} is known with other atoms ({wrong}), so that its charge is not known; mend "
+        f"the names, or state the charge with --charge {own.name}=0."
+    )
 
 
 def _refuse_bare(topology: Topology, residue: int) -> None:
@@ -248,12 +261,34 @@ def _refuse_torn(
     torn = np.flatnonzero(lengths > np.where(heavy, HEAVY_BOND, LONGEST_BOND))
     if len(torn):
         one, two = bonds[torn[0]].tolist()
+        told = f"{topology.label(one)} and {topology.label(two)} are bonded and "
+        told += f"{lengths[torn[0]]:.2f} Å apart"
+        if _is_misnamed(topology, positions, one, two):
+            raise ValueError(
+                f"{told}, while another atom of {topology.residue(one)} that is not bonded is near:"
+                " the names of its atoms are not those that are known; mend them in the file."
+            )
         carbonyl = {topology.names[one], topology.names[two]} == {"C", "O"}
         raise ValueError(
-            f"{topology.label(one)} and {topology.label(two)} are bonded and "
-            f"{lengths[torn[0]]:.2f} Å apart; relax the structure, or choose another place in it"
+            f"{told}; relax the structure, or choose another place in it"
             + (", or put such oxygens in place with --rebuild-carbonyls." if carbonyl else ".")
         )
+
+
+def _is_misnamed(
+    topology: Topology, positions: Float[np.ndarray, "atoms 3"], one: int, two: int
+) -> bool:
+    """Whether one of two atoms of a residue is at an atom there that it is not bonded to."""
+    own = np.flatnonzero((topology.owner == topology.owner[one]) & (topology.numbers > 1))
+    if topology.owner[one] != topology.owner[two]:
+        return False
+    for atom in (one, two):
+        others = np.setdiff1d(own, [atom, *topology.bonded(atom)])
+        apart = np.linalg.norm(positions[others] - positions[atom], axis=1)
+        radii = covalent_radii[topology.numbers[others]] + covalent_radii[topology.numbers[atom]]
+        if (apart < STRETCH * radii).any():
+            return True
+    return False
 
 
 def without_solvent(

@@ -13,9 +13,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from surefoot.barriers.paths import TransferPath
 from surefoot.barriers.records import Record
+from surefoot.settings import Settings
 from surefoot.train.checkpoint import write_atomically
 
 COLUMNS = ("index", "picked", "recipe_steps", "timespans", "rates")
@@ -80,11 +84,55 @@ def write_recipes(path: str | Path, recipes: Iterable[HydrogenRecipe]) -> None:
     write_atomically(Path(path), format_recipes(recipes).encode())
 
 
+class Policy(Settings):
+    """What becomes of rates whose barriers are uncertain."""
+
+    uncertain: Literal["use", "skip", "upper_bound"] = Field(
+        default="use",
+        description="the rate as it is, none, or the rate at the lower end of the interval",
+    )
+    interval_limit: float = Field(
+        default=5.0, gt=0, description="a wider interval of a barrier is uncertain, kcal/mol"
+    )
+    ood_limit: float = Field(
+        default=1.0, gt=0, description="as is one further from the training data; 1 is their edge"
+    )
+
+    def is_uncertain(self, record: Record) -> bool:
+        """Whether a barrier has no interval, a wide one, or is far from the training data."""
+        low, high, ood = (record[name] for name in ("low_kcal", "high_kcal", "ood"))
+        if isinstance(low, str) or isinstance(high, str):
+            return True
+        far = not isinstance(ood, str) and ood > self.ood_limit
+        return far or high - low > self.interval_limit
+
+    def rate(self, record: Record) -> float | None:
+        """The rate of a record, 1/ps; None where it is to have none.
+
+        Raises:
+            ValueError: if an upper bound is wanted and the record has no interval.
+        """
+        rate, fastest = record["rate_per_ps"], record["log10_rate_high"]
+        if isinstance(rate, str):
+            return None
+        if self.uncertain == "use" or not self.is_uncertain(record):
+            return float(rate)
+        if self.uncertain == "skip":
+            return None
+        if isinstance(fastest, str):
+            raise ValueError(
+                f"{record['path']}: its barrier has no interval, so that its rate has no upper "
+                "bound; use a potential with error bars, or take such rates as they are, or none."
+            )
+        return float(10.0**fastest)
+
+
 def make_recipes(
     records: Iterable[Record],
     paths: Sequence[TransferPath],
     table: str | Path,
     spans: Mapping[int, tuple[float, float]],
+    policy: Policy = Policy(),
 ) -> list[HydrogenRecipe]:
     """Recipes of the forward barriers that have a rate.
 
@@ -93,6 +141,7 @@ def make_recipes(
         paths: the scans that the records are of, as `search_frames` found them.
         table: `candidates.csv` of the same search, which knows the atoms' places in the file.
         spans: frame → from when to when its rates are valid, ps.
+        policy: of uncertain barriers.
 
     Raises:
         ValueError: if a record belongs to no path, no row of the table or no span, or its hydrogen
@@ -103,8 +152,9 @@ def make_recipes(
     by_name = {path.name: path for path in paths}
     recipes = []
     for record in records:
-        name, rate = str(record["path"]), record["rate_per_ps"]
-        if record["direction"] != "forward" or isinstance(rate, str):
+        name = str(record["path"])
+        rate = policy.rate(record) if record["direction"] == "forward" else None
+        if rate is None:
             continue
         if name not in rows or name not in by_name:
             missing = str(table) if name not in rows else "the paths"
@@ -117,6 +167,6 @@ def make_recipes(
         x, y, z = path.images[-1].positions[path.hydrogen].tolist()
         recipes.append(
             HydrogenRecipe(hydrogen=hydrogen, donor=donor, acceptor=acceptor, end=(x, y, z),
-                           rate=float(rate), span=spans[frame])
+                           rate=rate, span=spans[frame])
         )  # fmt: skip
     return recipes

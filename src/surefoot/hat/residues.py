@@ -7,7 +7,7 @@ other molecules (HIE, CYX, SOL and DOP among them).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,6 +41,7 @@ AMINO_ACIDS = frozenset(
         "TYR",
         "VAL",
         "HYP",
+        "DAH",
     }
 )
 SYNONYMS = {
@@ -188,6 +189,34 @@ def template(residue: str, atoms: Collection[str]) -> Template | None:
     if len(names) != len(atoms) or not names <= set(found.neutral) or missing:
         return None
     return found
+
+
+def explain_names(residue: str, atoms: Sequence[str]) -> str:
+    """What is wrong with the names of a residue's atoms, in words.
+
+    Args:
+        residue: name in the file.
+        atoms: names of its heavy atoms in the file.
+
+    Returns:
+        A sentence without its full stop; empty where the residue is not known, or all is right.
+    """
+    found = _lookup(canonical(residue))
+    if found is None or template(residue, atoms) is not None:
+        return ""
+    places: dict[str, list[str]] = {}
+    for atom in atoms:
+        places.setdefault(canonical_atom(found.name, atom), []).append(atom)
+    said = []
+    for place, names in places.items():
+        if place not in found.neutral:
+            said.append(f"{names[0]} is no atom of {found.name}")
+        elif len(set(names)) > 1:
+            said.append(f"{', '.join(names)} mean the same atom {place}")
+        elif len(names) > 1:
+            said.append(f"{place} stands there twice")
+    said += [f"{place} is missing" for place in found.neutral if place not in {*places, "OXT"}]
+    return ", ".join(said[:-1]) + (" and " if said[1:] else "") + said[-1]
 
 
 @cache

@@ -164,6 +164,13 @@ def test_a_surface_without_numbers_is_a_reason() -> None:
     assert search.reason == "no image of the path has a finite energy."
 
 
+def test_a_long_scan_is_drawn_together(scanned) -> None:
+    """Its middle is where a search would end at once, more than 2.2 Å from both."""
+    (search,) = find_saddles([path_of(9, way=2.6)], Formula(leps), replace_check(SCAN))
+    assert search.found, search.reason
+    np.testing.assert_allclose(search.lengths, scanned.lengths, atol=1e-3)
+
+
 def test_a_scan_without_a_barrier_finds_none() -> None:
     (search,) = find_saddles([path_of(5)], Formula(downhill), SCAN)
     assert not search.found
@@ -208,12 +215,13 @@ def test_soft_second_modes(found, frequencies, soft) -> None:
     assert has_soft_mode(replace(found, vibrations=vibrations), SETTINGS) is soft
 
 
-def test_a_search_that_ends_on_two_maxima_goes_off_the_softer_one() -> None:
+@pytest.mark.parametrize("soft", [0.02, 0.003])  # eV; the slope beside the second is below fmax
+def test_a_search_that_ends_on_two_maxima_goes_off_the_softer_one(soft: float) -> None:
     """Two ways round, of the same height, with a soft maximum between them."""
 
     def two_ways(positions: torch.Tensor) -> torch.Tensor:
         beside = positions[:, 3, 2] - positions[:, 0, 2] - 5.0
-        return leps(positions[:, :3]) + 0.02 * (8 * beside**2 - 1) ** 2 + _tether(positions)
+        return leps(positions[:, :3]) + soft * (8 * beside**2 - 1) ** 2 + _tether(positions)
 
     path = path_of(5, way=0.8)
     images = tuple(image + Atoms("Ne", positions=[[0, 0, 5.0]]) for image in path.images)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_closed_shell_called_doublet_is_refused(tmp_path: Path) -> None:
     names = tuple("XX" if name == "CB" else name for name in topology.names)
     unknown = Topology(**{**vars(topology), "names": names})
     with pytest.raises(
-        ValueError, match=r"is not known, nor is its charge; state it with --charge"
+        ValueError, match=r"XX is no atom of ALA and CB is missing.* its charge .*--charge ALA=0"
     ):
         cut_out(unknown, snapshot.positions, find_atom(topology, "2:CA"), whole)
     with pytest.raises(ValueError, match=r"with charge .0, is no doublet"):
@@ -107,6 +108,26 @@ def test_torn_bonds_and_overlaps_are_refused(tmp_path: Path) -> None:
     close[one] = close[two] + 0.1
     with pytest.raises(ValueError, match=r"A:ACE1:\w and A:ACE1:\w are 0\.17 Å apart"):
         cut_out(found.topology, close, found.radical, whole)
+
+
+def test_names_that_stand_for_other_atoms_are_told_from_torn_bonds(tmp_path: Path) -> None:
+    found = region(tmp_path, "2:CA-HA", "DAH")
+    names = list(found.topology.names)
+    one, two = names.index("OZ"), names.index("CD1")
+    swapped = found.positions.copy()
+    swapped[[one, two]] = found.positions[[two, one]]
+    with pytest.raises(
+        ValueError, match=r"A:DAH2:\w+ and A:DAH2:\w+ .* names of its atoms are not"
+    ):
+        cut_out(found.topology, swapped, found.radical, np.ones(3, bool))
+
+
+def test_a_residue_with_other_atoms_says_which(tmp_path: Path) -> None:
+    found = region(tmp_path, "1:CH3-HH31", "DAH")
+    other = tuple("OX1" if name == "OZ" else name for name in found.topology.names)
+    topology = replace(found.topology, names=other)
+    with pytest.raises(ValueError, match=r"A:DAH2 .*OX1 is no atom of DAH and OZ is missing.*=0"):
+        cut_out(topology, found.positions, found.radical, np.ones(3, bool))
 
 
 def test_distances_to_the_boundary(tmp_path: Path) -> None:

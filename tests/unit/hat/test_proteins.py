@@ -147,6 +147,43 @@ def test_bonds_of_unknown_residues_are_stated_or_asked_for(tmp_path: Path) -> No
     assert issubclass(NoBonds, ValueError)
 
 
+def misnamed(folder: Path, names: dict[str, str], leave_out: str = "") -> Path:
+    """Ace-DOPA-NMe with other names of some atoms of DOPA, or without one."""
+    atoms, labels = chain("DAH")
+    kept = [n for n, (name, code, _) in enumerate(labels) if (name, code) != (leave_out, "DAH")]
+    labels = [
+        (names.get(name, name) if code == "DAH" else name, code, number)
+        for name, code, number in labels
+    ]
+    return write_pdb(folder / "dopa.pdb", atoms[kept], [labels[n] for n in kept])
+
+
+@pytest.mark.parametrize(
+    ("names", "leave_out", "told"),
+    [
+        ({"OZ": "OX1"}, "", "OX1 is no atom of DAH and OZ is missing"),
+        ({}, "OE2", "OE2 is missing"),
+        ({"OZ": "OE2"}, "", "OE2 stands there twice and OZ is missing"),
+        ({"OZ": "OH", "OE2": "OH1"}, "", "OH, OH1 mean the same atom OZ and OE2 is missing"),
+    ],
+)
+def test_atom_names_that_are_none_are_named(
+    names: dict, leave_out: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"residue DAH \(atom 6\) is known with other atoms"
+    ) as refused:
+        read_structure(misnamed(tmp_path, names, leave_out))
+    assert told in str(refused.value)
+    assert "--bonds-by-distance DAH" in str(refused.value)
+
+
+def test_names_of_dopa_in_force_fields_are_known(tmp_path: Path) -> None:
+    plain, _ = read_structure(misnamed(tmp_path, {}))
+    other, _ = read_structure(misnamed(tmp_path, {"OZ": "OH1", "OE2": "OH2"}))
+    np.testing.assert_array_equal(plain.bonds, other.bonds)
+
+
 def test_atoms_that_overlap_are_refused() -> None:
     places = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.3], [2.0, 0.0, 0.0]])
     with pytest.raises(ValueError, match=r"file: a and b are 0\.30 Å apart"):

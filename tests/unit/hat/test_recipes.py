@@ -13,7 +13,7 @@ from surefoot.barriers.paths import TransferPath
 from surefoot.barriers.rates import RateSettings
 from surefoot.barriers.records import ReportSettings, record_scan
 from surefoot.barriers.scans import judge_scan
-from surefoot.hat.recipes import COLUMNS, HydrogenRecipe, format_recipes, make_recipes
+from surefoot.hat.recipes import COLUMNS, HydrogenRecipe, Policy, format_recipes, make_recipes
 from surefoot.units import KCAL_PER_MOL
 
 
@@ -97,3 +97,26 @@ def test_records_of_another_search_are_refused(tmp_path: Path) -> None:
         make_recipes(found, [scan_path("one")], table, {})
     with pytest.raises(ValueError, match="were added have none"):
         make_recipes(found, [scan_path("one")], table, {3: (0.0, 1.0)})
+
+
+def certain(**given: object) -> dict:
+    known = {"path": "p", "low_kcal": 9.0, "high_kcal": 11.0, "ood": 0.5, "rate_per_ps": 1e-8,
+             "log10_rate_high": -7.0}  # fmt: skip
+    return known | given
+
+
+@pytest.mark.parametrize(
+    "doubt", [{"high_kcal": 15.0}, {"ood": 1.1}, {"low_kcal": "", "high_kcal": ""}]
+)
+def test_uncertain_rates_are_used_left_out_or_bounded(doubt: dict) -> None:
+    for kind in ("use", "skip", "upper_bound"):
+        assert Policy(uncertain=kind).rate(certain()) == 1e-8
+    doubtful = certain(**doubt)
+    assert Policy().rate(doubtful) == 1e-8
+    assert Policy(uncertain="skip").rate(doubtful) is None
+    assert Policy(uncertain="upper_bound").rate(doubtful) == pytest.approx(1e-7)
+    wider = Policy(uncertain="skip", interval_limit=7.0, ood_limit=2.0)
+    assert (wider.rate(doubtful) is None) == (doubtful["low_kcal"] == "")
+    assert Policy().rate(certain(rate_per_ps="")) is None
+    with pytest.raises(ValueError, match="no upper bound"):
+        Policy(uncertain="upper_bound").rate(certain(low_kcal="", high_kcal="", log10_rate_high=""))
