@@ -70,10 +70,23 @@ def summarize(this: Round, figures: Figures) -> dict[str, Any]:
     }
 
 
-def count_labels(folder: Path) -> int:
-    """Structures labelled in all rounds so far."""
+def count_whole(folder: Path) -> int:
+    """Rounds that are whole and did not end the campaign; the next one is to be gone on with."""
+    for place, one in enumerate(find_rounds(folder)):
+        if not one.summary.exists() or read_json(one.summary)["ended"] is not None:
+            return place
+    return len(find_rounds(folder))
+
+
+def count_labels(folder: Path, number: int) -> int:
+    """Structures labelled in all rounds before one of them.
+
+    Labels of the round itself do not count: it would end elsewhere when it is gone on with.
+    """
     return sum(
-        len(read_structures(one.labels)) for one in find_rounds(folder) if one.labels.exists()
+        len(read_structures(one.labels))
+        for one in find_rounds(folder)
+        if one.number < number and one.labels.exists()
     )
 
 

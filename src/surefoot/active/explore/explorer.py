@@ -29,7 +29,8 @@ class Scene:
         starts: structures learnt from so far, with `charge` and `spin` in info where they are
             known.
         folder: for what it needs on the way; it is its own.
-        generator: source of all random numbers.
+        generator: source of all random numbers, anew in each round.
+        seed: of the campaign, for what goes on from round to round.
         warn: called with a sentence.
         asked: whether to stop.
     """
@@ -40,6 +41,7 @@ class Scene:
     starts: Sequence[Atoms]
     folder: Path
     generator: np.random.Generator
+    seed: int = 0
     warn: Callable[[str], None] = lambda _: None
     asked: Callable[[], bool] = lambda: False
 
