@@ -275,6 +275,7 @@ def read_records(output: Path) -> list[dict[str, Any]]:
 
 def test_what_kills_its_worker_is_given_up_and_the_others_are_labelled(tmp_path: Path) -> None:
     output, labeler, conduct = tmp_path / "out.xyz", Spring(), Conduct(deaths=2, retry=True)
+    report = None
     ends = []
     while not ends or ends[-1] is not None:
         assert len(ends) < 9
@@ -285,6 +286,7 @@ def test_what_kills_its_worker_is_given_up_and_the_others_are_labelled(tmp_path:
             ends.append((error.suspects, error.given_up))
     # Of the first death five are suspects, of each later one the structure that was alone.
     assert ends == [(5, 0), (1, 0), (1, 1), (1, 1), (1, 2), None]
+    assert report is not None
     assert [one.frame for one in report.failed] == [1, 4]
     assert "died, 2 times while nothing else was calculated" in report.failed[0].reason
     assert labeler.calls == 4
