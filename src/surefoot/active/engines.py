@@ -168,30 +168,33 @@ class Slurm(Settings):
                     scheduler_options={"dashboard_address": None},
                 ) as cluster,
                 Client(cluster) as client,
+                self._watched(cluster, _DaskExecutor(client), folder) as executor,
             ):
-                cluster.adapt(  # pyright: ignore[reportAttributeAccessIssue]
-                    minimum_jobs=1, maximum_jobs=self.jobs
-                )
-                executor = _DaskExecutor(client)
+                yield executor
 
-                def list_jobs() -> set[str]:
-                    return {str(job.job_id) for job in cluster.workers.values() if job.job_id}
+    @contextmanager
+    def _watched(self, cluster: Any, executor: _DaskExecutor, folder: Path) -> Iterator[Executor]:
+        """The executor, whose calls fail where no job brings a worker."""
+        cluster.adapt(minimum_jobs=1, maximum_jobs=self.jobs)
 
-                with watch(
-                    Patience(self.start),
-                    lambda: not executor.waits or bool(cluster.scheduler_info["workers"]),
-                    list_jobs,
-                    lambda: executor.fail(ChildProcessError(self._complain(list_jobs(), folder))),
-                ):
-                    yield executor
+        def list_jobs() -> set[str]:
+            return {str(job.job_id) for job in cluster.workers.values() if job.job_id}
+
+        with watch(
+            Patience(self.start),
+            lambda: not executor.waits or bool(cluster.scheduler_info["workers"]),
+            list_jobs,
+            lambda: executor.fail(ChildProcessError(self._complain(list_jobs(), folder))),
+        ):
+            yield executor
 
     def _complain(self, jobs: Collection[str], folder: Path) -> str:
         return (
-            f"no worker has come from Slurm for {self.start:g} s, and no job is pending (submitted: "
-            f"{', '.join(sorted(jobs)) or 'none'}): jobs end at their start, or their nodes do "
-            f"not reach this one. Their output is in {folder}; look there, mend `prologue`, `account`, "
-            "`queue` or `interface`, and give the same command, or raise `start` where they begin "
-            "more slowly."
+            f"no worker has come from Slurm for {self.start:g} s, and no job is pending "
+            f"(submitted: {', '.join(sorted(jobs)) or 'none'}): jobs end at their start, or their "
+            f"nodes do not reach this one. Their output is in {folder}; look there, mend "
+            "`prologue`, `account`, `queue` or `interface`, and give the same command, or raise "
+            "`start` where they begin more slowly."
         )
 
 

@@ -12,7 +12,6 @@ from surefoot.label.workers import WorkerPool
 
 IN_FLIGHT = 512  # structures handed to the executor at once: bounds memory, feeds any node
 LOOK = 0.5  # s between two calls of `look` while nothing is finished
-BREAKS = 30.0  # s that a pool whose process has died may take to say so of all it held
 
 Task = TypeVar("Task")
 Key = TypeVar("Key", bound=Hashable)
@@ -65,23 +64,19 @@ def calculate_elsewhere(
             if not ready:
                 look()
     except BaseException as error:
-        _wind_up(error, futures, executor, keep)
+        _wind_up(futures, executor, keep)
         if isinstance(error, BrokenExecutor):
             raise ExecutorBroke(_find_suspects(futures, executor)) from error
         raise
 
 
 def _wind_up(
-    error: BaseException,
     futures: dict[Future[Outcome], Key],
     executor: Executor,
     keep: Callable[[Key, Outcome], None],
 ) -> None:
     """Stop, and end a pool at once where that is interrupted too."""
     try:
-        if isinstance(error, BrokenExecutor) and isinstance(executor, WorkerPool):
-            # It answers for all that it held, and stumbles over what is cancelled meanwhile.
-            wait(futures, timeout=BREAKS)
         _stop(futures, executor, keep)
     except BaseException:
         if isinstance(executor, WorkerPool):
@@ -111,8 +106,11 @@ def _stop(
     keep: Callable[[Key, Outcome], None],
 ) -> None:
     """Begin nothing more, wait for what runs, and keep what is finished."""
-    with executor.withholding() if isinstance(executor, WorkerPool) else nullcontext():
-        left = {future for future in futures if not future.cancel()}
+    pool = isinstance(executor, WorkerPool)
+    with executor.withholding() if pool else nullcontext():
+        # A pool answers for what it withholds; if a process of it died meanwhile, it would stumble
+        # over what is cancelled and never answer for the rest.
+        left = {future for future in futures if pool or not future.cancel()}
         while left:
             ready, left = wait(left, timeout=LOOK, return_when=FIRST_COMPLETED)
             for future in ready:

@@ -15,7 +15,7 @@ from surefoot.data.read import Frame
 from surefoot.neighbors import CoincidentAtoms
 from surefoot.posteriors.predictor import Predictor
 
-CLOSE = 0.1  # Å; a cutoff that finds little more than atoms at one place
+CLOSE = 1.0  # Å; finds few pairs, and cells of a grid are not many more than atoms
 
 
 @dataclass(frozen=True, kw_only=True)
