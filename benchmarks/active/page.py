@@ -226,7 +226,7 @@ def tell_kill(found: dict[str, Any]) -> list[str]:
         "",
         f"{found['kills']} times SIGKILL at a random moment of a campaign of "
         f"{found['seconds_uninterrupted']:.0f} s "
-        f"({', '.join(f'{count} in {stage}' for stage, count in stages)}). "
+        f"({'; '.join(f'{stage}: {count}' for stage, count in stages)}). "
         f"Of {found['campaigns']} campaigns that were gone on with, {found['with_the_same_end']} "
         "came to the same choices, labels, figures and weights as one that nobody interrupted; of "
         f"{found['labels']} labels {found['labels_calculated_twice']} were calculated twice.",
