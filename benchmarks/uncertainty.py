@@ -191,16 +191,22 @@ def train(run: Run, work: Path, frames: Path) -> None:
 
 
 def configure(changes: Mapping[str, Any], drop: tuple[str, ...]) -> str:
-    """config.yaml without some sections and with the changes, whole sections first."""
+    """config.yaml without some sections and with the changes."""
     content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     kept = {name: part for name, part in content.items() if name not in drop}
+    return yaml.safe_dump(change(kept, changes))
+
+
+def change(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with changes by section or section.key, whole sections first."""
+    kept: dict[str, Any] = deepcopy(dict(content))
     for key in sorted(changes, key=lambda key: key.count(".")):
         section, _, name = key.partition(".")
         if name:
             kept.setdefault(section, {})[name] = changes[key]
         else:
             kept[section] = deepcopy(changes[key])
-    return yaml.safe_dump(kept)
+    return kept
 
 
 def prepare(name: str, work: Path) -> Path:

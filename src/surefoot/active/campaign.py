@@ -15,10 +15,10 @@ from surefoot.active.engines import Engine
 from surefoot.active.explore import Molecular, Pool
 from surefoot.active.explore.explorer import Explorer
 from surefoot.active.rules import Rules
-from surefoot.active.teach import hash_labelled, hash_structures
+from surefoot.active.teach import Stopped, hash_labelled, hash_structures
 from surefoot.data.load import Splits
-from surefoot.data.read import IGNORE, Frame, Keys, read_frames
-from surefoot.data.statistics import References, is_isolated
+from surefoot.data.read import Frame
+from surefoot.data.statistics import References
 from surefoot.label.labeler import Labeler, check_state
 from surefoot.label.run import Conduct
 from surefoot.posteriors.ensemble import unseen_frames
@@ -78,6 +78,16 @@ class Told:
     epoch: Callable[[State, int], None] = lambda _state, _epochs: None
     labels: Callable[[int, int], None] = lambda _done, _total: None
     asked: Callable[[], bool] = lambda: False
+
+
+def stop_if_asked(campaign: Campaign) -> None:
+    """Between two steps of a stage.
+
+    Raises:
+        Stopped: if somebody asked for it.
+    """
+    if campaign.told.asked():
+        raise Stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +206,7 @@ def require_sound(campaign: Campaign) -> None:
     for pool in campaign.explorers:
         if not isinstance(pool, Pool):
             continue
-        frames = read_frames(pool.files, Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE))
-        frames = [frame for frame in frames if not is_isolated(frame)]
+        frames = pool.read()
         if not frames:
             raise ValueError(f"the pool {', '.join(pool.files)} holds no structure.")
         frames = state_frames(frames, campaign.again)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from surefoot.active.jobs import QUEUE, SUBMIT, Patience, watch
 from surefoot.label.processes import THREAD_VARIABLES
 from surefoot.label.run import Conduct
 from surefoot.label.workers import count_cores, worker_pool
@@ -121,6 +123,7 @@ class Slurm(Settings):
         account: who pays; the user's own where not set.
         directives: further lines of `#SBATCH`, without that word.
         prologue: lines of the job script before the work begins, such as `module load …`.
+        start: seconds without a worker, while no job waits for its turn, before it is given up.
         deaths: workers that may die under one structure before it is given up.
     """
 
@@ -134,11 +137,17 @@ class Slurm(Settings):
     directives: tuple[str, ...] = Field(default=(), description="further #SBATCH lines")
     prologue: tuple[str, ...] = Field(default=(), description="lines of the script, module load …")
     interface: str | None = Field(default=None, description="network of the nodes, such as ib0")
+    start: float = Field(
+        default=300.0, gt=0, description="seconds without a worker while no job is pending"
+    )
     deaths: int = Field(default=3, ge=0, description="of workers under one structure")
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[Executor]:
-        """An executor of jobs that are submitted when there is work, and end with it."""
+        """An executor of jobs that are submitted when there is work, and end with it.
+
+        Its calls raise ChildProcessError where no job brings a worker.
+        """
         with _dask_settings(self.deaths):
             from dask_jobqueue import SLURMCluster
             from distributed import Client
@@ -159,11 +168,34 @@ class Slurm(Settings):
                     scheduler_options={"dashboard_address": None},
                 ) as cluster,
                 Client(cluster) as client,
+                self._watched(cluster, _DaskExecutor(client), folder) as executor,
             ):
-                cluster.adapt(  # pyright: ignore[reportAttributeAccessIssue]
-                    minimum_jobs=1, maximum_jobs=self.jobs
-                )
-                yield _DaskExecutor(client)
+                yield executor
+
+    @contextmanager
+    def _watched(self, cluster: Any, executor: _DaskExecutor, folder: Path) -> Iterator[Executor]:
+        """The executor, whose calls fail where no job brings a worker."""
+        cluster.adapt(minimum_jobs=1, maximum_jobs=self.jobs)
+
+        def list_jobs() -> set[str]:
+            return {str(job.job_id) for job in cluster.workers.values() if job.job_id}
+
+        with watch(
+            Patience(self.start),
+            lambda: not executor.waits or bool(cluster.scheduler_info["workers"]),
+            list_jobs,
+            lambda: executor.fail(ChildProcessError(self._complain(list_jobs(), folder))),
+        ):
+            yield executor
+
+    def _complain(self, jobs: Collection[str], folder: Path) -> str:
+        return (
+            f"no worker has come from Slurm for {self.start:g} s, and no job is pending "
+            f"(submitted: {', '.join(sorted(jobs)) or 'none'}): jobs end at their start, or their "
+            f"nodes do not reach this one. Their output is in {folder}; look there, mend "
+            "`prologue`, `account`, `queue` or `interface`, and give the same command, or raise "
+            "`start` where they begin more slowly."
+        )
 
 
 class _DaskFuture(Future[Any]):
@@ -183,7 +215,8 @@ class _DaskFuture(Future[Any]):
     def _hand_on(self, task: Any) -> None:
         from distributed import KilledWorker
 
-        if not self.set_running_or_notify_cancel():
+        self._executor.forget(self)
+        if self.done() or not self.set_running_or_notify_cancel():
             return
         if task.status == "finished":
             self.set_result(task.result())
@@ -205,10 +238,31 @@ class _DaskExecutor(Executor):
     def __init__(self, client: Any) -> None:
         self._client = client
         self._begun: set[Any] = set()
+        self._open: set[_DaskFuture] = set()
         self._looked = -math.inf
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return _DaskFuture(self, self._client.submit(function, *args, **kwargs, pure=False))
+        future = _DaskFuture(self, self._client.submit(function, *args, **kwargs, pure=False))
+        self._open.add(future)
+        if future.done():
+            self.forget(future)
+        return future
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call has no answer yet."""
+        return bool(self._open)
+
+    def forget(self, future: _DaskFuture) -> None:
+        """A call that has its answer."""
+        self._open.discard(future)
+
+    def fail(self, error: Exception) -> None:
+        """Answer all calls that have no answer with an error."""
+        for future in list(self._open):
+            with suppress(InvalidStateError):
+                future.set_exception(error)
+            self.forget(future)
 
     def has_begun(self, key: Any) -> bool:
         """Whether a worker calculates this now, as far as was known a moment ago."""
@@ -247,7 +301,8 @@ def require_engine(engine: Engine, conduct: Conduct) -> None:
     """Refuse, before anything is trained, an engine that can not calculate.
 
     Raises:
-        ValueError: if a package is missing, or a time limit is set where there can be none.
+        ValueError: if a package or a program is missing, or a time limit is set where there can be
+            none.
     """
     if not isinstance(engine, Dask | Slurm):
         return
@@ -257,6 +312,12 @@ def require_engine(engine: Engine, conduct: Conduct) -> None:
         raise ValueError(
             f"engine: {{name: {engine.name}}} needs {missing[0]}; install it with `pip install "
             "'surefoot[cluster]'`."
+        )
+    absent = [name for name in (SUBMIT, QUEUE) if shutil.which(name) is None]
+    if isinstance(engine, Slurm) and absent:
+        raise ValueError(
+            f"engine: {{name: slurm}} submits jobs and there is no `{absent[0]}` here; start this "
+            "on a node from which jobs can be submitted."
         )
     if conduct.timeout is not None:
         raise ValueError(

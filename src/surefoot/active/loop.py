@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from surefoot.active.campaign import Campaign, require_sound, with_states
+from surefoot.active.campaign import Campaign, require_sound, stop_if_asked, with_states
 from surefoot.active.choose import Chosen, NothingToChoose, choose
 from surefoot.active.engines import require_engine
 from surefoot.active.explore.explorer import Interrupted, Scene, is_whole, note, unlabelled
@@ -36,6 +34,7 @@ from surefoot.active.folder import (
     write_structures,
 )
 from surefoot.active.judge import Figures, judge, judge_paths
+from surefoot.active.labelling import label_chosen
 from surefoot.active.report import write_report
 from surefoot.active.rules import why_end
 from surefoot.active.summary import (
@@ -43,6 +42,7 @@ from surefoot.active.summary import (
     clock,
     count_labels,
     count_seconds,
+    count_whole,
     record_choice,
     report,
     show_figures,
@@ -51,16 +51,13 @@ from surefoot.active.summary import (
 from surefoot.active.teach import POTENTIAL, Lesson, Stopped, hash_structures, teach
 from surefoot.data.convert import Sample, to_samples
 from surefoot.data.load import Splits
-from surefoot.data.read import IGNORE, Frame, Keys, read_frames, read_state
-from surefoot.label.labeler import LabelingFailed
-from surefoot.label.output import beside
-from surefoot.label.run import LOOK, label_frames
+from surefoot.data.read import Frame, read_frames, read_state
+from surefoot.label.elsewhere import LOOK
 from surefoot.label.workers import WorkerPool
 from surefoot.posteriors.predictor import Predictor, load_predictor
 from surefoot.train.checkpoint import write_atomically
 
 CHOICE = 1000  # stream of random numbers of the choice; explorers have those from 0
-NO_LABELS = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
 
 
 def run(campaign: Campaign) -> Outcome:
@@ -81,7 +78,7 @@ def run(campaign: Campaign) -> Outcome:
         agree(campaign.folder, campaign.fixed, write=True)
         threads, ended = _threads(campaign), None
         try:
-            number = 0
+            number = count_whole(campaign.folder)
             while ended is None:
                 ended = _run_round(campaign, open_round(campaign.folder, number), threads)
                 write_report(campaign, ended)
@@ -141,9 +138,10 @@ def _threads(campaign: Campaign) -> int:
 
 
 def _run_round(campaign: Campaign, this: Round, threads: int) -> str | None:
-    """One round from where it stands; the sentence that ends the campaign, or None."""
-    if this.summary.exists():
-        return read_json(this.summary)["ended"]
+    """One round from where it stands; the sentence that ends the campaign, or None.
+
+    A round that ended the campaign goes on where the rules would not have it end any more.
+    """
     say = campaign.told.say
     with clock(this, "train"):
         potential = _train(campaign, this)
@@ -153,7 +151,7 @@ def _run_round(campaign: Campaign, this: Round, threads: int) -> str | None:
         figures = _judge(campaign, this, predictor)
     write_atomically(campaign.folder / POTENTIAL, potential.read_bytes())
     history = [read_json(one.figures) for one in find_rounds(campaign.folder)]
-    labelled = count_labels(campaign.folder)
+    labelled = count_labels(campaign.folder, this.number)
     say(f"round {this.number}: {show_figures(figures)}, {labelled} new labels so far")
     ended = why_end(campaign.rules, history, labelled, count_seconds(campaign.folder))
     if ended is None:
@@ -172,15 +170,15 @@ def _extend(campaign: Campaign, this: Round, predictor: Predictor) -> None:
             with clock(this, "explore"):
                 write_structures(this.candidates, _explore(campaign, this, predictor, this))
         shutil.rmtree(this.exploration, ignore_errors=True)
-        _stop_if_asked(campaign)
+        stop_if_asked(campaign)
         with clock(this, "choose"):
             candidates = read_structures(this.candidates)
             chosen = _choose(campaign, this, predictor, candidates)
             write_json(this.choice, record_choice(chosen, candidates))
             write_structures(this.chosen, [candidates[index] for index in chosen.indices])
-    _stop_if_asked(campaign)
+    stop_if_asked(campaign)
     with clock(this, "label"):
-        _label(campaign, this)
+        label_chosen(campaign, this)
 
 
 def _train(campaign: Campaign, this: Round) -> Path:
@@ -216,7 +214,7 @@ def _teach_elsewhere(campaign: Campaign, lesson: Lesson) -> Path:
         try:
             future = executor.submit(teach, lesson)
             while not wait([future], timeout=LOOK).done:
-                _stop_if_asked(campaign)
+                stop_if_asked(campaign)
             return future.result()
         except BrokenExecutor as error:
             raise ChildProcessError(
@@ -271,11 +269,12 @@ def _explore(campaign: Campaign, place: Round, predictor: Predictor, this: Round
             starts=starts,
             folder=folder,
             generator=np.random.default_rng([campaign.again.seed, this.number, turn]),
+            seed=campaign.again.seed,
             warn=campaign.told.say,
             asked=campaign.told.asked,
         )
         candidates = explorer.explore(scene)
-        _stop_if_asked(campaign)
+        stop_if_asked(campaign)
         whole = [atoms for atoms in candidates if is_whole(atoms)]
         if len(whole) < len(candidates):
             campaign.told.say(
@@ -299,7 +298,7 @@ def _choose(
 ) -> Chosen:
     splits, cutoff, settings = campaign.splits, predictor.cutoff, campaign.acquire
     if campaign.rules.labels is not None:
-        left = max(1, campaign.rules.labels - count_labels(campaign.folder))
+        left = max(1, campaign.rules.labels - count_labels(campaign.folder, this.number))
         settings = settings.model_copy(update={"count": min(settings.count, left)})
     known = [*splits.train, *splits.valid]
     for earlier in range(this.number):
@@ -333,59 +332,3 @@ def _to_frames(structures: Sequence[Atoms]) -> list[Frame]:
             )
         )
     return frames
-
-
-def _label(campaign: Campaign, this: Round) -> None:
-    """Labels of what was chosen; what fails by accident is tried again."""
-    again, folder = campaign.again, campaign.folder / "engine"
-    frames = read_frames([this.chosen], NO_LABELS)
-    # What a killed process has written before its last turn is not all.
-    if this.labels.exists() and len(read_structures(this.labels)) == len(frames):
-        return
-    with ExitStack() as stack:
-        executor = stack.enter_context(campaign.engine.open(folder))
-        for turn in range(again.retries + 1):
-            try:
-                report = label_frames(
-                    frames,
-                    campaign.labeler,
-                    this.labels,
-                    executor=executor,
-                    progress=lambda done, total: _follow(campaign, done, total),
-                    state=(again.charge, again.spin),
-                    conduct=campaign.conduct,
-                )
-            except LabelingFailed as error:
-                broken = isinstance(error.__cause__, BrokenExecutor)
-                if turn == again.retries:
-                    said = str(error) if broken else _say_commonest(this, str(error))
-                    raise LabelingFailed(said) from error
-                if broken:  # it stays so
-                    stack.close()
-                    executor = stack.enter_context(campaign.engine.open(folder))
-                continue
-            if not report.failed:
-                return
-
-
-def _follow(campaign: Campaign, done: int, total: int) -> None:
-    campaign.told.labels(done, total)
-    _stop_if_asked(campaign)
-
-
-def _stop_if_asked(campaign: Campaign) -> None:
-    if campaign.told.asked():
-        raise Stopped
-
-
-def _say_commonest(this: Round, first: str) -> str:
-    file = beside(this.labels, "failed.json")
-    if not file.exists():
-        return first
-    reasons = Counter(failure["reason"] for failure in read_json(file))
-    reason, count = reasons.most_common(1)[0]
-    return (
-        f"none of the {reasons.total()} structures of round {this.number} could be labelled; "
-        f"{count} of them: {reason}. They stand in {this.chosen}; mend the labeler and give the "
-        "same command."
-    )

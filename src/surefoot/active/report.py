@@ -15,7 +15,7 @@ from surefoot.active.campaign import Campaign
 from surefoot.active.folder import Round, find_rounds, read_json, read_structures
 from surefoot.active.judge import LEVEL, Figures
 from surefoot.active.rules import UNITS
-from surefoot.active.summary import SECONDS
+from surefoot.active.summary import SECONDS, STAGES, share_of_choice
 from surefoot.label.output import beside
 from surefoot.report.page import (
     document,
@@ -32,7 +32,6 @@ from surefoot.train.checkpoint import write_atomically
 
 PAGE = "report.html"
 MOST_ROWS = 40  # of what was chosen in a round; all are in its files
-STAGES = ("train", "judge", "explore", "choose", "label")
 ERRORS = {
     "energy_rmse": "energy RMSE (meV/atom)",
     "forces_rmse": "forces RMSE (meV/Å)",
@@ -134,6 +133,7 @@ def make_page(campaign: Campaign, chapters: Sequence[Chapter], ended: str | None
         plots(_curves(campaign, chapters)),
         table(_figure_rows(chapters)),
         heading("Time"),
+        paragraph("Choosing is the prediction and comparison of candidates; all else is the rest."),
         table(_time_rows(chapters)),
     ]
     for chapter in reversed(chapters):
@@ -210,10 +210,9 @@ def _time_rows(chapters: Sequence[Chapter]) -> list[dict[str, str]]:
     for one in chapters:
         total = sum(one.seconds.values())
         parts = {f"{name} (s)": f"{one.seconds.get(name, 0.0):.1f}" for name in STAGES}
-        share = one.seconds.get("choose", 0.0) / total if total else 0.0
         rows.append(
             {"round": str(one.number), **parts, "all (s)": f"{total:.1f}"}
-            | {"choice, share": f"{share:.1%}"}
+            | {"choice, share": f"{share_of_choice(one.seconds):.1%}"}
         )
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from surefoot.active.judge import Figures
 from surefoot.active.teach import POTENTIAL
 
 SECONDS = "seconds.json"
+STAGES = ("train", "judge", "explore", "choose", "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,16 @@ def record_choice(chosen: Chosen, candidates: Sequence[Atoms]) -> dict[str, Any]
     }
 
 
+def share_of_choice(seconds: Mapping[str, float]) -> float:
+    """Share of the time of a round that choosing among the candidates took.
+
+    Args:
+        seconds: by stage; candidates are predicted, described and compared in `choose`.
+    """
+    total = sum(seconds.values())
+    return seconds.get("choose", 0.0) / total if total else 0.0
+
+
 def summarize(this: Round, figures: Figures) -> dict[str, Any]:
     """Counts, figures and seconds of a round."""
     labelled = chosen = 0
@@ -61,19 +72,34 @@ def summarize(this: Round, figures: Figures) -> dict[str, Any]:
         chosen = len(read_structures(this.chosen))
     if this.labels.exists():
         labelled = len(read_structures(this.labels))
+    seconds = read_json(this.folder / SECONDS)
     return {
         "round": this.number,
         "figures": figures,
         "chosen": chosen,
         "labelled": labelled,
-        "seconds": read_json(this.folder / SECONDS),
+        "seconds": seconds,
+        "choice_share": round(share_of_choice(seconds), 4),
     }
 
 
-def count_labels(folder: Path) -> int:
-    """Structures labelled in all rounds so far."""
+def count_whole(folder: Path) -> int:
+    """Rounds that are whole and did not end the campaign; the next one is to be gone on with."""
+    for place, one in enumerate(find_rounds(folder)):
+        if not one.summary.exists() or read_json(one.summary)["ended"] is not None:
+            return place
+    return len(find_rounds(folder))
+
+
+def count_labels(folder: Path, number: int) -> int:
+    """Structures labelled in all rounds before one of them.
+
+    Labels of the round itself do not count: it would end elsewhere when it is gone on with.
+    """
     return sum(
-        len(read_structures(one.labels)) for one in find_rounds(folder) if one.labels.exists()
+        len(read_structures(one.labels))
+        for one in find_rounds(folder)
+        if one.number < number and one.labels.exists()
     )
 
 

@@ -141,7 +141,8 @@ COLUMNS = {
 
 
 def _show_rounds(found: Outcome) -> None:
-    """The figures of each round beside the labels they took."""
+    """The figures of each round beside the labels and the time they took."""
+    from surefoot.active.summary import STAGES, share_of_choice
     from surefoot.cli.screen import show_table
 
     shown = [name for name in COLUMNS if any(name in one["figures"] for one in found.rounds)]
@@ -149,11 +150,15 @@ def _show_rounds(found: Outcome) -> None:
     for one in found.rounds:
         figures, seconds = one["figures"], one["seconds"]
         cells = [f"{figures[name]:.3g}" if name in figures else "–" for name in shown]
-        rows.append([str(one["round"]), str(total), *cells, f"{sum(seconds.values()) / 60:.1f}"])
+        spent = " + ".join(f"{seconds.get(name, 0.0):.0f}" for name in STAGES)
+        share = f"{share_of_choice(seconds):.1%}"
+        rows.append([str(one["round"]), str(total), *cells, spent, share])
         total += one["labelled"]
     if rows:
         title = "Rounds: errors on the test frames, which nobody learns from"
-        show_table(title, ["round", "new labels", *(COLUMNS[name] for name in shown), "min"], rows)
+        times = [f"{' + '.join(STAGES)}, s", "choice, share"]
+        names = ["round", "new labels", *(COLUMNS[name] for name in shown), *times]
+        show_table(title, names, rows)
 
 
 def _show_preview(campaign: Campaign, shown: Any) -> None:

@@ -53,6 +53,7 @@ class Journal:
         self._labels: dict[str, Labels] = {}
         self._reasons: dict[str, str] = {}
         self._limits: dict[str, float] = {}
+        self._deaths: dict[str, int] = {}
         self._unsettled: set[str] = set()
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -135,6 +136,21 @@ class Journal:
         self._write(record, seconds)
         self._take(record)
 
+    def append_death(self, key: str, *, alone: bool) -> None:
+        """Keep that a worker process died which may have been calculating a structure.
+
+        Args:
+            key: the structure's content hash.
+            alone: whether no other one can have been the reason.
+        """
+        record = {"key": key, "died": "alone" if alone else "among others"}
+        self._write(record, None)
+        self._take(record)
+
+    def deaths(self, key: str) -> int | None:
+        """Times a worker died of a structure alone; None if it never was among the suspects."""
+        return self._deaths.get(key)
+
     def note_failure(self, key: str, reason: str) -> None:
         """Know a reason until this run ends; the next one tries again."""
         self._reasons[key] = reason
@@ -174,6 +190,9 @@ class Journal:
 
     def _take(self, record: dict[str, Any]) -> None:
         key = str(record["key"])
+        if "died" in record:
+            self._deaths[key] = self._deaths.get(key, 0) + (record["died"] == "alone")
+            return
         if "failed" in record:
             self._reasons[key] = str(record["failed"])
             self._unsettled.discard(key)

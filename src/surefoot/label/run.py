@@ -11,17 +11,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    wait,
-)
-from contextlib import nullcontext
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +21,7 @@ from ase import Atoms
 from pydantic import Field
 
 from surefoot.data.read import Frame, check_output
+from surefoot.label.elsewhere import ExecutorBroke, calculate_elsewhere
 from surefoot.label.journal import Journal, content_hash
 from surefoot.label.labeler import (
     Labeler,
@@ -47,11 +40,8 @@ from surefoot.label.output import (
     write_labelled,
 )
 from surefoot.label.timeout import TimeExceeded, time_limit
-from surefoot.label.workers import WorkerPool, check_not_held
+from surefoot.label.workers import check_not_held
 from surefoot.settings import Settings
-
-IN_FLIGHT = 512  # structures handed to the executor at once: bounds memory, feeds any node
-LOOK = 0.5  # s between two calls of `progress` while nothing is finished
 
 
 class Conduct(Settings):
@@ -64,11 +54,28 @@ class Conduct(Settings):
             state that was asked for is mixed with one of higher spin. Such labels stay in the
             journal, so that another limit costs nothing.
         retry: calculate again what failed in an earlier run.
+        deaths: of worker processes that calculate a structure alone, before it is given up.
     """
 
     timeout: float | None = Field(default=None, gt=0)
     contamination: float = Field(default=0.1, ge=0)
     retry: bool = False
+    deaths: int = Field(default=2, ge=1)
+
+
+class WorkerDied(LabelingFailed):
+    """A worker process died; the executor is of no more use, and with another one a run goes on.
+
+    Attributes:
+        suspects: structures that it may have died of. They are calculated last and one by one when
+            the run goes on, so that each such end brings one of them nearer to being given up.
+        given_up: structures of which workers have died too often so far.
+        finished: labels that are kept.
+    """
+
+    def __init__(self, sentence: str, *, suspects: int, given_up: int, finished: int) -> None:
+        super().__init__(sentence)
+        self.suspects, self.given_up, self.finished = suspects, given_up, finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +142,8 @@ def label_frames(
     Raises:
         ValueError: before anything runs, if the output can not be used, the labeler can not
             calculate with its settings, or charge or spin is missing or impossible.
-        LabelingFailed: if no frame could be labelled, or a worker process died.
+        LabelingFailed: if no frame could be labelled.
+        WorkerDied: if a worker process died.
     """
     if not frames:
         raise ValueError("There are no frames to label.")
@@ -204,6 +212,9 @@ def _task(
 
 def _find_fault(task: _Task, journal: Journal, conduct: Conduct) -> str | None:
     """Why a structure has no label that can be used; None if it has one."""
+    if _is_given_up(task.key, journal, conduct):
+        count = journal.deaths(task.key)
+        return f"its worker process died, {count} times while nothing else was calculated"
     if task.key not in journal:
         return journal.reason(task.key) or "not calculated"
     spin_squared = journal[task.key].spin_squared
@@ -234,6 +245,7 @@ def _calculate_new(
         task.key: task
         for task in tasks
         if task.key not in journal
+        and not _is_given_up(task.key, journal, conduct)
         and (conduct.retry or not journal.is_settled(task.key, conduct.timeout))
     }
     done = len(tasks) - sum(copies[key] for key in new)
@@ -254,15 +266,36 @@ def _calculate_new(
             keep(task.key, calculate(task))
             look()
         return list(new)
-    try:
-        _calculate_elsewhere(list(new.values()), calculate, executor, keep, look)
-    except BrokenExecutor as error:
-        raise LabelingFailed(
-            f"A worker process died, perhaps for lack of memory; {len(journal)} finished labels "
-            f"are kept in {journal.path}. Start the same run again to go on from there, with fewer "
-            "workers if it dies again."
-        ) from error
+    suspects = [task for task in new.values() if journal.deaths(task.key) is not None]
+    others = [task for task in new.values() if journal.deaths(task.key) is None]
+    for batch in (others, *([task] for task in suspects)):
+        try:
+            calculate_elsewhere([(one.key, one) for one in batch], calculate, executor, keep, look)
+        except ExecutorBroke as error:
+            raise _accuse(error, list(copies), journal, conduct) from error.__cause__
     return list(new)
+
+
+def _is_given_up(key: str, journal: Journal, conduct: Conduct) -> bool:
+    return key not in journal and (journal.deaths(key) or 0) >= conduct.deaths
+
+
+def _accuse(
+    error: ExecutorBroke, keys: Sequence[str], journal: Journal, conduct: Conduct
+) -> WorkerDied:
+    """Keep of what a worker may have died."""
+    for key in error.suspects:
+        journal.append_death(str(key), alone=len(error.suspects) == 1)
+    given_up = sum(_is_given_up(key, journal, conduct) for key in keys)
+    return WorkerDied(
+        f"A worker process died, perhaps for lack of memory; {len(journal)} finished labels "
+        f"are kept in {journal.path}. Start the same run again to go on from there, with fewer "
+        "workers if it dies again; what it may have died of is then calculated last and alone, and "
+        f"given up after {conduct.deaths} further deaths.",
+        suspects=len(error.suspects),
+        given_up=given_up,
+        finished=len(journal),
+    )
 
 
 def _keep(journal: Journal, key: str, outcome: _Outcome, conduct: Conduct) -> None:
@@ -275,54 +308,6 @@ def _keep(journal: Journal, key: str, outcome: _Outcome, conduct: Conduct) -> No
         journal.note_failure(key, str(found))
     else:
         journal.append_failure(key, str(found), seconds)
-
-
-def _calculate_elsewhere(
-    tasks: Sequence[_Task],
-    calculate: Callable[[_Task], _Outcome],
-    executor: Executor,
-    keep: Callable[[str, _Outcome], None],
-    look: Callable[[], None],
-) -> None:
-    """Hand tasks to an executor and keep what comes back, also when `look` or a task raises."""
-    waiting = iter(tasks)
-    futures: dict[Future[_Outcome], str] = {}
-    try:
-        while True:
-            for task in islice(waiting, IN_FLIGHT - len(futures)):
-                futures[executor.submit(calculate, task)] = task.key
-            if not futures:
-                return
-            ready, _ = wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED)
-            for future in ready:
-                outcome = future.result()
-                keep(futures.pop(future), outcome)
-                look()
-            if not ready:
-                look()
-    except BaseException:
-        try:
-            _stop(futures, executor, keep)
-        except BaseException:
-            if isinstance(executor, WorkerPool):
-                executor.end_now()
-            raise
-        raise
-
-
-def _stop(
-    futures: dict[Future[_Outcome], str],
-    executor: Executor,
-    keep: Callable[[str, _Outcome], None],
-) -> None:
-    """Begin nothing more, wait for what runs, and keep what is finished."""
-    with executor.withholding() if isinstance(executor, WorkerPool) else nullcontext():
-        left = {future for future in futures if not future.cancel()}
-        while left:
-            ready, left = wait(left, timeout=LOOK, return_when=FIRST_COMPLETED)
-            for future in ready:
-                if future.exception() is None:
-                    keep(futures[future], future.result())
 
 
 def _calculate(labeler: Labeler, conduct: Conduct, task: _Task) -> _Outcome:

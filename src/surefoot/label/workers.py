@@ -37,6 +37,7 @@ class WorkerPool(ProcessPoolExecutor):
         Args:
             workers: number of processes.
         """
+        self.workers = workers
         context = get_context("spawn")
         # Without a lock: a worker that is ended while it holds one would stop this process.
         self._hold = context.RawValue(c_bool, False)

@@ -17,6 +17,8 @@ from ase.build import molecule
 from surefoot.active.campaign import Again, Campaign
 from surefoot.active.choose import Acquire
 from surefoot.active.explore import Pool, Rattle
+from surefoot.active.explore.explorer import Interrupted, Scene
+from surefoot.active.folder import find_rounds, read_json
 from surefoot.active.rules import Rules
 from surefoot.blocks.dense import stack
 from surefoot.blocks.reference import Baseline
@@ -30,7 +32,7 @@ from surefoot.label.labeler import LabelingFailed, Labels
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings
-from surefoot.posteriors.predictor import Predictor, build_predictor
+from surefoot.posteriors.predictor import Predictor, build_predictor, load_predictor
 from surefoot.posteriors.training import Parts
 from surefoot.potential import Potential
 from surefoot.train.fit import TrainSettings
@@ -161,3 +163,33 @@ def make(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Campaign]:
         return replace(campaign, **fields)
 
     return change
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a campaign has decided, and the weights of each round."""
+    rounds = {}
+    for one in find_rounds(folder):
+        weights = load_predictor(one.training / "potential.safetensors").weights
+        rounds[one.number] = {
+            "figures": read_json(one.figures),
+            "weights": {name: value.tolist() for name, value in weights.items()},
+            "choice": read_json(one.choice) if one.choice.exists() else None,
+            "labels": one.labels.read_text() if one.labels.exists() else None,
+        }
+    return rounds
+
+
+@dataclass
+class Watched:
+    """An explorer that notes how it is called, and may be interrupted."""
+
+    interrupted: bool = False
+    threads: int = 0
+    starts: int = 0
+    name: str = "watched"
+
+    def explore(self, scene: Scene) -> list[Atoms]:
+        if self.interrupted:
+            raise Interrupted
+        self.threads, self.starts = torch.get_num_threads(), len(scene.starts)
+        return Rattle(count=8).explore(scene)

@@ -14,6 +14,7 @@ from ase.build import molecule
 from pydantic import ValidationError
 
 from surefoot.active.engines import Dask, Processes, Slurm, require_engine
+from surefoot.active.jobs import Patience, has_waiting
 from surefoot.data.read import Frame, read_frames
 from surefoot.label.run import Conduct, label_frames
 from surefoot.label.xtb import Xtb
@@ -82,17 +83,55 @@ exit 0
 """
 
 
-@pytest.mark.slow
-def test_slurm_jobs_label_and_end(
-    frames: list[Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+SQUEUE = """#!/bin/sh
+exit 0
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dask_jobqueue")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL), ("squeue", SQUEUE)):
         (programs / name).write_text(text.format(folder=tmp_path))
         (programs / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("queue")
+def test_slurm_jobs_that_die_at_their_start_are_a_sentence(
+    frames: list[Frame], tmp_path: Path
+) -> None:
+    engine = Slurm(jobs=1, cores=1, memory="1GB", prologue=("exit 1",), start=3.0)
+    with (
+        engine.open(tmp_path / "slurm") as executor,
+        pytest.raises(ChildProcessError, match=r"for 3 s, .*submitted: \d+"),
+    ):
+        label_frames(frames[:2], Xtb(), tmp_path / "there.xyz", executor=executor)
+
+
+def test_jobs_that_wait_for_their_turn_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\necho 41\necho 42\n")
+    program.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert has_waiting({"42"})
+    assert has_waiting({"7"}) is False
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert has_waiting({"42"}) is None
+    patience = Patience(10.0)
+    looks = [(0.0, True), (50.0, False), (59.0, False), (60.0, True), (70.0, False), (79.0, False)]
+    assert not any(patience.is_over(now, hope=hope) for now, hope in looks)
+    assert patience.is_over(80.0, hope=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("queue")
+def test_slurm_jobs_label_and_end(frames: list[Frame], tmp_path: Path) -> None:
     engine = Slurm(
         jobs=1,
         cores=1,
@@ -120,6 +159,9 @@ def test_workers_of_a_scheduler_are_its_own() -> None:
 def test_what_an_engine_can_not_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine(Processes(), Conduct(timeout=1.0))
     require_engine(Dask(), Conduct())
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="there is no `sbatch` here"):
+        require_engine(Slurm(jobs=1, cores=1, memory="1GB"), Conduct())
     with pytest.raises(ValueError, match=r"timeout: 1\} needs engine: \{name: processes\}"):
         require_engine(Dask(), Conduct(timeout=1.0))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

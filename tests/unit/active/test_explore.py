@@ -62,6 +62,15 @@ def test_a_pool_is_what_the_files_hold(scene: Scene, tmp_path: Path) -> None:
     assert "REF_energy" not in found[0].info
 
 
+def test_a_pool_in_other_units(scene: Scene, tmp_path: Path) -> None:
+    radical = molecule("CH3")
+    radical.info |= {"charge": 0, "spin": 1}
+    ase.io.write(tmp_path / "pool.xyz", [radical])
+    pool = {"name": "pool", "files": [str(tmp_path / "pool.xyz")], "units": {"spin": "unpaired"}}
+    (found,) = Pool.model_validate(pool).explore(scene)
+    assert found.info["spin"] == 2
+
+
 def test_rattled_structures_are_sound_and_fixed_atoms_stay(scene: Scene) -> None:
     slab = bulk("Cu", cubic=True)
     slab.set_constraint(FixAtoms([0]))
@@ -128,6 +137,32 @@ def test_transfers_are_one_split_without_paths() -> None:
     splits["other"] = splits["new"]
     with pytest.raises(ValidationError, match="one split with `frames`"):
         EXPLORERS["transfers"].model_validate({"build": {"splits": splits}})
+
+
+@pytest.mark.slow
+def test_transfers_follow_the_seed_of_the_campaign(scene: Scene) -> None:
+    smiles = {"methanol": "CO"}
+    explorer = EXPLORERS["transfers"].model_validate(
+        {
+            "build": {
+                "splits": {"new": {"smiles": smiles, "frames": 2}},
+                "radicals": ["methyl"],
+                "conformers": {"count": 1},
+                "pairing": {"radical": 1.0},
+            }
+        }
+    )
+    assert isinstance(explorer, Explorer)
+    first, same, other, later = (
+        {
+            atoms.positions.round(3).tobytes()
+            for atoms in explorer.explore(Scene(**{**vars(scene), "seed": seed, "number": number}))
+        }
+        for seed, number in ((0, 0), (0, 0), (1, 0), (0, 1))
+    )
+    assert len(first) == 2
+    assert first == same
+    assert first.isdisjoint(other | later)
 
 
 def test_the_same_seed_finds_the_same(

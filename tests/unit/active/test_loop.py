@@ -1,8 +1,6 @@
-"""A whole campaign on springs: what it learns, what it leaves, and what interruptions change."""
+"""A whole campaign on springs: what it learns, and what it leaves."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,35 +13,18 @@ from ase import Atoms
 from surefoot.active.campaign import Again, Campaign, Overlap, Told
 from surefoot.active.choose import Acquire, NothingToChoose
 from surefoot.active.explore import Molecular, Pool, Rattle
-from surefoot.active.explore.explorer import Interrupted, Scene
+from surefoot.active.explore.explorer import Scene
 from surefoot.active.folder import OtherCampaign, find_rounds, hold, read_json
 from surefoot.active.loop import preview, run
 from surefoot.active.rules import Rules
 from surefoot.active.teach import hash_structures
 from surefoot.blocks.conditioning import Conditioning
-from surefoot.data.read import Frame, Keys, read_frames
-from surefoot.label.labeler import LabelingFailed, NotSettled
+from surefoot.data.read import Frame, read_frames
 from surefoot.posteriors.predictor import load_predictor
 from surefoot.posteriors.start import StartSettings
 from surefoot.posteriors.swag import SwagSettings
 
-
-class Killed(BaseException):
-    """What no one catches."""
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """All that a campaign has decided, and the weights of each round."""
-    rounds = {}
-    for one in find_rounds(folder):
-        weights = load_predictor(one.training / "potential.safetensors").weights
-        rounds[one.number] = {
-            "figures": read_json(one.figures),
-            "weights": {name: value.tolist() for name, value in weights.items()},
-            "choice": read_json(one.choice) if one.choice.exists() else None,
-            "labels": one.labels.read_text() if one.labels.exists() else None,
-        }
-    return rounds
+from .conftest import Watched, outcome
 
 
 def test_rounds_learn_what_was_labelled(
@@ -70,31 +51,6 @@ def test_rounds_learn_what_was_labelled(
     for frame in labels:
         expected = springs().label(frame.atoms, 0, 1)
         assert frame.energy == pytest.approx(expected.energy, abs=1e-9)
-
-
-@pytest.mark.slow
-def test_interruptions_change_nothing(
-    make: Callable[..., Campaign], tmp_path: Path, springs: Callable[..., Any]
-) -> None:
-    whole = make(folder=tmp_path / "whole", rules=Rules(rounds=1))
-    run(whole)
-    labeler = springs()
-    broken = make(folder=tmp_path / "broken", rules=Rules(rounds=1), labeler=labeler)
-    asked = 0
-
-    def ask() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked % 4 == 0
-
-    stopped = replace(broken, told=Told(asked=ask))
-    turns = 0
-    while run(stopped).ended is None:
-        turns += 1
-        assert turns < 100
-    assert turns > 3
-    assert outcome(broken.folder) == outcome(whole.folder)
-    assert labeler.calls == 6  # nothing is calculated twice
 
 
 def test_the_next_choice_is_shown_and_nothing_written(make: Callable[..., Campaign]) -> None:
@@ -128,8 +84,35 @@ def test_what_may_not_change_is_refused(make: Callable[..., Campaign]) -> None:
     run(campaign)
     with pytest.raises(OtherCampaign, match="`acquire` differs"):
         run(replace(campaign, acquire=Acquire(by=("random",), count=6)))
-    more = run(replace(campaign, rules=Rules(rounds=5)))
-    assert more.ended == "1 rounds are done"  # what has ended stays so
+
+
+def test_what_has_ended_goes_on_where_the_rules_allow_more(
+    make: Callable[..., Campaign], springs: Callable[..., Any], tmp_path: Path
+) -> None:
+    labeler = springs()
+    campaign = make(rules=Rules(rounds=1), labeler=labeler)
+    assert run(campaign).ended == "1 rounds are done"
+    before = outcome(campaign.folder)
+    assert run(campaign).ended == "1 rounds are done"
+    assert outcome(campaign.folder) == before
+    more = run(replace(campaign, rules=Rules(rounds=2)))
+    assert more.ended == "2 rounds are done"
+    assert [one["labelled"] for one in more.rounds] == [6, 6, 0]
+    assert labeler.calls == 12
+    whole = make(folder=tmp_path / "whole", rules=Rules(rounds=2))
+    run(whole)
+    assert outcome(campaign.folder) == outcome(whole.folder)
+
+
+def test_the_page_is_written_once_when_a_campaign_goes_on(
+    make: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = make(rules=Rules(rounds=2))
+    run(campaign)
+    written: list[str | None] = []
+    monkeypatch.setattr("surefoot.active.loop.write_report", lambda _, ended: written.append(ended))
+    run(campaign)
+    assert written == ["2 rounds are done"]
 
 
 def test_a_folder_of_something_else_is_refused(make: Callable[..., Campaign]) -> None:
@@ -151,42 +134,6 @@ def test_test_frames_in_the_pool_are_refused(make: Callable[..., Campaign], tmp_
         run(make(splits=replace(splits, test=[splits.train[0]])))
     with pytest.raises(ValueError, match="needs frames that judge"):
         run(make(splits=replace(splits, test=[])))
-
-
-def test_a_labeler_that_fails_always_ends_with_the_commonest_reason(
-    make: Callable[..., Campaign], springs: Callable[..., Any]
-) -> None:
-    labeler = springs(fails=lambda atoms: "no licence" if atoms.positions[0, 0] > -1 else None)
-    campaign = make(labeler=labeler)
-    with pytest.raises(LabelingFailed, match=r"none of the 6 structures of round 0 .* no licence"):
-        run(campaign)
-    labeler.fails = lambda _: None
-    # The reason lay in the structures, as far as a labeler can tell: it is remembered.
-    with pytest.raises(LabelingFailed, match="no licence"):
-        run(campaign)
-
-
-def test_what_fails_is_not_chosen_again(
-    make: Callable[..., Campaign], springs: Callable[..., Any]
-) -> None:
-    labeler = springs(fails=lambda atoms: "odd" if atoms.positions[0, 0] > 0 else None)
-    campaign = make(labeler=labeler)
-    found = run(campaign)
-    assert found.ended == "2 rounds are done"
-    chosen = [one.chosen for one in find_rounds(campaign.folder) if one.chosen.exists()]
-    frames = read_frames(chosen, Keys(energy="none", forces="none"))
-    hashes = hash_structures(frames).tolist()
-    assert len(hashes) == len(set(hashes)) == 12
-    assert 0 < sum(one["labelled"] for one in found.rounds) < 12
-
-
-def test_accidents_are_tried_again(
-    make: Callable[..., Campaign], springs: Callable[..., Any]
-) -> None:
-    labeler = springs(accidents={2: NotSettled("the node went away")})
-    found = run(make(labeler=labeler, rules=Rules(rounds=1)))
-    assert [one["labelled"] for one in found.rounds] == [6, 0]
-    assert labeler.calls == 7
 
 
 def test_an_exhausted_pool_ends_it(make: Callable[..., Campaign], tmp_path: Path) -> None:
@@ -224,30 +171,6 @@ def test_from_scratch_begins_anew(make: Callable[..., Campaign]) -> None:
     assert "began_from" in load_predictor(found.potential).provenance
 
 
-@dataclass
-class Watched:
-    """An explorer that notes how it is called, and may be interrupted."""
-
-    interrupted: bool = False
-    threads: int = 0
-    starts: int = 0
-    name: str = "watched"
-
-    def explore(self, scene: Scene) -> list[Atoms]:
-        if self.interrupted:
-            raise Interrupted
-        self.threads, self.starts = torch.get_num_threads(), len(scene.starts)
-        return Rattle(count=8).explore(scene)
-
-
-def test_an_interrupted_exploration_goes_on(make: Callable[..., Campaign]) -> None:
-    explorer = Watched(interrupted=True)
-    campaign = make(explorers=(explorer,), rules=Rules(rounds=1))
-    assert run(campaign).ended is None
-    explorer.interrupted = False
-    assert run(campaign).ended == "1 rounds are done"
-
-
 def test_a_finished_training_leaves_the_same_threads(make: Callable[..., Campaign]) -> None:
     threads, explorer = torch.get_num_threads(), Watched(interrupted=True)
     campaign = make(explorers=(explorer,), rules=Rules(rounds=1))
@@ -265,67 +188,6 @@ def test_explorations_do_not_begin_from_what_judges(make: Callable[..., Campaign
     explorer = Watched()
     run(make(explorers=(explorer,), rules=Rules(rounds=1)))
     assert explorer.starts == 9
-
-
-def test_what_a_killed_process_left_is_no_stranger(make: Callable[..., Campaign]) -> None:
-    campaign = make(rules=Rules(rounds=1))
-    campaign.folder.mkdir()
-    (campaign.folder / ".campaign.json.x1y2").write_text("{")
-    assert run(campaign).ended == "1 rounds are done"
-
-
-def test_a_kill_between_two_tries_loses_no_label(
-    make: Callable[..., Campaign], springs: Callable[..., Any]
-) -> None:
-    labeler = springs(accidents={2: NotSettled("the node went away"), 7: Killed()})
-    campaign = make(labeler=labeler, rules=Rules(rounds=1))
-    with pytest.raises(Killed):
-        run(campaign)
-    assert [one["labelled"] for one in run(campaign).rounds] == [6, 0]
-    assert labeler.calls == 8
-
-
-class Broken(Executor):
-    """Whose process has died."""
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ARG002
-        raise BrokenExecutor("a process died")
-
-
-@dataclass
-class Fragile:
-    """An engine whose first executors are broken."""
-
-    broken: int
-    opened: int = 0
-    name: str = "fragile"
-
-    @contextmanager
-    def open(self, folder: Path) -> Iterator[Executor]:  # noqa: ARG002
-        self.opened += 1
-        with ThreadPoolExecutor(1) as pool:
-            yield Broken() if self.opened <= self.broken else pool
-
-
-def test_a_broken_engine_is_opened_again(make: Callable[..., Campaign]) -> None:
-    engine = Fragile(broken=1)
-    found = run(make(engine=engine, rules=Rules(rounds=1)))
-    assert [one["labelled"] for one in found.rounds] == [6, 0]
-    assert engine.opened == 2
-    other = make(folder=make().folder.with_name("other"), engine=Fragile(broken=9))
-    with pytest.raises(LabelingFailed, match="A worker process died"):
-        run(other)
-
-
-def test_trainings_run_in_the_engine(make: Callable[..., Campaign]) -> None:
-    again = Again(train_on="engine", valid=0.2, epochs=1)
-    campaign = make(again=again, rules=Rules(rounds=1), engine=Fragile(broken=1))
-    with pytest.raises(OSError, match="the process of this training died"):
-        run(campaign)
-    assert run(campaign).ended == "1 rounds are done"
-    engine = Fragile(broken=0)
-    other = make(folder=campaign.folder.with_name("asked"), again=again, engine=engine)
-    assert run(replace(other, told=Told(asked=lambda: engine.opened > 0))).ended is None
 
 
 def unstated(frames: list[Frame]) -> list[Frame]:

@@ -14,6 +14,7 @@ from surefoot.active.campaign import Campaign
 from surefoot.active.loop import run
 from surefoot.active.report import PAGE, read_chapters
 from surefoot.active.rules import Rules
+from surefoot.active.summary import STAGES, share_of_choice
 from surefoot.label.labeler import LabelingFailed
 
 
@@ -70,6 +71,12 @@ def test_figures_choices_and_reasons_are_there(
     figures = json.loads(base64.b64decode(link.partition(",")[2]))
     assert [one["labelled"] for one in figures] == [one["labelled"] for one in found.rounds]
     assert figures[1]["labels_before"] == found.rounds[0]["labelled"]
+    for one in found.rounds:
+        seconds = one["seconds"]
+        assert set(seconds) <= set(STAGES)
+        assert one["choice_share"] == round(share_of_choice(seconds), 4)
+        assert f"{share_of_choice(seconds):.1%}" in page.text
+    assert found.rounds[0]["choice_share"] > 0
     # What was chosen is marked once for each score.
     marks = re.findall(r"<circle[^>]*#d55e00", (campaign.folder / PAGE).read_text())
     assert len(marks) >= 2 * sum(one["chosen"] for one in found.rounds)

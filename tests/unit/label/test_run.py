@@ -294,7 +294,7 @@ def test_outputs_that_can_not_be_used(
 
 
 def test_any_executor_gives_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("surefoot.label.run.IN_FLIGHT", 3)
+    monkeypatch.setattr("surefoot.label.elsewhere.IN_FLIGHT", 3)
     label_frames(frames(10), Spring(), tmp_path / "here.xyz")
     with ThreadPoolExecutor(2) as executor:
         report = label_frames(frames(10), Spring(), tmp_path / "there.xyz", executor)
@@ -321,7 +321,7 @@ class Dying(Executor):
 def test_a_dead_worker_loses_no_finished_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("surefoot.label.run.IN_FLIGHT", 1)
+    monkeypatch.setattr("surefoot.label.elsewhere.IN_FLIGHT", 1)
     with pytest.raises(LabelingFailed, match="3 finished labels are kept in"):
         label_frames(frames(5), Spring(), tmp_path / "out.xyz", Dying())
     again = Spring()

@@ -1,12 +1,14 @@
 """How a run is stopped, and what is kept and ended then."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from ase import Atoms
 from surefoot.data.read import Frame
 from surefoot.label.journal import Journal
 from surefoot.label.labeler import LabelingFailed, Labels, NotSettled
-from surefoot.label.run import Conduct, label_frames
+from surefoot.label.run import Conduct, WorkerDied, label_frames
 from surefoot.label.timeout import TimeExceeded
 from surefoot.label.workers import worker_pool
 from surefoot.label.xtb_program import XtbProgram
@@ -98,7 +100,7 @@ def test_what_runs_when_a_run_stops_is_waited_for_and_kept(tmp_path: Path) -> No
 def test_a_stop_is_seen_while_nothing_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("surefoot.label.run.LOOK", 0.02)
+    monkeypatch.setattr("surefoot.label.elsewhere.LOOK", 0.02)
     seen: list[int] = []
 
     def stop(done: int, _of: int) -> None:
@@ -238,3 +240,68 @@ def test_a_stopped_pool_begins_nothing_more(tmp_path: Path) -> None:
         # One was finished and one ran; those in the queue of the pool can not be cancelled.
         assert 1 <= count_kept(output) <= 2
         assert label_frames(frames(6), labeler, output, pool).labelled >= 4
+
+
+@dataclass
+class Deadly(Spring):
+    """Structures at 1 and 4 Å end the process that calculates them."""
+
+    def label(self, atoms: Atoms, charge: int, spin: int) -> Labels:
+        if atoms.positions[0, 0] in (1, 4):
+            os._exit(1)
+        return super().label(atoms, charge, spin)
+
+
+class Mortal(Executor):
+    """A pool without processes, which dies of the same structures and of all that it holds then."""
+
+    def __init__(self) -> None:
+        self.dead = False
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.dead = self.dead or args[0].atoms.positions[0, 0] in (1, 4)
+        if self.dead:
+            future.set_exception(BrokenProcessPool("a process was killed"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def read_records(output: Path) -> list[dict[str, Any]]:
+    journal = output.with_name(f"{output.name}.journal.jsonl")
+    return [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+def test_what_kills_its_worker_is_given_up_and_the_others_are_labelled(tmp_path: Path) -> None:
+    output, labeler, conduct = tmp_path / "out.xyz", Spring(), Conduct(deaths=2, retry=True)
+    report = None
+    ends = []
+    while not ends or ends[-1] is not None:
+        assert len(ends) < 9
+        try:
+            report = label_frames(frames(6), labeler, output, Mortal(), conduct=conduct)
+            ends.append(None)
+        except WorkerDied as error:
+            ends.append((error.suspects, error.given_up))
+    # Of the first death five are suspects, of each later one the structure that was alone.
+    assert ends == [(5, 0), (1, 0), (1, 1), (1, 1), (1, 2), None]
+    assert report is not None
+    assert [one.frame for one in report.failed] == [1, 4]
+    assert "died, 2 times while nothing else was calculated" in report.failed[0].reason
+    assert labeler.calls == 4
+    # Where more deaths are allowed they are tried again, and the others are not.
+    with pytest.raises(WorkerDied):
+        label_frames(frames(6), labeler, output, Mortal(), conduct=Conduct(deaths=3))
+    assert labeler.calls == 4
+
+
+@pytest.mark.slow
+def test_a_pool_knows_what_its_worker_may_have_died_of(tmp_path: Path) -> None:
+    output = tmp_path / "out.xyz"
+    with worker_pool(1) as pool, pytest.raises(WorkerDied) as caught:
+        label_frames(frames(4), Deadly(), output, pool)
+    assert (caught.value.suspects, caught.value.finished) == (1, 1)
+    first, second = read_records(output)
+    assert "energy" in first
+    assert second["died"] == "alone"

@@ -15,7 +15,7 @@ from surefoot.data.read import Frame
 from surefoot.neighbors import CoincidentAtoms
 from surefoot.posteriors.predictor import Predictor
 
-CLOSE = 0.1  # Å; a cutoff that finds little more than atoms at one place
+CLOSE = 1.0  # Å; finds few pairs, and cells of a grid are not many more than atoms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Scene:
         starts: structures learnt from so far, with `charge` and `spin` in info where they are
             known.
         folder: for what it needs on the way; it is its own.
-        generator: source of all random numbers.
+        generator: source of all random numbers, anew in each round.
+        seed: of the campaign, for what goes on from round to round.
         warn: called with a sentence.
         asked: whether to stop.
     """
@@ -40,6 +41,7 @@ class Scene:
     starts: Sequence[Atoms]
     folder: Path
     generator: np.random.Generator
+    seed: int = 0
     warn: Callable[[str], None] = lambda _: None
     asked: Callable[[], bool] = lambda: False
 

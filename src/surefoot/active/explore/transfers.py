@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from ase import Atoms
 from pydantic import Field, model_validator
 
@@ -14,6 +15,9 @@ from surefoot.settings import Settings
 
 class Transfers(Settings):
     """Configurations of one data set of `surefoot hat build`, further ones in each round.
+
+    The data set is that of the seed of `build` and of the campaign's together: campaigns that
+    differ by their seed find other configurations.
 
     Attributes:
         build: its settings with one split, whose `frames` are those of each round.
@@ -32,9 +36,10 @@ class Transfers(Settings):
         return self
 
     def explore(self, scene: Scene) -> list[Atoms]:
-        """The next frames of the data set, which has no end."""
+        """The next frames of the data set of this campaign's seed, which has no end."""
         ((name, split),) = self.build.splits.items()
         begin, end = scene.number * split.frames, (scene.number + 1) * split.frames
         longer = split.model_copy(update={"frames": end})
-        built = build(self.build.model_copy(update={"splits": {name: longer}}))
+        seed = int(np.random.SeedSequence([self.build.seed, scene.seed]).generate_state(1)[0])
+        built = build(self.build.model_copy(update={"splits": {name: longer}, "seed": seed}))
         return [bare(atoms) for atoms in built.frames[name][begin:]]
