@@ -303,18 +303,24 @@ def _relate_training(predictors: dict[str, Predictor], found: dict[str, Any]) ->
 def _plain(predictor: Predictor) -> Predictor:
     """The same model with one set of weights, a scalar head and nothing else.
 
-    The weights are fresh: what they are costs nothing.
+    Forces are its gradient, so SCN is the smooth form: the published one has none. The weights are
+    fresh: what they are costs nothing.
     """
     from dataclasses import replace
 
     from surefoot.heads.scalar import Scalar
+    from surefoot.models.scn import Scn
     from surefoot.posteriors.calibration import Calibration
     from surefoot.posteriors.posterior import Single
     from surefoot.posteriors.predictor import build_predictor
 
     shared = predictor.potential.head.model_dump()
-    settings = {name: shared[name] for name in Scalar.model_fields if name in shared}
-    potential = replace(predictor.potential, head=Scalar(**{**settings, "energy": "scalar"}))
+    names = Scalar.model_fields.keys() & shared.keys() - {"energy", "forces"}
+    model = predictor.potential.model
+    if isinstance(model, Scn):
+        model = model.model_copy(update={"form": "smooth"})
+    head = Scalar(**{name: shared[name] for name in names})
+    potential = replace(predictor.potential, model=model, head=head)
     dtype = predictor.weights["model.embedding"].dtype
     return build_predictor(potential, Single(potential.init(0, dtype)), Calibration(), {})
 
