@@ -215,6 +215,10 @@ def test_compare_writes_a_table_and_all_figures(compared) -> None:
             assert {"before", "after", "recalibrated", "strata", "curves"} <= set(scores)
             assert {"ence", "ence_reference", "ause", "crps"} <= set(scores["after"])
             assert {"element", "|force|", "atoms", "config_type"} == set(scores["strata"])
+            assert set(found[part]["atoms"]) == {"force σ", "ood", "predicted force"}
+            low, high = found[part]["accuracy"]["forces"]["all"]["rmse_interval"]
+            assert low < found[part]["accuracy"]["forces"]["all"]["rmse"] < high
+            assert found[part]["differences"]["pairs"] > 0
         detected = found["failures"]["auroc"]
         assert {"ood", "predicted rms force", "predicted energy per atom"} <= set(detected)
         assert detected["ood"]["strangers"][0] > 0.8

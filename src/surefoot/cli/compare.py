@@ -227,17 +227,20 @@ def _join(both: Sequence[Any]) -> Any:
 def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
     from surefoot.evaluate.figures import (
         describe_accuracy,
+        describe_differences,
         describe_error_bars,
         describe_histogram,
+        describe_ranking,
         describe_vectors,
     )
+    from surefoot.posteriors.differences import compare_differences
     from surefoot.posteriors.histograms import compare_histograms
-    from surefoot.posteriors.judge import compare, compare_vectors
+    from surefoot.posteriors.judge import compare, compare_atoms, compare_vectors
 
     quantities = compare(judged, samples)
     bars = {one.name: describe_error_bars(one, seed, DRAWS) for one in quantities}
     found: dict[str, Any] = {
-        "accuracy": {one.name: describe_accuracy(one) for one in quantities},
+        "accuracy": {one.name: describe_accuracy(one, seed, DRAWS) for one in quantities},
         "uncertainty": {name: held for name, held in bars.items() if held is not None},
         "histograms": {
             one.name: describe_histogram(one, seed, DRAWS)
@@ -247,6 +250,12 @@ def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, An
     vectors = compare_vectors(judged, samples)
     if vectors is not None:
         found["force_covariance"] = describe_vectors(vectors, seed, DRAWS)
+    atoms = compare_atoms(judged, samples)
+    if atoms is not None:
+        found["atoms"] = describe_ranking(atoms, seed, DRAWS)
+    differences = compare_differences(judged, samples)
+    if differences is not None:
+        found["differences"] = describe_differences(differences, seed, DRAWS)
     return found
 
 
