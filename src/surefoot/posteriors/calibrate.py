@@ -21,7 +21,7 @@ from surefoot.data.convert import Sample
 from surefoot.evaluate.mixture import mixture_factor
 from surefoot.evaluate.quantiles import FEWEST as FEWEST_GROUPS
 from surefoot.evaluate.quantiles import fit_grouped, fit_isotonic
-from surefoot.evaluate.recalibrate import Factor, fit_factor, gaussian_factor
+from surefoot.evaluate.recalibrate import Factor, balanced_factor, fit_factor, gaussian_factor
 from surefoot.graph import Graph, collate, collate_targets
 from surefoot.posteriors.calibration import (
     Calibration,
@@ -171,6 +171,8 @@ def _by_spread(
     if isinstance(predictor.posterior, ClosedForm):
         quantities.pop("energy", None)
         factors |= _by_closed_form(judged, pairs)
+        factors |= _by_balanced(quantities)
+        quantities = {}
     if "energy" in quantities:
         factors |= _by_differences(judged, unseen, pairs)
     for name, (target, draws, seen_by) in quantities.items():
@@ -178,6 +180,18 @@ def _by_spread(
         if chosen.any():
             factors[name] = fit_factor(target[chosen], draws[:, chosen], seen_by[:, chosen])
     return factors, _fit_levels(judged, samples, units, factors) if unseen.all() else {}
+
+
+def _by_balanced(quantities: Mapping[str, tuple[np.ndarray, ...]]) -> dict[str, Factor]:
+    """Factors of draws about a point, which is their mean."""
+    factors = {}
+    for name, (target, draws, seen_by) in quantities.items():
+        chosen = spreads(draws, seen_by)
+        if chosen.any() and len(draws) > 1:
+            some = draws[:, chosen]
+            off, std = target[chosen] - some.mean(0), some.std(0, ddof=1)
+            factors[name] = balanced_factor(off, std, len(draws))
+    return factors
 
 
 def _by_variance(
