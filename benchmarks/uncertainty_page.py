@@ -159,9 +159,9 @@ def describe_cost(cost: Entry | None) -> list[str]:
         return ["Not measured: `python benchmarks/uncertainty.py cost`."]
     plain = cost["milliseconds"]
     lines = [
-        f"One structure of {cost['atoms']} atoms, compiled, one thread, in turns, the shortest of"
+        f"One structure of {cost['atoms']} atoms, {'' if cost['compiled'] else 'not '}compiled, one thread, in turns, the shortest of"
         f" 30; over {cost['plain']} ({plain['energy']:.2f} ms for an energy, {plain['forces']:.2f}"
-        " ms with forces).",
+        " ms with forces). All rows have a gate, and `squared` has nothing else.",
         "",
         "| method | draws | energy and its σ | energy, forces and their σ | milliseconds |",
         "|---|---|---|---|---|",
