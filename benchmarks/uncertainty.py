@@ -1,11 +1,12 @@
 """Which error bars hold: losses, heads and posteriors on one small MACE, in distribution and out.
 
 Usage: SUREFOOT_DATA=… python benchmarks/uncertainty.py [RUN …] [--minutes 100] [--work FOLDER]
-       python benchmarks/uncertainty.py list | table
+       python benchmarks/uncertainty.py list | table | cost | rejudge [RUN …]
 
 Every run is a training of a few minutes (or none) and one JSON file in benchmarks/uncertainty/.
-What is there is not run again; after --minutes no further run begins. `table` writes
-benchmarks/uncertainty/README.md from the JSON files.
+What is there is not run again; after --minutes no further run begins. `rejudge` calibrates and
+tests potentials in --work anew, `cost` times them side by side (on a quiet machine), and `table`
+writes benchmarks/uncertainty/README.md from the JSON files.
 
 Of the training frames of a set every tenth is set aside for calibration (`held`) and every tenth
 for choosing epochs and teaching judges (`valid`); the others are learned from.
@@ -15,10 +16,11 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -30,6 +32,8 @@ import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from uncertainty_cost import measure_cost
+from uncertainty_page import describe
 
 from surefoot.data.file_units import FileUnits
 from surefoot.data.read import Keys, read_frames
@@ -37,6 +41,7 @@ from surefoot.data.read import Keys, read_frames
 HERE = Path(__file__).parent
 KEPT = HERE / "uncertainty"
 CONFIG, METHODS = KEPT / "config.yaml", KEPT / "methods.yaml"
+SPENT = "cpu_seconds.json"
 TEST_FRAMES = 800  # of each test file, evenly spaced
 
 
@@ -84,79 +89,113 @@ class Run:
     @property
     def name(self) -> str:
         """Of the JSON file and the folder."""
-        lead = "" if self.data == "3bpa" else f"{self.data}_"
-        return f"{lead}{self.method}_{self.seed}"
+        return f"{lead_of(self.data)}{self.method}_{self.seed}"
 
-
-ELSEWHERE = ("squared", "joint_nll")  # methods that are tried on other sets too
+    @property
+    def trained(self) -> bool:
+        """Whether all of its weights are trained, and not only something fitted to another's."""
+        return self.base is None and not self.pool
 
 
 def list_runs() -> Iterator[Run]:
     """All of them, what others need first."""
     methods: dict[str, dict[str, Any]] = yaml.safe_load(METHODS.read_text())
-    for method, entry in methods.items():
-        if "pool" in entry:
-            seeds = range(methods[entry["pool"]]["seeds"])
-            for number, chosen in enumerate(list(combinations(seeds, 5))[::11][:5]):
-                yield Run(method, number, pool=tuple(f"{entry['pool']}_{seed}" for seed in chosen))
-        for seed in range(entry.get("seeds", 0)):
-            base = f"{entry['base']}_{seed}" if "base" in entry else None
-            yield Run(method, seed, changes=entry.get("set", {}), base=base)
     for data in SETS:
-        for method in ELSEWHERE if data != "3bpa" else ():
-            yield Run(method, 0, data, methods[method].get("set", {}))
+        for method, entry in methods.items():
+            yield from list_runs_of(method, entry, methods, data)
+
+
+def list_runs_of(
+    method: str, entry: Mapping[str, Any], methods: Mapping[str, Any], data: str
+) -> Iterator[Run]:
+    """The runs of a method on a set."""
+    often = "seeds" if data == "3bpa" else "elsewhere"
+    lead = lead_of(data)
+    if "pool" in entry:
+        pool = entry["pool"]
+        chosen = list(combinations(range(methods[pool].get(often, 0)), 5))[::11][:5]
+        for number, seeds in enumerate(chosen[: None if lead == "" else entry.get(often, 0)]):
+            members = tuple(f"{lead}{pool}_{seed}" for seed in seeds)
+            yield Run(method, number, data, pool=members)
+        return
+    for seed in range(entry.get(often, 0)):
+        base = f"{lead}{entry['base']}_{seed}" if "base" in entry else None
+        yield Run(method, seed, data, entry.get("set", {}), base)
+
+
+def lead_of(data: str) -> str:
+    """What the names of the runs of a set begin with."""
+    return "" if data == "3bpa" else f"{data}_"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", help="names of runs, `list` or `table`; all if none")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", nargs="*", help="names of runs, all if none; or as above")
     parser.add_argument("--minutes", type=float, default=100.0, help="after which none begins")
     parser.add_argument("--work", type=Path, default=Path("runs/uncertainty"))
     chosen = parser.parse_args()
-    every = {run.name: run for run in list_runs()}
-    if chosen.runs == ["table"]:
-        (KEPT / "README.md").write_text(describe(every))
-        return
-    if chosen.runs == ["list"]:
+    every, work = {run.name: run for run in list_runs()}, chosen.work.resolve()
+    command, *names = chosen.what or [""]
+    if command == "table":
+        (KEPT / "README.md").write_text(describe(every, KEPT))
+    elif command == "list":
         for name in every:
             print(name, "done" if (KEPT / f"{name}.json").exists() else "")
-        return
-    end = time.monotonic() + 60 * chosen.minutes
-    work = chosen.work.resolve()
-    for name in chosen.runs or every:
+    elif command == "cost":
+        keep(KEPT / "cost.json", measure_cost(work))
+    elif command == "rejudge":
+        for name in names or every:
+            if (KEPT / f"{name}.json").exists():
+                (work / name / "calibrated.safetensors").unlink(missing_ok=True)
+                judge(every[name], work)
+    else:
+        go_on(every, chosen.what, work, chosen.minutes)
+
+
+def go_on(every: Mapping[str, Run], names: Sequence[str], work: Path, minutes: float) -> None:
+    """Do what is not done."""
+    end = time.monotonic() + 60 * minutes
+    for name in names or every:
         if (KEPT / f"{name}.json").exists():
             continue
         if time.monotonic() > end:
-            print(f"{chosen.minutes:g} minutes are over; the same command goes on with {name}")
+            print(f"{minutes:g} minutes are over; the same command goes on with {name}")
             return
-        do(every[name], work)
+        make(every[name], work)
+        judge(every[name], work)
 
 
-def do(run: Run, work: Path) -> None:
-    """Train or fit it, calibrate it on frames held out, judge it, keep the figures."""
+def make(run: Run, work: Path) -> None:
+    """The potential, unless it is there."""
     frames = prepare(run.data, work)
     folder = work / run.name
-    potential = folder / "calibrated.safetensors"
-    began = time.monotonic()
+    made = folder / "potential.safetensors"
+    if made.exists():
+        return
+    if run.pool:
+        folder.mkdir(parents=True, exist_ok=True)
+        members = [str(work / name / "potential.safetensors") for name in run.pool]
+        surefoot("combine", *members, "-o", str(made))
+    else:
+        train(run, work, frames)
+
+
+def judge(run: Run, work: Path) -> None:
+    """Calibrate it on frames held out, test it, keep the figures."""
+    frames = prepare(run.data, work)
+    folder = work / run.name
+    made, potential = folder / "potential.safetensors", folder / "calibrated.safetensors"
     if not potential.exists():
-        made = folder / "potential.safetensors"
-        if run.pool:
-            folder.mkdir(parents=True, exist_ok=True)
-            members = [str(work / name / "potential.safetensors") for name in run.pool]
-            made.unlink(missing_ok=True)
-            surefoot("combine", *members, "-o", str(made))
-        elif not made.exists():
-            train(run, work, frames)
         surefoot(
             *("calibrate", str(made), "--held-out", str(frames / "held.xyz")),
             *("--train", str(frames / "learn.xyz"), "-o", str(potential)),
         )
-    seconds = time.monotonic() - began
     tests = [str(frames / "test.xyz")]
     tests += ["--ood", str(frames / "ood.xyz")] if (frames / "ood.xyz").exists() else []
     surefoot("compare", str(potential), *tests, "-o", str(folder / "compare"))
     report = json.loads((folder / "compare" / "report.json").read_text())
     (figures,) = report["potentials"].values()
+    spent = [seconds_of(work / name) for name in run.pool or (run.name,)]
     found = {
         "method": run.method,
         "seed": run.seed,
@@ -164,16 +203,18 @@ def do(run: Run, work: Path) -> None:
         "changes": run.changes,
         "base": run.base,
         "pool": run.pool,
-        "seconds": round(seconds),
+        "cpu_seconds": None if None in spent else round(sum(filter(None, spent))),
         "frames": report["frames"],
-        "plain_milliseconds": report["cost"]["milliseconds"],
         "sha256": hashlib.sha256(potential.read_bytes()).hexdigest(),
         "figures": trim(figures),
     }
-    file = KEPT / f"{run.name}.json"
+    keep(KEPT / f"{run.name}.json", found)
+    print(f"{run.name}: done", flush=True)
+
+
+def keep(file: Path, found: Mapping[str, Any]) -> None:
     file.with_suffix(".part").write_text(json.dumps(found) + "\n")
     file.with_suffix(".part").rename(file)
-    print(f"{run.name}: {seconds:.0f} s", flush=True)
 
 
 def train(run: Run, work: Path, frames: Path) -> None:
@@ -187,7 +228,21 @@ def train(run: Run, work: Path, frames: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(configure(changes, drop))
     resume = ["--resume"] if (folder / "last.safetensors").exists() else []
-    surefoot("train", str(folder / "config.yaml"), "-o", str(folder), *resume, cwd=frames)
+    before = seconds_of(folder) if resume else 0.0
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    try:
+        surefoot("train", str(folder / "config.yaml"), "-o", str(folder), *resume, cwd=frames)
+    finally:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+        total = None if before is None else before + own
+        (folder / SPENT).write_text(json.dumps(total))
+
+
+def seconds_of(folder: Path) -> float | None:
+    """Processor seconds of a training, compilation included; None where nobody has counted."""
+    file = folder / SPENT
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def configure(changes: Mapping[str, Any], drop: tuple[str, ...]) -> str:
@@ -251,127 +306,13 @@ def surefoot(*arguments: str, cwd: Path | None = None) -> None:
 
 
 def trim(figures: dict[str, Any]) -> dict[str, Any]:
-    """Without curves and machine paths."""
-    kept = {name: part for name, part in figures.items() if name != "file"}
+    """Without machine paths, times of a busy machine, and curves that are not looked at again."""
+    kept = {name: part for name, part in figures.items() if name not in ("file", "cost")}
     for part in ("test", "ood"):
         for held in kept.get(part, {}).get("uncertainty", {}).values():
-            held.pop("curves", None)
+            curves = held.pop("curves", {})
+            held["curves"] = {n: curves[n] for n in ("calibration", "pit") if n in curves}
     return kept
-
-
-@dataclass(frozen=True)
-class Column:
-    """A figure of each run.
-
-    Attributes:
-        title: with its unit.
-        path: where it stands among the figures; the first number of a list counts.
-        form: how it is printed.
-    """
-
-    title: str
-    path: tuple[str, ...]
-    form: str = ".2f"
-
-
-def errors(part: str, quantity: str) -> tuple[str, ...]:
-    return (part, "accuracy", quantity, "all", "rmse")
-
-
-def bars(part: str, quantity: str, *row: str) -> tuple[str, ...]:
-    return (part, "uncertainty", quantity, *row)
-
-
-TABLES = {
-    "Errors and cost (RMSE; meV/atom and meV/Å)": (
-        Column("energy", errors("test", "energy")),
-        Column("forces", errors("test", "forces"), ".1f"),
-        Column("energy, other", errors("ood", "energy")),
-        Column("forces, other", errors("ood", "forces"), ".1f"),
-        Column("energy σ / plain", ("cost", "over_plain_energy")),
-        Column("force σ / plain", ("cost", "over_plain")),
-    ),
-    "Energies: error bars": (
-        Column("95 % before", bars("test", "energy", "before", "coverage_95"), ".3f"),
-        Column("after", bars("test", "energy", "after", "coverage_95"), ".3f"),
-        Column("other", bars("ood", "energy", "after", "coverage_95"), ".3f"),
-        Column("CRPS", bars("test", "energy", "after", "crps")),
-        Column("Spearman", bars("test", "energy", "after", "spearman")),
-        Column("AUSE", bars("test", "energy", "after", "ause")),
-    ),
-    "Forces: error bars": (
-        Column("95 % before", bars("test", "forces", "before", "coverage_95"), ".3f"),
-        Column("after", bars("test", "forces", "after", "coverage_95"), ".3f"),
-        Column(
-            "conformal", bars("test", "forces", "recalibrated", "conformal", "coverage_95"), ".3f"
-        ),
-        Column("other", bars("ood", "forces", "after", "coverage_95"), ".3f"),
-        Column("CRPS", bars("test", "forces", "after", "crps")),
-        Column("Spearman", bars("test", "forces", "after", "spearman")),
-        Column("AUSE", bars("test", "forces", "after", "ause")),
-    ),
-    "Finding failures: AUROC in a 1:1 mixture of test and other structures": (
-        Column("gate", ("failures", "auroc", "ood", "failures"), ".3f"),
-        Column("force σ", ("failures", "auroc", "force σ, rms of atoms", "failures"), ".3f"),
-        Column("energy σ", ("failures", "auroc", "energy σ per atom", "failures"), ".3f"),
-        Column(
-            "predicted energy",
-            ("failures", "auroc", "predicted energy per atom", "failures"),
-            ".3f",
-        ),
-        Column("predicted force", ("failures", "auroc", "predicted rms force", "failures"), ".3f"),
-    ),
-}
-
-
-def describe(every: Mapping[str, Run]) -> str:
-    """A page of tables: means over the runs of a method, their standard deviation in brackets."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, run in every.items():
-        file = KEPT / f"{name}.json"
-        if file.exists():
-            key = run.method if run.data == "3bpa" else f"{run.data}: {run.method}"
-            found.setdefault(key, []).append(json.loads(file.read_text()))
-    lines = ["# Error bars that were tried", "", *INTRODUCTION]
-    for title, columns in TABLES.items():
-        lines += ["", f"## {title}", ""]
-        lines += [f"| method | runs | {' | '.join(c.title for c in columns)} |"]
-        lines += ["|" + "---|" * (len(columns) + 2)]
-        for method, entries in found.items():
-            cells = [show(column, entries) for column in columns]
-            lines.append(f"| {method} | {len(entries)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def show(column: Column, entries: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over runs; a dash where there is none."""
-    values = [value for entry in entries if (value := look(entry["figures"], column)) is not None]
-    if not values:
-        return "–"
-    mean = format(float(np.mean(values)), column.form)
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({format(float(np.std(values, ddof=1)), column.form)})"
-
-
-def look(figures: Mapping[str, Any], column: Column) -> float | None:
-    place: Any = figures
-    for name in column.path:
-        if not isinstance(place, dict) or name not in place:
-            return None
-        place = place[name]
-    return place[0] if isinstance(place, list) else place
-
-
-INTRODUCTION = [
-    "Written by `python benchmarks/uncertainty.py table` from the JSON files beside this page, one"
-    " for each run; configs: `config.yaml` and `methods.yaml`.",
-    "",
-    "3BPA unless another set is named: learned from 400 frames at 300 K, epochs chosen on 50,"
-    " calibrated on another 50, tested on 800 at 300 K (*test*) and 800 at 600 K (*other*)."
-    " Mean over runs, standard deviation over runs in brackets. Ensembles are five of eight members"
-    " each, so their runs share members.",
-]
 
 
 if __name__ == "__main__":

@@ -10,15 +10,23 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
+from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from surefoot.blocks.reference import Baseline
 from surefoot.calculator import SurefootCalculator
-from surefoot.cli.compare import _name
+from surefoot.cli.compare import _name, _plain
 from surefoot.data.convert import to_graph
 from surefoot.data.load import hash_files
-from surefoot.posteriors.predictor import load_predictor
+from surefoot.heads import Sphere
+from surefoot.models.scn import Scn
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.posterior import Single
+from surefoot.posteriors.predictor import build_predictor, load_predictor
+from surefoot.potential import Potential
 
 
 def labelled(images: list[Atoms], width: float, seed: int) -> list[Atoms]:
@@ -207,6 +215,10 @@ def test_compare_writes_a_table_and_all_figures(compared) -> None:
             assert {"before", "after", "recalibrated", "strata", "curves"} <= set(scores)
             assert {"ence", "ence_reference", "ause", "crps"} <= set(scores["after"])
             assert {"element", "|force|", "atoms", "config_type"} == set(scores["strata"])
+            assert set(found[part]["atoms"]) == {"force σ", "ood", "predicted force"}
+            low, high = found[part]["accuracy"]["forces"]["all"]["rmse_interval"]
+            assert low < found[part]["accuracy"]["forces"]["all"]["rmse"] < high
+            assert found[part]["differences"]["pairs"] > 0
         detected = found["failures"]["auroc"]
         assert {"ood", "predicted rms force", "predicted energy per atom"} <= set(detected)
         assert detected["ood"]["strangers"][0] > 0.8
@@ -350,6 +362,21 @@ def test_names_tell_potentials_apart() -> None:
     assert _name(["a/c/p.safetensors", "b/c/p.safetensors"]) == ["a", "b"]
     assert _name(["a/p.safetensors", "a/q.safetensors", "b/q.safetensors"]) == ["a/p", "a/q", "b/q"]
     assert _name(["p.safetensors"]) == ["p"]
+
+
+@pytest.mark.parametrize("form", ["smooth", "published"])
+def test_what_costs_are_compared_with_has_forces_that_are_a_gradient(form) -> None:
+    """Whatever the first potential does: SCN as published has no gradient."""
+    model = Scn(form=form, cutoff=4.0, layers=1, lmax=2, channels=4, hidden=8, samples=16)
+    baseline = Baseline(elements=(1, 8), energies=(0.0, 0.0), scale=1.0, neighbors=2.0)
+    potential = Potential(model=model, head=Sphere(forces="direct"), baseline=baseline)
+    single = Single(potential.init(0, torch.float64))
+    plain = _plain(build_predictor(potential, single, Calibration(), {}))
+    found = plain(to_graph(molecule("H2O"), 4.0))
+    assert plain.potential.head.forces == "gradient"
+    assert found.forces is not None
+    assert float(found.forces.mean.abs().max()) > 0
+    assert float(found.forces.mean.sum(0).abs().max()) < 1e-10
 
 
 def test_two_paths_to_one_potential_are_one(

@@ -25,7 +25,8 @@ farthest atom in them.
 Source of the distance: Lee et al. 2018 (Mahalanobis distance of features). Differs: features of
 atoms by element; mean variance of the small directions (Tipping and Bishop 1999); the guard; edges
 from frames set aside. The weights are made in `posteriors/gate.py`.
-Cost: atoms × elements × features × directions, less than a thousandth of a model's.
+Cost: atoms × elements × features × directions. Measured: 4 to 11 % of an evaluation of a small MACE
+    on 27 atoms, where calls cost more than sums.
 """
 
 from __future__ import annotations

@@ -227,17 +227,20 @@ def _join(both: Sequence[Any]) -> Any:
 def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
     from surefoot.evaluate.figures import (
         describe_accuracy,
+        describe_differences,
         describe_error_bars,
         describe_histogram,
+        describe_ranking,
         describe_vectors,
     )
+    from surefoot.posteriors.differences import compare_differences
     from surefoot.posteriors.histograms import compare_histograms
-    from surefoot.posteriors.judge import compare, compare_vectors
+    from surefoot.posteriors.judge import compare, compare_atoms, compare_vectors
 
     quantities = compare(judged, samples)
     bars = {one.name: describe_error_bars(one, seed, DRAWS) for one in quantities}
     found: dict[str, Any] = {
-        "accuracy": {one.name: describe_accuracy(one) for one in quantities},
+        "accuracy": {one.name: describe_accuracy(one, seed, DRAWS) for one in quantities},
         "uncertainty": {name: held for name, held in bars.items() if held is not None},
         "histograms": {
             one.name: describe_histogram(one, seed, DRAWS)
@@ -247,6 +250,12 @@ def _describe(judged: Any, samples: Sequence[Sample], seed: int) -> dict[str, An
     vectors = compare_vectors(judged, samples)
     if vectors is not None:
         found["force_covariance"] = describe_vectors(vectors, seed, DRAWS)
+    atoms = compare_atoms(judged, samples)
+    if atoms is not None:
+        found["atoms"] = describe_ranking(atoms, seed, DRAWS)
+    differences = compare_differences(judged, samples)
+    if differences is not None:
+        found["differences"] = describe_differences(differences, seed, DRAWS)
     return found
 
 
@@ -303,18 +312,24 @@ def _relate_training(predictors: dict[str, Predictor], found: dict[str, Any]) ->
 def _plain(predictor: Predictor) -> Predictor:
     """The same model with one set of weights, a scalar head and nothing else.
 
-    The weights are fresh: what they are costs nothing.
+    Forces are its gradient, so SCN is the smooth form: the published one has none. The weights are
+    fresh: what they are costs nothing.
     """
     from dataclasses import replace
 
     from surefoot.heads.scalar import Scalar
+    from surefoot.models.scn import Scn
     from surefoot.posteriors.calibration import Calibration
     from surefoot.posteriors.posterior import Single
     from surefoot.posteriors.predictor import build_predictor
 
     shared = predictor.potential.head.model_dump()
-    settings = {name: shared[name] for name in Scalar.model_fields if name in shared}
-    potential = replace(predictor.potential, head=Scalar(**{**settings, "energy": "scalar"}))
+    names = Scalar.model_fields.keys() & shared.keys() - {"energy", "forces"}
+    model = predictor.potential.model
+    if isinstance(model, Scn):
+        model = model.model_copy(update={"form": "smooth"})
+    head = Scalar(**{name: shared[name] for name in names})
+    potential = replace(predictor.potential, model=model, head=head)
     dtype = predictor.weights["model.embedding"].dtype
     return build_predictor(potential, Single(potential.init(0, dtype)), Calibration(), {})
 

@@ -82,7 +82,7 @@ def run(
     quantities = compare(judged, samples)
     _require_labels(files, bool(quantities))
     report: dict[str, Any] = {"potential": str(potential), "files": list(files)}
-    report["accuracy"] = show_accuracy(quantities)
+    report["accuracy"] = show_accuracy(quantities, seed)
     if oc20:
         report["oc20"] = show_oc20(judged)
     report["uncertainty"] = show_scores(quantities, predictor.calibration, seed)
@@ -119,7 +119,7 @@ def _require_labels(files: Sequence[str], found: bool) -> None:
         )
 
 
-def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:
+def show_accuracy(quantities: list[Quantity], seed: int) -> dict[str, Any]:
     """The error table, one row per config_type and one for all; the same figures as JSON."""
     from surefoot.cli.screen import show_table
     from surefoot.evaluate.figures import describe_accuracy
@@ -130,7 +130,7 @@ def show_accuracy(quantities: list[Quantity]) -> dict[str, Any]:
     for quantity in quantities:
         columns += [f"{quantity.name} MAE", f"RMSE ({quantity.unit})"]
     for number, quantity in enumerate(quantities):
-        figures[quantity.name] = describe_accuracy(quantity)
+        figures[quantity.name] = describe_accuracy(quantity, seed)
         for name, errors in figures[quantity.name].items():
             if name == "unit":
                 continue

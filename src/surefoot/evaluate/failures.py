@@ -7,8 +7,8 @@ errors; so scores are held beside the plain ranking by predicted energy and forc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -28,10 +28,13 @@ class Detection:
     Attributes:
         failures: AUROC for structures whose error is above the percentile.
         strangers: AUROC for structures that are not of the distribution, whatever their error.
+        over: by name of a plain score, how much larger the AUROC for failures is than that score's:
+            both in the same draws of a bootstrap, since they mistake the same structures.
     """
 
     failures: Estimate
     strangers: Estimate
+    over: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def detect_failures(
     groups: Shaped[np.ndarray, " frames"],
     generator: np.random.Generator,
     draws: int = 500,
+    plain: Sequence[str] = (),
 ) -> Failures:
     """AUROC of several scores in a 1:1 mixture of structures in and out of distribution.
 
@@ -73,6 +77,7 @@ def detect_failures(
         groups: label of each structure's group.
         generator: source of the draws.
         draws: number of bootstrap draws.
+        plain: names of scores that know nothing of errors, which the others are held against.
 
     Raises:
         ValueError: if one of the parts is empty or a score is not finite.
@@ -84,28 +89,35 @@ def detect_failures(
             "looked for in a mixture of both, so at least one of each is needed."
         )
     threshold = float(np.quantile(errors[inner], PERCENTILE))
-    count = min(len(inner), len(outer))
-    mixture = np.concatenate([_spaced(inner, count), _spaced(outer, count)])
+    each = min(len(inner), len(outer))
+    mixture = np.concatenate([_spaced(inner, each), _spaced(outer, each)])
+    count = len(mixture)
     failed, strange = errors[mixture] > threshold, outside[mixture]
     _, codes = np.unique(groups[mixture], return_inverse=True)
 
-    def estimate(score: np.ndarray, flag: np.ndarray) -> Estimate:
-        area = auroc_by_counts(score, flag)
-        interval = block_bootstrap_counts(area, codes, generator, draws)
-        return Estimate(area(np.ones(len(score), np.int64)), interval)
+    def estimate(statistic: Callable[[np.ndarray], float]) -> Estimate:
+        interval = block_bootstrap_counts(statistic, codes, generator, draws)
+        return Estimate(statistic(np.ones(count, np.int64)), interval)
+
+    mixed = {name: score[mixture] for name, score in scores.items()}
+    areas = {name: auroc_by_counts(score, failed) for name, score in mixed.items()}
+
+    def lead(name: str, other: str) -> Estimate:
+        return estimate(lambda counts: areas[name](counts) - areas[other](counts))
 
     return Failures(
         threshold=threshold,
-        inside=count,
-        outside=count,
+        inside=each,
+        outside=each,
         failed_inside=int((failed & ~strange).sum()),
         failed_outside=int((failed & strange).sum()),
         scores={
             name: Detection(
-                failures=estimate(score[mixture], failed),
-                strangers=estimate(score[mixture], strange),
+                failures=estimate(areas[name]),
+                strangers=estimate(auroc_by_counts(score, strange)),
+                over={p: lead(name, p) for p in plain if p in scores and name not in plain},
             )
-            for name, score in scores.items()
+            for name, score in mixed.items()
         },
     )
 

@@ -28,7 +28,15 @@ from surefoot.evaluate.multivariate import (
     mahalanobis_squares,
 )
 from surefoot.evaluate.pit import gaussian_pit, pit_histogram
-from surefoot.evaluate.quantities import Binning, Differences, Quantity, Structures, Vectors
+from surefoot.evaluate.quantities import (
+    PLAIN,
+    Binning,
+    Differences,
+    Quantity,
+    Ranked,
+    Structures,
+    Vectors,
+)
 from surefoot.evaluate.ranking import ause_by_counts, sparsification_curve
 from surefoot.evaluate.reliability import ence_reference, reliability
 from surefoot.evaluate.scores import (
@@ -50,11 +58,39 @@ TINY = np.finfo(np.float64).tiny
 SPARSE = 101  # points of the sparsification curve that is plotted
 
 
-def describe_accuracy(quantity: Quantity) -> Figures:
-    """Count, MAE and RMSE by config_type and of all."""
+def describe_accuracy(quantity: Quantity, seed: int, draws: int = 500) -> Figures:
+    """Count, MAE and RMSE by config_type and of all, with intervals of a block bootstrap.
+
+    Args:
+        quantity: residuals and their groups.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+    """
     table = accuracy_by_type(quantity.residuals, quantity.types)
-    table["all"] = accuracy(quantity.residuals)
-    return {"unit": quantity.unit, **{name: asdict(errors) for name, errors in table.items()}}
+    rows = {name: (quantity.types == name, errors) for name, errors in table.items()}
+    rows["all"] = np.ones(len(quantity.residuals), bool), accuracy(quantity.residuals)
+    return {
+        "unit": quantity.unit,
+        **{
+            name: asdict(errors) | _bound_errors(quantity, chosen, seed, draws)
+            for name, (chosen, errors) in rows.items()
+        },
+    }
+
+
+def _bound_errors(
+    quantity: Quantity, chosen: Bool[np.ndarray, " points"], seed: int, draws: int
+) -> Figures:
+    """Intervals of MAE and RMSE from groups drawn anew; nothing with fewer than two groups."""
+    residuals = np.abs(quantity.residuals[chosen].astype(np.float64))
+    groups = quantity.groups[chosen]
+    found: Figures = {}
+    for name, power in (("mae", 1), ("rmse", 2)):
+        generator = np.random.default_rng(seed)
+        interval = block_bootstrap_mean(residuals**power, groups, generator, draws)
+        bounds = (interval.low ** (1 / power), interval.high ** (1 / power))
+        found[f"{name}_interval"] = [_finite(bound) for bound in bounds]
+    return found
 
 
 def describe_error_bars(quantity: Quantity, seed: int, draws: int = 500) -> Figures | None:
@@ -182,13 +218,6 @@ def describe_histogram(binning: Binning, seed: int, draws: int = 500) -> Figures
     """
     generator = np.random.default_rng(seed)
     found = score_levels(binning.pit, binning.crps, binning.nll, binning.groups, generator, draws)
-    _, codes = np.unique(binning.groups, return_inverse=True)
-    few = min(draws, 200) if len(codes) > MANY else draws
-
-    def counted(statistic: Callable[[np.ndarray], float]) -> list[float | None]:
-        interval = block_bootstrap_counts(statistic, codes, np.random.default_rng(seed), few)
-        return _estimate(Estimate(statistic(np.ones(len(codes), dtype=np.int64)), interval))
-
     mass, labels = binning.beyond, binning.in_last
     return {
         "unit": binning.unit,
@@ -201,14 +230,28 @@ def describe_histogram(binning: Binning, seed: int, draws: int = 500) -> Figures
         "open_bin": None
         if mass is None or labels is None
         else {"mass": float(np.mean(mass)), "labels": float(np.mean(labels))},
-        "ranking": {
-            name: {
-                "median": float(np.median(values)),
-                "spearman": counted(rank_correlation_by_counts(binning.errors, values)),
-                "ause": counted(ause_by_counts(binning.errors, values)),
-            }
-            for name, values in binning.scores.items()
-        },
+        "ranking": describe_ranking(
+            Ranked(errors=binning.errors, scores=binning.scores, groups=binning.groups), seed, draws
+        ),
+    }
+
+
+def describe_ranking(ranked: Ranked, seed: int, draws: int = 500) -> Figures:
+    """How well each score puts errors in order: rank correlation and AUSE."""
+    _, codes = np.unique(ranked.groups, return_inverse=True)
+    few = min(draws, 200) if len(codes) > MANY else draws
+
+    def counted(statistic: Callable[[np.ndarray], float]) -> list[float | None]:
+        interval = block_bootstrap_counts(statistic, codes, np.random.default_rng(seed), few)
+        return _estimate(Estimate(statistic(np.ones(len(codes), dtype=np.int64)), interval))
+
+    return {
+        name: {
+            "median": float(np.median(values)),
+            "spearman": counted(rank_correlation_by_counts(ranked.errors, values)),
+            "ause": counted(ause_by_counts(ranked.errors, values)),
+        }
+        for name, values in ranked.scores.items()
     }
 
 
@@ -218,6 +261,7 @@ def describe_differences(differences: Differences, seed: int, draws: int = 500) 
     _, codes = np.unique(differences.groups, return_inverse=True)
     found: Figures = {
         "unit": "meV",
+        "factor": differences.factor,
         "pairs": len(residuals),
         "rmse": float(np.sqrt(np.mean(residuals**2))),
     }
@@ -252,6 +296,7 @@ def describe_failures(
         structures.groups,
         np.random.default_rng(seed),
         draws,
+        PLAIN,
     )
     return {
         "threshold": found.threshold,
@@ -263,6 +308,7 @@ def describe_failures(
             name: {
                 "failures": _estimate(detection.failures),
                 "strangers": _estimate(detection.strangers),
+                "over": {other: _estimate(lead) for other, lead in detection.over.items()},
             }
             for name, detection in found.scores.items()
         },

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Shaped
 NEGLIGIBLE = 1e-6
 """Of the largest error bar or spread: below it draws agree up to rounding, in float32 too, as on
 force components that symmetry keeps at zero; such points are neither calibrated on nor judged."""
+PLAIN = ("predicted energy per atom", "predicted rms force")
+"""Scores of structures that know nothing of errors, which all others have to beat."""
 Bounds = Callable[[float], tuple[np.ndarray, np.ndarray]]
 """Level → lower and upper bound of each point, in standard deviations."""
 
@@ -106,6 +108,7 @@ class Differences:
         independent: √(σ_a² + σ_b²), as if they shared none.
         correlated: |σ_a − σ_b|, as if they shared all.
         groups: label of each pair's group.
+        factor: what calibration multiplied `std` by; None where it is not calibrated.
     """
 
     residuals: Float[np.ndarray, " pairs"]
@@ -113,6 +116,22 @@ class Differences:
     independent: Float[np.ndarray, " pairs"]
     correlated: Float[np.ndarray, " pairs"]
     groups: Shaped[np.ndarray, " pairs"]
+    factor: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One error and several scores for each point: whether the order of the one is the others'.
+
+    Attributes:
+        errors: in any unit; their sign does not count.
+        scores: by name; larger where the error should be larger.
+        groups: label of each point's group.
+    """
+
+    errors: Float[np.ndarray, " points"]
+    scores: Mapping[str, Float[np.ndarray, " points"]]
+    groups: Shaped[np.ndarray, " points"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,7 +205,46 @@ def ensemble_factor(shared_error: float, members: int) -> float:
         )
     if members < 2:
         raise ValueError(f"An ensemble of {members} has no spread; at least 2 members are needed.")
-    scale = math.sqrt(shared_error + 1.0 / members)
+    return math.sqrt(shared_error + 1.0 / members) * _of_spread(members)
+
+
+def _of_spread(members: int) -> float:
+    """Width of r / σ in units of its scale, where s of some members stands for σ."""
     if members > 3:
-        return scale * math.sqrt((members - 1) / (members - 3))
-    return scale * float(stdtrit(members - 1, ndtr(1.0)))
+        return math.sqrt((members - 1) / (members - 3))
+    return float(stdtrit(members - 1, ndtr(1.0)))
+
+
+def balanced_factor(
+    residuals: Float[np.ndarray, " points"], std: Float[np.ndarray, " points"], draws: int
+) -> Factor:
+    """Factor on the spread of draws whose mean is the point itself, whatever their number.
+
+    r ~ N(0, a² v) and s² ~ v χ² / (D − 1): there is no deviation of the mean, 1/D of the variance,
+    that the residual would share with the draws. So a may be as small as it likes, factor² is
+    a² (D − 1) / (D − 3) as in `ensemble_factor`, and nothing follows for draws that are not
+    balanced.
+
+    Args:
+        residuals: label − prediction, in any unit.
+        std: unbiased standard deviation of the draws, same unit.
+        draws: number D of draws, at least 2.
+
+    Raises:
+        ValueError: if all residuals are zero, or as `fit_shared_error`.
+    """
+    squares, freedom = standardize(residuals, std) ** 2, draws - 1
+    if not squares.any():
+        raise ValueError("all residuals are zero, so nothing can be calibrated on them.")
+
+    def slope(scale: float) -> float:
+        return float(np.mean(freedom * (squares - scale) / (scale * (freedom * scale + squares))))
+
+    low = high = float(np.mean(squares))
+    while slope(high) > 0.0:
+        high *= 2.0
+    while slope(low) <= 0.0 and low > np.finfo(float).tiny:
+        low /= 2.0
+    scale = root_scalar(slope, bracket=(low, high)).root if slope(low) > 0.0 else low
+    value = math.sqrt(scale) * _of_spread(draws)
+    return Factor(value=value, shared_error=None, points=len(squares))

@@ -21,7 +21,7 @@ from surefoot.data.convert import Sample
 from surefoot.evaluate.mixture import mixture_factor
 from surefoot.evaluate.quantiles import FEWEST as FEWEST_GROUPS
 from surefoot.evaluate.quantiles import fit_grouped, fit_isotonic
-from surefoot.evaluate.recalibrate import Factor, fit_factor, gaussian_factor
+from surefoot.evaluate.recalibrate import Factor, balanced_factor, fit_factor, gaussian_factor
 from surefoot.graph import Graph, collate, collate_targets
 from surefoot.posteriors.calibration import (
     Calibration,
@@ -165,14 +165,16 @@ def _by_spread(
     predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray, units: np.ndarray
 ) -> Found:
     """Student t factors of the spread of the draws."""
-    judged = predict_samples(predictor, samples, members=True)
+    judged, pairs = predict_samples(predictor, samples, members=True), _pair(samples, unseen)
     factors: dict[str, Factor] = {}
     quantities = draws_of(judged, unseen)
     if isinstance(predictor.posterior, ClosedForm):
         quantities.pop("energy", None)
-        factors |= _by_closed_form(judged, pair_frames(samples))
+        factors |= _by_closed_form(judged, pairs)
+        factors |= _by_balanced(quantities)
+        quantities = {}
     if "energy" in quantities:
-        quantities["difference"] = differences(judged, unseen, pair_frames(samples))
+        factors |= _by_differences(judged, unseen, pairs)
     for name, (target, draws, seen_by) in quantities.items():
         chosen = (seen_by.sum(0) >= 2) & spreads(draws, seen_by)
         if chosen.any():
@@ -180,27 +182,61 @@ def _by_spread(
     return factors, _fit_levels(judged, samples, units, factors) if unseen.all() else {}
 
 
+def _by_balanced(quantities: Mapping[str, tuple[np.ndarray, ...]]) -> dict[str, Factor]:
+    """Factors of draws about a point, which is their mean."""
+    factors = {}
+    for name, (target, draws, seen_by) in quantities.items():
+        chosen = spreads(draws, seen_by)
+        if chosen.any() and len(draws) > 1:
+            some = draws[:, chosen]
+            off, std = target[chosen] - some.mean(0), some.std(0, ddof=1)
+            factors[name] = balanced_factor(off, std, len(draws))
+    return factors
+
+
 def _by_variance(
     predictor: Predictor, samples: Sequence[Sample], unseen: np.ndarray, units: np.ndarray
 ) -> Found:
     """Factors with the best Gaussian log-score of all draws."""
+    pairs = _pair(samples, unseen)
     if not unseen.all():
         judged, count = _predict_unseen(predictor, samples, unseen)
-        return _fit_mixtures(points_of(judged), count, predictor.draws), {}
+        factors = _fit_mixtures(points_of(judged), count, predictor.draws)
+        if len(pairs):  # of differences nothing but the spread of the members is known
+            factors |= _by_differences(predict_samples(predictor, samples), unseen, pairs)
+        return factors, {}
     judged = predict_samples(predictor, samples)
     factors = _fit_gaussian(points_of(judged))
     if isinstance(predictor.posterior, ClosedForm):
-        found = _by_closed_form(judged, pair_frames(samples))
+        found = _by_closed_form(judged, pairs)
         factors |= {name: factor for name, factor in found.items() if name == "difference"}
-    elif judged.prediction.energy_draws is not None and len(unseen) > 1:
-        target, draws, _ = differences(judged, unseen, pair_frames(samples))
-        everywhere = np.ones(draws.shape, bool)
-        chosen = spreads(draws, everywhere)
-        if chosen.any():
-            factors["difference"] = fit_factor(
-                target[chosen], draws[:, chosen], everywhere[:, chosen]
-            )
+    else:
+        factors |= _by_differences(judged, unseen, pairs)
     return factors, _fit_levels(judged, samples, units, factors)
+
+
+def _pair(samples: Sequence[Sample], unseen: np.ndarray) -> Int[np.ndarray, "pairs 2"]:
+    """Pairs of a group; without any, of one composition, where all draws know none of the frames.
+
+    Frames of different groups are unseen by different members, if by any two.
+    """
+    pairs = pair_frames(samples, [sample.group for sample in samples])
+    if len(pairs) or not unseen.all():
+        return pairs
+    return pair_frames(samples, [""] * len(samples))
+
+
+def _by_differences(
+    judged: Judged, unseen: np.ndarray, pairs: Int[np.ndarray, "pairs 2"]
+) -> dict[str, Factor]:
+    """The Student t factor of energy differences, where draws differ."""
+    if judged.prediction.energy_draws is None or not len(pairs):
+        return {}
+    target, draws, seen_by = differences(judged, unseen, pairs)
+    chosen = (seen_by.sum(0) >= 2) & spreads(draws, seen_by)
+    if not chosen.any():
+        return {}
+    return {"difference": fit_factor(target[chosen], draws[:, chosen], seen_by[:, chosen])}
 
 
 def _by_closed_form(judged: Judged, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Factor]:

@@ -19,7 +19,7 @@ def compare_differences(judged: Judged, samples: Sequence[Sample]) -> Difference
         judged: what is predicted, and labels.
         samples: the structures.
     """
-    pairs = pair_frames(samples)
+    pairs = pair_frames(samples, [sample.group for sample in samples])
     z, energy = judged.prediction.energy_factor, judged.prediction.energy
     if z is None or energy.total is None or not len(pairs):
         return None
@@ -33,4 +33,5 @@ def compare_differences(judged: Judged, samples: Sequence[Sample]) -> Difference
         independent=np.hypot(std[first], std[second]),
         correlated=np.abs(std[second] - std[first]),
         groups=name_rows(samples)[0][first],
+        factor=judged.calibration.difference,
     )

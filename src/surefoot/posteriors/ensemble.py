@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from surefoot.blocks.dense import Weights
 from surefoot.data.splits import assign_folds
+from surefoot.heads import Head
 from surefoot.posteriors.posterior import Fitting, Method, Posterior, Single
 from surefoot.potential import count_members, take_members
 from surefoot.settings import Settings
@@ -56,6 +57,7 @@ class EnsembleSettings(Settings):
         learnt: int,  # noqa: ARG002
         settings: TrainSettings,  # noqa: ARG002
         loss: LossSettings,  # noqa: ARG002
+        head: Head,  # noqa: ARG002
     ) -> Fitting:
         """Nothing beyond members that train side by side."""
         return Fitting()

@@ -37,6 +37,7 @@ from pydantic import Field
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
+from surefoot.heads import Head
 from surefoot.posteriors.gaussian import Ivon
 from surefoot.posteriors.posterior import Fitting, OneSet, Posterior
 from surefoot.train.adamw import Gradient
@@ -74,7 +75,13 @@ class IvonSettings(OneSet):
     samples: int = Field(default=1, ge=1, description="gradients per step, each at other weights")
     draws: int = Field(default=16, ge=2, description="sets of weights a prediction mixes")
 
-    def fitting(self, learnt: int, settings: TrainSettings, loss: LossSettings) -> Fitting:
+    def fitting(
+        self,
+        learnt: int,
+        settings: TrainSettings,
+        loss: LossSettings,
+        head: Head,  # noqa: ARG002
+    ) -> Fitting:
         """IVON's step in place of AdamW's.
 
         Raises:

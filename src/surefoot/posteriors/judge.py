@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.evaluate.quantities import Quantity, Structures, Vectors
+from surefoot.evaluate.quantities import PLAIN, Quantity, Ranked, Structures, Vectors
 from surefoot.evaluate.strata import name_ranges
 from surefoot.graph import Targets, collate_targets
 from surefoot.posteriors.calibration import Calibration
@@ -262,6 +262,26 @@ def compare_vectors(judged: Judged, samples: Sequence[Sample]) -> Vectors | None
     )
 
 
+def compare_atoms(judged: Judged, samples: Sequence[Sample]) -> Ranked | None:
+    """The length of each atom's force error, and what may tell of it; None without labels."""
+    forces, chosen = judged.prediction.forces, judged.counted_atoms
+    if forces is None or not chosen.any():
+        return None
+    off = judged.targets.forces.numpy() - forces.mean.numpy()
+    lengths = forces.mean.double().square().sum(-1).sqrt()
+    scores = {"predicted force": lengths.numpy()}
+    if judged.prediction.ood_atoms is not None:
+        scores = {"ood": judged.prediction.ood_atoms.double().numpy(), **scores}
+    if forces.total is not None:
+        trace = forces.total.double().diagonal(dim1=-2, dim2=-1).sum(-1)
+        scores = {"force σ": trace.sqrt().numpy(), **scores}
+    return Ranked(
+        errors=MILLI * np.linalg.norm(off, axis=1)[chosen],
+        scores={name: score[chosen] for name, score in scores.items()},
+        groups=name_rows(samples)[0][judged.graph_of_atom[chosen]],
+    )
+
+
 Errors = Literal["forces", "energy"]
 
 
@@ -321,13 +341,13 @@ def _energy_scores(judged: Judged) -> dict[str, np.ndarray]:
     mean, std = _numpy(prediction.energy)
     if std is not None:
         scores["energy σ per atom"] = std / judged.sizes
-    return scores | {"predicted energy per atom": mean / judged.sizes}
+    return scores | {PLAIN[0]: mean / judged.sizes}
 
 
 def _force_scores(judged: Judged, forces: Moments) -> dict[str, np.ndarray]:
     owner, count = judged.graph_of_atom, len(judged.sizes)
     lengths = forces.mean.double().square().sum(-1).numpy()
-    scores = {"predicted rms force": np.sqrt(np.bincount(owner, lengths, count) / judged.sizes)}
+    scores = {PLAIN[1]: np.sqrt(np.bincount(owner, lengths, count) / judged.sizes)}
     if forces.total is None:
         return scores
     trace = forces.total.diagonal(dim1=-2, dim2=-1).sum(-1).numpy()

@@ -43,10 +43,15 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights
 from surefoot.data.batches import EVALUATION, Batch, BatchLimits, join, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.heads import Scalar
+from surefoot.heads import Head, Scalar, Sphere
 from surefoot.posteriors.evidence import Rows, find_scales, sum_rows
 from surefoot.posteriors.gaussian import DiagonalLaplace
-from surefoot.posteriors.last_layer import LastLayer, flatten_out, to_heads
+from surefoot.posteriors.last_layer import (
+    LastLayer,
+    flatten_out,
+    require_last_layer,
+    to_heads,
+)
 from surefoot.posteriors.posterior import Fitting, OneSet, Posterior
 from surefoot.potential import Potential
 from surefoot.train.fit import Task, TrainSettings
@@ -89,8 +94,15 @@ class LaplaceSettings(OneSet):
         learnt: int,  # noqa: ARG002
         settings: TrainSettings,  # noqa: ARG002
         loss: LossSettings,
+        head: Head,
     ) -> Fitting:
-        """Training as it is: the approximation comes after."""
+        """Training as it is: the approximation comes after.
+
+        Raises:
+            ValueError: if the last layer is asked for and the head has none to work on.
+        """
+        if self.weights == "last_layer":
+            require_last_layer(head)
         note = (
             "the Laplace approximation takes rows of energies and forces alone: labels of stress, "
             "from which the weights learn, do not narrow it"
@@ -217,11 +229,10 @@ def _read_last_layer(
     potential: Potential, weights: Weights, size: int
 ) -> Callable[[Batch], dict[str, Tensor]]:
     """F (weights, graphs) and g (weights, atoms, 3): energies and forces where one weight is 1."""
-    settings = {n: getattr(potential.head, n) for n in Scalar.model_fields if n != "energy"}
     zeros = (0.0,) * len(potential.baseline.elements)
     bare = replace(
         potential,
-        head=Scalar(**settings),
+        head=_without_constants(potential.head),
         baseline=replace(potential.baseline, energies=zeros, repulsion=None),
     )
     units = to_heads(weights, torch.eye(size, dtype=weights["model.embedding"].dtype))
@@ -234,6 +245,13 @@ def _read_last_layer(
         return {"energy": output.energy.mean.detach(), "forces": output.forces.mean.detach()}
 
     return read
+
+
+def _without_constants(head: Head) -> Head:
+    """The head that makes the energies, without what judges or does not depend on weights."""
+    if head.judging():  # beyond that they are scalar heads
+        return Scalar(**{n: getattr(head, n) for n in Scalar.model_fields if n != "energy"})
+    return head.model_copy(update={"offset": 0.0}) if isinstance(head, Sphere) else head
 
 
 def _gather(

@@ -100,15 +100,30 @@ def flatten_out(head: Head, weights: Weights) -> Float[Tensor, " weights"]:
     """θ (K) of one set of weights, float64.
 
     Raises:
-        ValueError: if the energy is not linear in it.
+        ValueError: as `require_last_layer`.
     """
-    leaves = [weights[name] for name in out_leaves(weights)]
-    if not isinstance(head, Scalar) or not leaves or any(leaf.shape[-1] != 1 for leaf in leaves):
+    require_last_layer(head)
+    return torch.cat([weights[name].reshape(-1) for name in out_leaves(weights)]).double()
+
+
+def require_last_layer(head: Head) -> None:
+    """Refuse heads that a Gaussian over the last linear maps says too little of.
+
+    Raises:
+        ValueError: if the energy is not linear in the last weights, or is not what makes the
+            forces.
+    """
+    if not isinstance(head, Scalar):
         raise ValueError(
             f"the energy of a {head.energy} head is not linear in its last weights, so there is no "
             "Laplace approximation of the last layer; set `posterior: {weights: all}`."
         )
-    return torch.cat([leaf.reshape(-1) for leaf in leaves]).double()
+    if head.forces != "gradient":
+        raise ValueError(
+            "`head: {forces: direct}` has a network of its own for the forces, of which the "
+            "Laplace approximation of the last layer of the energy knows nothing; set "
+            "`posterior: {weights: all}`, or train with `head: {forces: gradient}`."
+        )
 
 
 def to_heads(weights: Weights, theta: Float[Tensor, "heads weights"]) -> Weights:

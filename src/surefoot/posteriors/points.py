@@ -113,16 +113,16 @@ def draws_of(
     return quantities
 
 
-def pair_frames(samples: Sequence[Sample]) -> Int[np.ndarray, "pairs 2"]:
+def pair_frames(samples: Sequence[Sample], groups: Sequence[str]) -> Int[np.ndarray, "pairs 2"]:
     """Each labelled frame with the one before it of the same group, composition and state."""
     before: dict[tuple[str, bytes, int, int], int] = {}
     pairs = []
-    for number, sample in enumerate(samples):
+    for number, (sample, group) in enumerate(zip(samples, groups, strict=True)):
         if not bool(sample.targets.has_energy.all()):
             continue
         graph = sample.graph
         composition = graph.numbers.sort().values.numpy().tobytes()
-        key = (sample.group, composition, int(graph.charge), int(graph.spin))
+        key = (group, composition, int(graph.charge), int(graph.spin))
         if key in before:
             pairs.append((before[key], number))
         before[key] = number

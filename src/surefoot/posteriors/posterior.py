@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from surefoot.blocks.dense import Weights, stack
+from surefoot.heads import Head
 from surefoot.settings import Settings
 from surefoot.train.adamw import Step
 from surefoot.train.fit import Observer, Task, TrainSettings
@@ -98,13 +99,16 @@ class Method(Protocol):
         """The settings, for the saved file."""
         ...
 
-    def fitting(self, learnt: int, settings: TrainSettings, loss: LossSettings) -> Fitting:
+    def fitting(
+        self, learnt: int, settings: TrainSettings, loss: LossSettings, head: Head
+    ) -> Fitting:
         """What training has to do.
 
         Args:
             learnt: structures from which anything is learned.
             settings: of the training.
             loss: what is made small.
+            head: what is trained.
         Raises:
             ValueError: if the settings do not go together.
         """

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from surefoot.heads import Head
 from surefoot.posteriors.ensemble import Stack, require_some_seen
 from surefoot.posteriors.posterior import Fitting, Posterior
 from surefoot.settings import Settings
@@ -45,6 +46,7 @@ class ShallowSettings(Settings):
         learnt: int,  # noqa: ARG002
         settings: TrainSettings,  # noqa: ARG002
         loss: LossSettings,  # noqa: ARG002
+        head: Head,  # noqa: ARG002
     ) -> Fitting:
         """Heads are clipped and kept as one, since they share what they read."""
         return Fitting(joint=True)

@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 
 from surefoot.blocks.dense import Weights, branch, under
+from surefoot.heads import Head
 from surefoot.posteriors.gaussian import Swag
 from surefoot.posteriors.posterior import Fitting, OneSet, Posterior
 from surefoot.train.fit import Task, TrainSettings
@@ -57,6 +58,7 @@ class SwagSettings(OneSet):
         learnt: int,  # noqa: ARG002
         settings: TrainSettings,
         loss: LossSettings,
+        head: Head,  # noqa: ARG002
     ) -> Fitting:
         """A tail at a constant rate in which weights are collected.
 

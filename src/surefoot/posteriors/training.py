@@ -136,7 +136,7 @@ def plan_training(
     statistics, potential = _find_potential(splits, samples, parts, references, scale, foundation)
     parts = replace(parts, head=potential.head)
     method, settings = parts.posterior, parts.train
-    fitting = method.fitting(len(splits.train), settings, parts.loss)
+    fitting = method.fitting(len(splits.train), settings, parts.loss, potential.head)
     beginning = begin(
         potential, method, fitting, parts.start, foundation, settings.seed, settings.dtype
     )

@@ -11,13 +11,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights, under
-from surefoot.data.batches import EVALUATION, Batch, plan_batches
+from surefoot.data.batches import EVALUATION, Batch, join, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.potential import Potential, take_members
 from surefoot.prediction import Output
 from surefoot.train.distributed import ALONE, Team, add_up, take_part
 from surefoot.train.loss import LossSettings, loss_terms, total_loss
 from surefoot.train.variances import count_lost, refuse_lost
+
+WATCHED = 64
+"""Training frames on which variances are watched where nobody judges."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +47,19 @@ def judge(
 ) -> Verdict | None:
     """Validate every member on its own judges; None if any member has none.
 
+    Without judges variances are still watched, on some of the frames that are learned from.
+
     Samples judged by the same members are evaluated with just these members' weights, so a fold
     costs its share and no more; members may share a model. Several processes share out each batch
     as in training, and all find the same verdict.
+
+    Raises:
+        FloatingPointError: if the variances of a member have collapsed or exploded.
     """
     single = judges.dim() == 1
     table = judges[None] if single else judges
     if not bool(table.any(1).all()):
+        _watch_variances(potential, loss, weights, samples, len(table))
         return None
     sums = torch.zeros(table.shape[0], dtype=torch.float64)
     counts = torch.zeros(table.shape[0], dtype=torch.float64)
@@ -82,10 +91,31 @@ def judge(
                 lost[name][members] += few
     found = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in errors.items()}
     found = add_up(team, found | under("lost", lost) | {"sums": sums})
-    refuse_lost({name: found.pop(f"lost.{name}") for name in lost})
+    refuse_lost({name: found.pop(f"lost.{name}") for name in lost}, "unseen")
     scores = found.pop("sums") / counts
     means = {f"valid_{n}_mae": float(total / count) for n, (total, count) in found.items() if count}
     return Verdict(scores=scores[0] if single else scores, errors=means)
+
+
+def _watch_variances(
+    potential: Potential,
+    loss: LossSettings,
+    weights: Weights,
+    samples: Sequence[Sample],
+    members: int,
+) -> None:
+    """Refuse variances that are lost on evenly spaced frames; every process looks at the same."""
+    if "nll" not in (loss.energy_rule, loss.forces_rule):
+        return
+    chosen = np.linspace(0, len(samples) - 1, min(WATCHED, len(samples))).round().astype(int)
+    lost: dict[str, Tensor] = {}
+    for indices in plan_batches(samples, chosen, EVALUATION.shared_by(members)):
+        batch = join(samples, indices)
+        output = potential(weights, batch.graph, forces=loss.forces > 0)
+        scale = potential.baseline.scale
+        for name, few in count_lost(output, batch.graph, batch.targets, loss, scale).items():
+            lost[name] = few + lost.get(name, 0.0)
+    refuse_lost({name: count.reshape(members, 3) for name, count in lost.items()}, "training")
 
 
 def _add_errors(errors: dict[str, list[float]], output: Output, batch: Batch) -> None:

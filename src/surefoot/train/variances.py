@@ -1,7 +1,8 @@
 """Whether learned variances still mean something: training stops where they do not.
 
 A network that can make σ tiny where it has learned its labels by heart does so, and then follows
-those labels alone; one that makes σ large learns no mean any more. Both are found in validation.
+those labels alone; one that makes σ large learns no mean any more. Both are found in validation, or
+on frames that are learned from where nobody judges.
 """
 
 from __future__ import annotations
@@ -64,9 +65,12 @@ def _count(
     return (kinds & counted[:, None]).sum(-2).double()
 
 
-def refuse_lost(counts: Mapping[str, Float[Tensor, "members 3"]]) -> None:
+def refuse_lost(counts: Mapping[str, Float[Tensor, "members 3"]], frames: str) -> None:
     """Stop a training in which the variances of most labels are lost for a member.
 
+    Args:
+        counts: of each quantity, as `count_lost` gives them.
+        frames: which ones they were counted on, for the message.
     Raises:
         FloatingPointError: naming quantity, member and remedy.
     """
@@ -79,7 +83,7 @@ def refuse_lost(counts: Mapping[str, Float[Tensor, "members 3"]]) -> None:
             members = lost.nonzero().flatten().tolist()
             if members:
                 raise FloatingPointError(
-                    f"the variance of the {name} has {what} for most unseen frames (member "
+                    f"the variance of the {name} has {what} for most {frames} frames (member "
                     f"{members[0]}); lower `train: {{learning_rate}}`, begin with "
                     "`loss: {warmup: {epochs: 10}}`, or set `loss: {energy_rule: beta_nll, "
                     "forces_rule: beta_nll}`."

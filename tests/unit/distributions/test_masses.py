@@ -189,6 +189,15 @@ def test_mutual_information(generator) -> None:
     assert float(others.min()) > 1e-3
 
 
+def test_rounding_makes_no_negative_information(generator) -> None:
+    """The mean of seven equal numbers is not always the same number."""
+    draws = random_masses(OPEN, generator, 500).expand(7, -1, -1)
+    assert float((entropy(draws.mean(0)) - entropy(draws).mean(0)).min()) < 0.0
+    found = mutual_information(draws)
+    assert found is not None
+    assert float(found.min()) == 0.0
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_information_of_two_near_members(share) -> None:
     """δ² / 8σ² for centres δ apart."""

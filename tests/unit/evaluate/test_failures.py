@@ -59,3 +59,28 @@ def test_a_score_that_tells_kinds_apart_may_not_know_failures() -> None:
 def test_one_part_alone_is_refused(frames) -> None:
     with pytest.raises(ValueError, match="400 structures in distribution and 0 out of it"):
         detect({**frames, "outside": np.zeros(400, bool)}, {"errors": frames["errors"]})
+
+
+def test_a_lead_is_that_of_the_same_draws(frames) -> None:
+    """Two scores that mistake the same structures: the lead is known better than either AUROC."""
+    generator = np.random.default_rng(4)
+    blurred = np.log(frames["errors"]) + generator.normal(size=400)
+    worse = blurred + 0.3 * generator.normal(size=400)
+    found = detect_failures(
+        frames["errors"],
+        {"score": blurred, "plain": worse, "same": blurred},
+        frames["outside"],
+        frames["groups"],
+        np.random.default_rng(1),
+        plain=("plain", "same", "absent"),
+    ).scores
+    lead = found["score"].over["plain"]
+    assert lead.value == pytest.approx(
+        found["score"].failures.value - found["plain"].failures.value
+    )
+    alone = found["score"].failures.interval
+    assert lead.interval.high - lead.interval.low < 0.8 * (alone.high - alone.low)
+    nothing = found["score"].over["same"]
+    assert (nothing.value, nothing.interval.low, nothing.interval.high) == (0.0, 0.0, 0.0)
+    assert found["score"].over.keys() == {"plain", "same"}
+    assert found["plain"].over == {}

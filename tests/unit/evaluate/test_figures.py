@@ -163,6 +163,7 @@ def test_differences_beside_two_assumptions() -> None:
         independent=np.full(count, np.sqrt(2)),
         correlated=np.zeros(count),
         groups=np.arange(count),
+        factor=1.5,
     )
     found = describe_differences(differences, seed=0, draws=50)
     assert found["std"]["coverage_90"][0] == pytest.approx(0.9, abs=0.02)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -5,6 +7,7 @@ from scipy import optimize, stats
 from surefoot.evaluate.calibration import central_bound, coverage
 from surefoot.evaluate.recalibrate import (
     OutOfFold,
+    balanced_factor,
     ensemble_factor,
     fit_factor,
     fit_shared_error,
@@ -166,3 +169,23 @@ def test_gaussian_factor_makes_z_of_size_one() -> None:
     assert gaussian_factor(np.array([2.0, -6.0]), np.array([1.0, 3.0])) == pytest.approx(2.0)
     with pytest.raises(ValueError, match="std of point 0 is 0"):
         gaussian_factor(np.ones(1), np.zeros(1))
+
+
+@pytest.mark.parametrize("draws", [4, 8, 30])
+@pytest.mark.parametrize("width", [0.02, 1.0, 50.0])
+def test_balanced_draws_have_no_deviation_of_their_mean(draws: int, width: float) -> None:
+    """However small the errors: the mean is the point, and z at new points has the size one."""
+    generator = np.random.default_rng(draws)
+    variance = generator.lognormal(size=40_000)
+    off = width * np.sqrt(variance) * generator.normal(size=len(variance))
+    noise = generator.normal(size=(draws, len(variance))) * np.sqrt(variance)
+    std = noise.std(0, ddof=1)  # about the point: the draws are centred on it
+    found = balanced_factor(off, std, draws)
+    expected = width * math.sqrt((draws - 1) / (draws - 3))
+    assert found.value == pytest.approx(expected, rel=0.03)
+    assert found.shared_error is None
+
+
+def test_balanced_draws_need_an_error() -> None:
+    with pytest.raises(ValueError, match="all residuals are zero"):
+        balanced_factor(np.zeros(3), np.ones(3), 4)

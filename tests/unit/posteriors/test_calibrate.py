@@ -225,6 +225,10 @@ def test_one_member_is_not_calibrated(samples) -> None:
 # --- differences within a composition -------------------------------------------------------
 
 
+def pair(samples: list[Sample]) -> np.ndarray:
+    return pair_frames(samples, [one.group for one in samples])
+
+
 def test_pairs_are_consecutive_frames_of_one_group_and_composition() -> None:
     water, twin = molecule("H2O"), molecule("H2O")[[1, 0, 2]]  # the same atoms in another order
     methanol = molecule("CH3OH")
@@ -238,8 +242,8 @@ def test_pairs_are_consecutive_frames_of_one_group_and_composition() -> None:
         ("b", water, -1.0),  # 6: with 1
     ]
     frames = [frame(atoms, i, group, energy=e) for i, (group, atoms, e) in enumerate(rows)]
-    assert pair_frames(to_samples(frames, CUTOFF)).tolist() == [[0, 3], [3, 5], [1, 6]]
-    assert pair_frames([]).shape == (0, 2)
+    assert pair(to_samples(frames, CUTOFF)).tolist() == [[0, 3], [3, 5], [1, 6]]
+    assert pair([]).shape == (0, 2)
 
 
 def test_frames_in_two_states_are_no_pair() -> None:
@@ -250,7 +254,7 @@ def test_frames_in_two_states_are_no_pair() -> None:
         frame(water, index, energy=0.0, charge=charge, spin=spin)
         for index, (charge, spin) in enumerate(states)
     ]
-    assert pair_frames(to_samples(frames, CUTOFF)).tolist() == [[0, 2], [1, 4]]
+    assert pair(to_samples(frames, CUTOFF)).tolist() == [[0, 2], [1, 4]]
 
 
 def test_differences_by_hand(predictor, samples, rng) -> None:
@@ -275,6 +279,18 @@ def test_differences_by_hand(predictor, samples, rng) -> None:
     )
     assert factors["difference"].points == len(pairs)
     assert calibration.difference == pytest.approx(expected.value, rel=1e-6)
+
+
+def test_frames_of_different_groups_are_paired_where_nobody_knows_them(predictor, samples) -> None:
+    """Frames set aside one by one, as of a shuffled set, have no pair within a group."""
+    apart = [replace(one, group=f"g{number}") for number, one in enumerate(samples)]
+    together = [replace(one, group="g") for one in samples]
+    aside = np.ones((1, len(samples)), bool)
+    found, factors = calibrate(predictor, apart, aside)
+    assert found.difference is not None
+    assert found.difference == calibrate(predictor, together, aside)[0].difference
+    assert factors["difference"].points == len(pair(together))
+    assert calibrate(predictor, apart, leave_out(apart))[0].difference is None
 
 
 def test_an_error_common_to_a_composition_cancels_in_differences(predictor, samples) -> None:
@@ -393,6 +409,24 @@ def test_an_ensemble_with_variances_is_judged_by_who_has_not_seen(stating) -> No
     assert (
         calibration.source == "40 frames in 10 groups, each judged by members that had not seen it"
     )
+
+
+def test_differences_of_an_ensemble_with_variances_have_the_factor_of_its_spread(stating) -> None:
+    """Of members that have seen neither frame, since variances of frames do not add up here."""
+    members = [judging(JUDGING.init(seed, torch.float64)) for seed in range(4)]
+    ensemble = build_predictor(JUDGING, Ensemble(stack(members)), Calibration(), {})
+    few = noisy(ensemble, structures(40, 9), 1.5, 10)
+    unseen = np.array([[(n // 4 + m) % 4 < 2 for n in range(40)] for m in range(4)])
+    alone = [build_predictor(JUDGING, Single(one), Calibration(), {}) for one in members]
+    draws = np.array([predict_samples(one, few).prediction.energy.mean.numpy() for one in alone])
+    labels = np.array([float(sample.targets.energy) for sample in few])
+    first, second = pair(few).T
+    gaps, aside = draws[:, second] - draws[:, first], unseen[:, first]
+    by_hand = fit_factor(labels[second] - labels[first], gaps, aside)
+    assert len(first) == 10
+    calibration, factors = calibrate(ensemble, few, unseen)
+    assert calibration.difference == pytest.approx(by_hand.value, rel=1e-6)
+    assert factors["difference"].points == 10
 
 
 def test_too_few_points_of_a_variance_are_not_calibrated(stating) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
+from surefoot.heads.scalar import Scalar
 from surefoot.posteriors.ivon import IvonSettings, IvonStep
 from surefoot.train.adamw import Gradient
 from surefoot.train.fit import TrainSettings
@@ -186,10 +187,10 @@ NLL = LossSettings(energy_rule="nll", forces_rule="nll")
 
 
 def test_the_number_of_data_and_the_noise() -> None:
-    step = IvonSettings(noise=0.1).fitting(37, TrainSettings(seed=5), LossSettings()).step
+    step = IvonSettings(noise=0.1).fitting(37, TrainSettings(seed=5), LossSettings(), Scalar()).step
     assert isinstance(step, IvonStep)
     assert (step.data, step.factor, step.seed) == (37.0, pytest.approx(50.0), 5)
-    step = IvonSettings(ess=1e4).fitting(37, TrainSettings(), NLL).step
+    step = IvonSettings(ess=1e4).fitting(37, TrainSettings(), NLL, Scalar()).step
     assert isinstance(step, IvonStep)
     assert (step.data, step.factor) == (1e4, 1.0)
 
@@ -216,4 +217,4 @@ def test_the_number_of_data_and_the_noise() -> None:
 )
 def test_losses_that_are_no_likelihood_are_refused(settings, loss, text) -> None:
     with pytest.raises(ValueError, match=text):
-        settings.fitting(10, TrainSettings(), loss)
+        settings.fitting(10, TrainSettings(), loss, Scalar())

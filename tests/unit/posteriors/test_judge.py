@@ -25,6 +25,7 @@ from surefoot.posteriors.judge import (
     DRAWS,
     Judged,
     compare,
+    compare_atoms,
     compare_structures,
     compare_vectors,
     find_common_errors,
@@ -188,6 +189,26 @@ def test_the_spread_of_few_draws_is_no_covariance(samples) -> None:
     assert compare_vectors(ensemble(DRAWS - 1, samples), samples) is None
     assert compare_vectors(ensemble(DRAWS, samples), samples) is not None
     assert compare_vectors(judged_by(Scalar(), samples)[1], samples) is None
+
+
+def test_atoms_are_ranked_by_the_length_of_their_error(samples) -> None:
+    """Without fixed atoms, and with the scores that the potential has."""
+    judged = ensemble(4, samples)
+    found = compare_atoms(judged, samples)
+    assert found is not None
+    assert found.scores.keys() == {"force σ", "ood", "predicted force"}
+    chosen, forces = judged.counted_atoms, judged.prediction.forces
+    assert forces is not None
+    assert forces.total is not None
+    assert len(found.errors) == len(found.groups) == chosen.sum() < len(chosen)
+    off = (judged.targets.forces - forces.mean)[torch.tensor(chosen)].norm(dim=1)
+    np.testing.assert_allclose(found.errors, 1000 * off)
+    last = np.flatnonzero(chosen)[-1]
+    sigma = forces.total[last].trace().sqrt()
+    assert found.scores["force σ"][-1] == pytest.approx(float(sigma))
+    alone = compare_atoms(judged_by(Scalar(), samples)[1], samples)
+    assert alone is not None
+    assert alone.scores.keys() == {"predicted force"}
 
 
 def test_differences_of_frames_know_what_errors_they_share(samples) -> None:

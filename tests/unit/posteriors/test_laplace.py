@@ -30,6 +30,7 @@ from surefoot.posteriors.last_layer import LastLayer, balanced, flatten_out, out
 from surefoot.posteriors.predictor import Predictor, build_predictor, compiled
 from surefoot.potential import Potential
 from surefoot.prediction import Prediction
+from surefoot.train.fit import TrainSettings
 from surefoot.train.loss import LossSettings
 
 CUTOFF = 4.0
@@ -46,6 +47,7 @@ POTENTIALS = {
         baseline=BASELINE,
     ),
     "mean_variance": Potential(model=SCHNET, head=MeanVariance(width=4), baseline=BASELINE),
+    "sphere": Potential(model=SCHNET, head=Sphere(hidden=4, offset=-3.0), baseline=BASELINE),
 }
 SETTINGS = LaplaceSettings(energy_noise=0.3, forces_noise=0.5, prior=2.0, draws=4)
 NOISE = {"energy": 0.3, "forces": 0.5}
@@ -365,17 +367,34 @@ def test_heads_that_are_linear_in_their_last_weights(samples) -> None:
     linear: dict[str, Head] = {
         "scalar": Scalar(),
         "mean_variance": MeanVariance(),
-        "histogram": ErrorHistograms(),
+        "histogram": ErrorHistograms().measure(
+            torch.linspace(-1, 1, 100), torch.full((100,), 9), torch.linspace(0.01, 1, 100), 0.7
+        ),
         "sphere": Sphere(),
     }
     assert linear.keys() | {"categorical"} == HEADS.keys()
     for head in linear.values():
-        weights = replace(POTENTIALS["schnet"], head=head).init(0, torch.float64)
-        assert len(flatten_out(head, weights)) == (7 if head.energy == "sphere" else 4)
-    head = Categorical()
-    other = replace(POTENTIALS["schnet"], head=head)
+        potential = replace(POTENTIALS["schnet"], head=head)
+        weights, graph = potential.init(0, torch.float64), samples[0].graph
+        theta = flatten_out(head, weights)
+        zero, one, two = (
+            potential(moved(weights, factor * theta), graph) for factor in (0.0, 1.0, 2.0)
+        )
+        for name in ("energy", "forces"):
+            at_zero, at_one, at_two = (getattr(p, name).mean.detach() for p in (zero, one, two))
+            assert float((at_one - at_zero).abs().max()) > 0.01
+            torch.testing.assert_close(at_two - at_one, at_one - at_zero, rtol=1e-9, atol=1e-10)
+    other = replace(POTENTIALS["schnet"], head=Categorical())
     with pytest.raises(ValueError, match=r"categorical head is not linear.*weights: all"):
         fit_last_layer(other, other.init(0, torch.float64), samples, LOSS, SETTINGS)
+
+
+def test_what_has_no_last_layer_is_refused_before_training() -> None:
+    for head, words in ((Categorical(), "not linear"), (Sphere(forces="direct"), "forces: direct")):
+        with pytest.raises(ValueError, match=rf"{words}.*weights: all"):
+            SETTINGS.fitting(10, TrainSettings(), LOSS, head)
+        every = SETTINGS.model_copy(update={"weights": "all"})
+        assert every.fitting(10, TrainSettings(), LOSS, head).note is None
 
 
 def test_draws_hold_the_other_weights(samples) -> None:

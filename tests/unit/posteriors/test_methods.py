@@ -239,11 +239,13 @@ def test_closed_forms_are_calibrated_by_their_variances(splits) -> None:
         one = build_predictor(plan.task.potential, posterior, Calibration(), {}, draws=draws)
         calibration, _ = calibrate(one, plan.task.samples, unseen[None])
         assert (calibration.forces is None) == (draws == 1)
+        assert calibration.shared_error == {}  # nothing follows for another number of draws
+        assert calibration.for_draws(7, kept=("energy", "difference")).forces is None
         found = one(collate([sample.graph for sample in samples]))
         labels = torch.cat([sample.targets.energy for sample in samples])
         ratio = (labels - found.energy.mean) / found.energy.total.sqrt()
         assert calibration.energy == pytest.approx(float(ratio.square().mean().sqrt()), rel=1e-3)
-        pairs = pair_frames(samples)
+        pairs = pair_frames(samples, [one.group for one in samples])
         z = found.energy_factor[pairs[:, 1]] - found.energy_factor[pairs[:, 0]]
         off = labels - found.energy.mean
         ratio = (off[pairs[:, 1]] - off[pairs[:, 0]]) / z.norm(dim=1)

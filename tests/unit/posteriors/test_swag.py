@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from surefoot.blocks.dense import Weights
+from surefoot.heads.scalar import Scalar
 from surefoot.posteriors.gaussian import Swag
 from surefoot.posteriors.swag import Collector, SwagSettings, gather, make_swag
 from surefoot.train.fit import TrainSettings
@@ -76,7 +77,9 @@ def test_the_rate_is_constant_while_collecting() -> None:
     assert shares[60:] == [0.3] * 40
     alone = [rate_share(step, 60, Plateau(), schedule) for step in range(60)]
     assert shares[:60] == alone
-    fitting = SwagSettings(start=0.6, rate=0.3).fitting(10, TrainSettings(epochs=100), LOSS)
+    fitting = SwagSettings(start=0.6, rate=0.3).fitting(
+        10, TrainSettings(epochs=100), LOSS, Scalar()
+    )
     assert fitting.tail == tail
     assert fitting.collect == Collector(first=61, every=1, rank=20)
 
@@ -91,7 +94,7 @@ def test_the_rate_is_constant_while_collecting() -> None:
 )
 def test_runs_that_collect_too_little_are_refused(settings, changes, text) -> None:
     with pytest.raises(ValueError, match=text):
-        settings.fitting(10, TrainSettings().model_copy(update=changes), LOSS)
+        settings.fitting(10, TrainSettings().model_copy(update=changes), LOSS, Scalar())
 
 
 def test_too_little_collected_is_refused() -> None:

@@ -89,3 +89,17 @@ def test_a_few_labels_far_off_are_not_a_collapse(samples) -> None:
 def test_other_losses_do_not_look(samples) -> None:
     """In the warm-up variances have learned nothing yet."""
     judged(with_sizes(0, variance=-14.0, covariance=10.0), samples, LossSettings())
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_without_judges_training_frames_are_looked_at(copies, samples) -> None:
+    def watch(weights: Weights) -> object:
+        members = stack([with_sizes(0)] * (copies - 1) + [weights]) if copies > 1 else weights
+        nobody = torch.zeros((copies, 4) if copies > 1 else 4, dtype=torch.bool)
+        return judge(POTENTIAL, NLL, members, samples, nobody)
+
+    assert watch(with_sizes(0)) is None
+    for bias, fate in ((-14.0, "collapsed"), (10.0, "exploded")):
+        words = f"{fate}.*most training frames .member {copies - 1}"
+        with pytest.raises(FloatingPointError, match=words):
+            watch(with_sizes(0, covariance=bias))
