@@ -19,7 +19,7 @@ MOST = 5  # structures that are moved
 
 def is_direct(predictor: Predictor) -> bool:
     """Whether forces are said directly, and are not the slope of an energy by construction."""
-    return predictor.potential.head.forces != "gradient"
+    return not predictor.gives_stress
 
 
 def find_directness(
