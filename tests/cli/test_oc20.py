@@ -189,6 +189,11 @@ def test_submission_of_s2ef(trained, chunks, surefoot, tmp_path) -> None:
         forces = np.split(arrays["id_forces"], arrays["id_chunk_idx"])
         for found, atoms in zip(forces, images, strict=True):
             assert found == pytest.approx(atoms.calc.results["forces"], abs=1e-5)
+    surefoot("oc20", "submit", "--task", "s2ef", *options[:2], "-o", output, "--free-only")
+    with np.load(output) as arrays:
+        forces = np.split(arrays["id_forces"], arrays["id_chunk_idx"])
+        for found, atoms in zip(forces, images, strict=True):
+            assert found == pytest.approx(atoms.calc.results["forces"][2:], abs=1e-5)
 
 
 def test_relaxed_structures_beside_labels(trained, chunks, surefoot, tmp_path) -> None:
@@ -299,6 +304,7 @@ def test_direct_models_learn_relaxed_energies(chunks, surefoot, tmp_path) -> Non
     [
         (["--task", "is2rs", "--id", "P"], "--task is2rs: not known; there is s2ef and is2re"),
         ([], "no split is given"),
+        (["--task", "is2re", "--free-only"], "--free-only: there are forces in s2ef alone"),
         (["--id", "C"], "`surefoot predict` or `relax` has not written it"),
         (["--id", "P", "--ood-ads", "T"], "its info has no sid"),
     ],
