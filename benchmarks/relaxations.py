@@ -107,7 +107,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         predictor = load_predictor(options.potential)
         images = ase.io.read(options.structures, ":")
         structures = list(images)[: options.count]
-        surface, calculator = PredictorSurface(predictor=predictor), SurefootCalculator(predictor)
+        surface = PredictorSurface(predictor=predictor)
+        calculator = SurefootCalculator(predictor, stress=False)  # as ours, whose cells are fixed
     ways: dict[str, Callable[[], Found]] = {
         "one by one": lambda: batched(structures, surface, 1),
         **{

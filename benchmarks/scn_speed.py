@@ -5,9 +5,10 @@ Usage: OMP_NUM_THREADS=1 python benchmarks/scn_speed.py [--peer PYTHON] [--only 
 
 PYTHON has fairchem-core 1.10.0, as `tests/science/oracles/scn_values.py` says; without it only we
 are timed. Both get the same structures, the same edges (found before the clock starts) and the same
-weights; energies are compared first. Programs take turns, a few calls each, and the clock is the
-CPU time of the process. Ratios are of the medians of one round; median and quartiles over rounds
-stand in benchmarks/results/scn_speed.json.
+weights; energies are compared first, and nothing is timed where they differ by more than 1e-5 of
+the energy for m = 0, or 5e-3 for taps, whose frames are random in the original. Programs take
+turns, a few calls each, and the clock is the CPU time of the process. Ratios are of the medians of
+one round; median and quartiles over rounds stand in benchmarks/results/scn_speed.json.
 
 A step is the loss 2 |E| + 100 |F| of the published recipe and its gradient by all weights.
 `shares` says for one layer of the widest published configuration where our time goes.
@@ -69,6 +70,8 @@ PUBLISHED = {
 }
 """One layer of 2M t4-b2 in full width."""
 FORMS = ("plain", "compiled")
+ALIKE = {"frame-free": 1e-5, "taps": 5e-3}
+"""By how much energies may differ, relative to the first program's."""
 SEED, STRUCTURES, TURN = 7, 2, 0.4  # seconds of one program at a time
 Call = Callable[[], float]
 
@@ -250,6 +253,7 @@ def compare(options: dict[str, Any], programs: dict[str, Program], rounds: int) 
         values[form] = answer["values"]
         row.setdefault("torch", {})[form] = answer["torch"]
     row["values"] = values
+    require_alike(values, options)
     for call in ("forward", "step"):
         times: dict[str, list[float]] = {form: [] for form in programs}
         for _ in range(rounds):
@@ -266,6 +270,21 @@ def compare(options: dict[str, Any], programs: dict[str, Program], rounds: int) 
                 if form != "original"
             }
     return row
+
+
+def require_alike(values: dict[str, dict[str, float]], options: dict[str, Any]) -> None:
+    """Refuse to time programs that do not compute the same."""
+    (first, said), *others = values.items()
+    # Of ours, which have the same frames, no less is asked for with taps.
+    random = first == "original" and options.get("mmax", 1) > 0
+    limit = ALIKE["taps" if random else "frame-free"]
+    for form, found in others:
+        off = abs(found["forward"] - said["forward"])
+        if not off <= limit * abs(said["forward"]):
+            raise SystemExit(
+                f"{form} has the energy {found['forward']:.7g}, and {first} {said['forward']:.7g}: "
+                f"they are to agree within {limit:g} before anything is timed."
+            )
 
 
 def own(options: dict[str, Any]) -> dict[str, tuple[int, ...]]:

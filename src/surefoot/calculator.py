@@ -12,7 +12,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surefoot.data.batches import EVALUATION, BatchLimits, batch_graphs
@@ -20,7 +24,7 @@ from surefoot.data.convert import to_graph
 from surefoot.data.read import read_state
 from surefoot.evaluate.quantiles import TooFewGroups
 from surefoot.graph import Graph, collate, split_atoms
-from surefoot.posteriors.predictor import Predictor
+from surefoot.posteriors.predictor import Predictor, say_no_stress
 from surefoot.prediction import Moments, Prediction
 
 Results = dict[str, Any]
@@ -36,6 +40,8 @@ class SurefootCalculator(Calculator):
     Args:
         predictor: from `load_predictor`.
         members: whether the draws are among the results, `energy_ensemble` and `forces_ensemble`.
+        stress: whether stress is among the results where all three axes are periodic and the
+            potential gives one; leaving it out spares its cost where no cell moves.
     """
 
     implemented_properties: ClassVar[list[str]] = [  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -45,10 +51,11 @@ class SurefootCalculator(Calculator):
         "stress",
     ]
 
-    def __init__(self, predictor: Predictor, *, members: bool = False) -> None:
+    def __init__(self, predictor: Predictor, *, members: bool = False, stress: bool = True) -> None:
         super().__init__()
         self.predictor = predictor
         self.members = members
+        self.stress = stress and predictor.gives_stress
         self._state: tuple[int | None, int | None] = (None, None)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -67,17 +74,24 @@ class SurefootCalculator(Calculator):
         """Fill `results`; stress only where all three axes are periodic.
 
         Raises:
+            PropertyNotImplementedError: if stress is asked for, and this calculator gives none.
             UnknownElement: if the potential was not trained on an element.
             UnknownState: if it was not trained on the stated charge and spin.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         if self.atoms is None:
             raise ValueError("the calculator has no structure; set `atoms.calc` or pass one.")
+        if "stress" in properties and not self.stress:
+            raise PropertyNotImplementedError(
+                "this calculator was made with `stress=False`; leave that out."
+                if self.predictor.gives_stress
+                else say_no_stress(self.predictor, "keep cells as they are")
+            )
         current = self.atoms
         self._state = read_state(current.info)
         self.predictor.require(current.numbers, *self._state, "the structure")
         graph = to_graph(current, self.predictor.cutoff, *self._state)
-        stress = bool(current.pbc.all())
+        stress = self.stress and bool(current.pbc.all())
         prediction = self.predictor(graph, stress=stress, members=self.members)
         self.results = to_results(prediction, graph, members=self.members)[0]
 
@@ -94,7 +108,8 @@ def predict_atoms(
 
     Args:
         predictor: from `load_predictor`.
-        structures: of any size and composition; stress is given where all axes are periodic.
+        structures: of any size and composition; stress is given where all axes are periodic and
+            the potential has one.
         members: whether the draws are among the results.
         limits: of a batch.
         progress: called with the number of structures done since the last call.
@@ -105,7 +120,7 @@ def predict_atoms(
     graphs = (to_graph(atoms, predictor.cutoff, *read_state(atoms.info)) for atoms in structures)
     for batch in batch_graphs(graphs, limits.shared_by(predictor.draws)):
         graph = collate(batch)
-        stress = bool(graph.pbc.all(-1).any())
+        stress = predictor.gives_stress and bool(graph.pbc.all(-1).any())
         prediction = predictor(graph, stress=stress, members=members)
         results += to_results(prediction, graph, members=members)
         progress(len(batch))

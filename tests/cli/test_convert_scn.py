@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase.io
+import numpy as np
 import pytest
 import torch
+from ase.build import add_adsorbate, fcc111
 
 from surefoot.data.convert import to_graph
 from surefoot.deploy.scn import build_scn, their_shapes
@@ -51,6 +54,56 @@ def test_a_checkpoint_becomes_a_potential(surefoot, tmp_path: Path, small_struct
     assert found.forces is not None
     assert expected.forces is not None
     assert torch.equal(found.forces.mean, expected.forces.mean)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, surefoot) -> Path:
+    """A small potential in the published form."""
+    folder = tmp_path_factory.mktemp("published")
+    write(folder / "c.pt")
+    surefoot("convert", folder / "c.pt", "-o", folder / "p.safetensors")
+    return folder / "p.safetensors"
+
+
+def slabs(path: Path) -> Path:
+    """Two periodic slabs of elements that the potential knows."""
+    images = []
+    for number in range(2):
+        atoms = fcc111("C", (1, 1, 3), a=3.6, vacuum=5.0, periodic=True)
+        add_adsorbate(atoms, "O", 1.4, "fcc")
+        atoms.rattle(0.05, seed=number)
+        atoms.info = {"sid": number, "fid": 7}
+        images.append(atoms)
+    ase.io.write(path, images)
+    return path
+
+
+def test_periodic_slabs_from_prediction_to_submission(published, surefoot, tmp_path) -> None:
+    """Without a stress, which direct forces do not have."""
+    predicted, submission = tmp_path / "p.extxyz", tmp_path / "s2ef.npz"
+    surefoot("predict", published, slabs(tmp_path / "slabs.extxyz"), "-o", predicted)
+    images = ase.io.read(predicted, ":")
+    assert isinstance(images, list)
+    assert [set(atoms.calc.results) for atoms in images] == [{"energy", "forces"}] * 2
+    surefoot("oc20", "submit", "--task", "s2ef", "--id", predicted, "-o", submission)
+    with np.load(submission) as arrays:
+        assert arrays["id_ids"].tolist() == ["0_7", "1_7"]
+        assert arrays["id_forces"].shape == (8, 3)
+        expected = [float(load_predictor(published)(to_graph(a, 4.0)).energy.mean) for a in images]
+        assert arrays["id_energy"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [("relax", "--cell", "free"), ("md", "--ensemble", "npt", "-T", 300)], ids=str
+)
+def test_what_needs_a_stress_is_refused(options, published, surefoot, tmp_path) -> None:
+    verb, *rest = options
+    output = tmp_path / ("relaxed.xyz" if verb == "relax" else "run")
+    start = slabs(tmp_path / "slabs.extxyz")
+    done = surefoot(verb, published, start, "-o", output, *rest, check=False)
+    assert done.returncode == 1
+    assert "are direct and no slope of its energy, so there is no stress" in done.stderr
+    assert not output.exists()
 
 
 class Evil:

@@ -8,6 +8,7 @@ import ase.io
 import lmdb
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 from ase.calculators.emt import EMT
@@ -16,11 +17,14 @@ from ase.constraints import FixAtoms
 from ase.db.row import atoms2dict
 
 from surefoot.cli.config import load_config, write_template
-from surefoot.cli.oc20 import relaxed
+from surefoot.cli.oc20 import measure_oc20, relaxed
 from surefoot.cli.screen import UserError
 from surefoot.cli.tasks import TASKS
 from surefoot.data.read import Keys, read_frames
-from surefoot.evaluate import oc20
+from surefoot.graph import Targets
+from surefoot.posteriors.calibration import Calibration
+from surefoot.posteriors.judge import Judged
+from surefoot.prediction import Moments, Prediction
 
 REFERENCE = 3.0  # eV; EMT gives small slabs positive energies
 TINY = ("layers=1", "lmax=2", "channels=4", "hidden=8", "edge=4", "gaussians=8", "samples=16",
@@ -128,9 +132,45 @@ def test_evaluate_shows_the_figures_of_oc20(trained, chunks, surefoot, tmp_path)
         for n, atoms in enumerate(images)
     ])  # fmt: skip
     assert figures["force MAE, eV/Å"] == pytest.approx(np.abs(errors).mean(), abs=1e-5)
-    system = np.repeat(np.arange(6), 2)
-    within = oc20.energy_forces_within(ours - truth, errors, system)
-    assert figures["EFwT, %"] == pytest.approx(within)
+
+
+def test_figures_of_s2ef_by_hand() -> None:
+    """A structure without forces counts for the energy alone, one that is all fixed by its energy.
+
+    The third has one free atom; what its held atom is told counts nowhere.
+    """
+    energies = torch.tensor([0.5, 0.01, -0.015], dtype=torch.float64)
+    forces = torch.zeros((6, 3), dtype=torch.float64)
+    forces[0], forces[2], forces[4] = 7.0, 8.0, 9.0  # not labelled, held, held
+    forces[5] = torch.tensor([0.02, -0.025, 0.0])
+    labels = torch.zeros((6, 3), dtype=torch.float64)
+    labels[5, 2] = 0.029
+    judged = Judged(
+        prediction=Prediction(energy=Moments(mean=energies), forces=Moments(mean=forces)),
+        targets=Targets(
+            energy=torch.zeros(3, dtype=torch.float64),
+            forces=labels,
+            stress=torch.zeros((3, 3, 3), dtype=torch.float64),
+            has_energy=torch.tensor([True, True, True]),
+            has_forces=torch.tensor([False, True, True]),
+            has_stress=torch.zeros(3, dtype=torch.bool),
+            weight=torch.ones(3, dtype=torch.float64),
+            fixed=torch.tensor([False, False, True, True, True, False]),
+            group=torch.arange(3),
+        ),
+        sizes=np.array([2, 2, 2]),
+        calibration=Calibration(),
+    )
+    figures = measure_oc20(judged)
+    assert figures["energy MAE, eV"] == pytest.approx((0.5 + 0.01 + 0.015) / 3)
+    assert figures["EwT, %"] == pytest.approx(200 / 3)
+    assert figures["force MAE, eV/Å"] == pytest.approx((0.02 + 0.025 + 0.029) / 3)
+    # Of the two with forces; both are within, until the free atom is off by more.
+    assert figures["EFwT, %"] == pytest.approx(100.0)
+    forces[5, 2] = -0.002
+    assert measure_oc20(judged)["EFwT, %"] == pytest.approx(50.0)
+    energies[1] = 0.02
+    assert measure_oc20(judged)["EFwT, %"] == pytest.approx(0.0)
 
 
 def test_submission_of_s2ef(trained, chunks, surefoot, tmp_path) -> None:
@@ -149,6 +189,11 @@ def test_submission_of_s2ef(trained, chunks, surefoot, tmp_path) -> None:
         forces = np.split(arrays["id_forces"], arrays["id_chunk_idx"])
         for found, atoms in zip(forces, images, strict=True):
             assert found == pytest.approx(atoms.calc.results["forces"], abs=1e-5)
+    surefoot("oc20", "submit", "--task", "s2ef", *options[:2], "-o", output, "--free-only")
+    with np.load(output) as arrays:
+        forces = np.split(arrays["id_forces"], arrays["id_chunk_idx"])
+        for found, atoms in zip(forces, images, strict=True):
+            assert found == pytest.approx(atoms.calc.results["forces"][2:], abs=1e-5)
 
 
 def test_relaxed_structures_beside_labels(trained, chunks, surefoot, tmp_path) -> None:
@@ -259,6 +304,7 @@ def test_direct_models_learn_relaxed_energies(chunks, surefoot, tmp_path) -> Non
     [
         (["--task", "is2rs", "--id", "P"], "--task is2rs: not known; there is s2ef and is2re"),
         ([], "no split is given"),
+        (["--task", "is2re", "--free-only"], "--free-only: there are forces in s2ef alone"),
         (["--id", "C"], "`surefoot predict` or `relax` has not written it"),
         (["--id", "P", "--ood-ads", "T"], "its info has no sid"),
     ],

@@ -63,6 +63,18 @@ MODEL = {
         aggregation="gate",
         readout="scalars",
     ),
+    "scn, points": Scn(
+        cutoff=CUTOFF,
+        layers=1,
+        lmax=1,
+        messages="so2",
+        channels=4,
+        hidden=8,
+        edge=6,
+        gaussians=8,
+        aggregation="gate",
+        samples=128,
+    ),
 }
 BASELINE = Baseline(
     elements=(1, 6, 8, 17), energies=(-1.0, -2.0, -3.0, -4.0), scale=1.0, neighbors=5.0

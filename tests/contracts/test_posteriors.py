@@ -20,6 +20,7 @@ from surefoot.models import Model
 from surefoot.models.allegro import Allegro
 from surefoot.models.race import Race
 from surefoot.models.schnet import Schnet
+from surefoot.models.scn import Scn
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.gate import fit_gate
 from surefoot.posteriors.gaussian import DiagonalLaplace, Gaussian, Ivon, Swag
@@ -58,8 +59,19 @@ MODELS: dict[str, Model] = {
     "allegro": Allegro(
         cutoff=4.0, lmax=1, layers=2, scalars=4, tensors=2, embed_width=5, latent_width=5
     ),
+    "scn": Scn(
+        cutoff=4.0,
+        layers=1,
+        lmax=1,
+        messages="so2",
+        channels=8,
+        hidden=4,
+        edge=3,
+        gaussians=5,
+        samples=8,
+    ),
 }
-"""Rows of atoms of one layer, of several layers, and of edges."""
+"""Rows of atoms of one layer, of several layers, of edges, and of points on the sphere."""
 MEMBERS = 5
 
 

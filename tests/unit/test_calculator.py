@@ -1,12 +1,14 @@
 """ASE's view of a Predictor: names, caching, stress, batches, and ASE's own algorithms."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.verlet import VelocityVerlet
 from ase.mep.neb import NEB
 from ase.optimize import BFGS
@@ -15,11 +17,15 @@ from surefoot.blocks.conditioning import States, UnknownState
 from surefoot.blocks.reference import Baseline, UnknownElement
 from surefoot.calculator import SurefootCalculator, predict_atoms
 from surefoot.data.batches import BatchLimits
-from surefoot.data.convert import to_graph
+from surefoot.data.convert import to_graph, to_samples
+from surefoot.data.read import Frame
 from surefoot.heads import Scalar
+from surefoot.heads.sphere import Sphere
 from surefoot.models import Schnet
+from surefoot.models.scn import Scn
 from surefoot.posteriors import predictor as module
 from surefoot.posteriors.ensemble import Ensemble
+from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import (
     Calibration,
@@ -73,6 +79,46 @@ def test_results_carry_the_names_of_the_design() -> None:
     assert np.allclose(results["forces_uncertainty"], by_hand)
     norm = np.sqrt((by_hand**2).sum(1))
     assert np.allclose(results["forces_uncertainty_norm"], norm)
+
+
+def direct(form: Literal["smooth", "published"]) -> Predictor:
+    """Forces of their own."""
+    model = Scn(
+        form=form, layers=1, lmax=1, channels=4, hidden=8, edge=4, gaussians=6, samples=16,
+        cutoff=4.0, taps=1, mirrors="one",
+    )  # fmt: skip
+    potential = replace(make_predictor().potential, model=model, head=Sphere(forces="direct"))
+    posterior = Single(potential.init(0, torch.float64))
+    return build_predictor(potential, posterior, Calibration(), {})
+
+
+@pytest.mark.parametrize("form", ["smooth", "published"])
+def test_direct_forces_have_no_stress(form) -> None:
+    """The published form has no derivative to take; elsewhere it is no slope of these forces."""
+    predictor, atoms = direct(form), crystal()
+    atoms.calc = SurefootCalculator(predictor)
+    assert atoms.get_forces().shape == (8, 3)
+    assert "stress" not in atoms.calc.results
+    with pytest.raises(PropertyNotImplementedError, match="are direct and no slope of its energy"):
+        atoms.get_stress()
+    (result,) = predict_atoms(predictor, [atoms])
+    assert "forces" in result
+    assert "stress" not in result
+    frame = Frame(atoms=atoms, stress=np.eye(3), index=0, group="g",
+                  config_type="c", file="f")  # fmt: skip
+    assert predict_samples(predictor, to_samples([frame], 4.0)).prediction.stress is None
+
+
+def test_stress_can_be_left_out() -> None:
+    """Forces are the same without it."""
+    atoms, other = crystal(), crystal()
+    atoms.calc = SurefootCalculator(make_predictor())
+    other.calc = SurefootCalculator(make_predictor(), stress=False)
+    assert np.array_equal(atoms.get_forces(), other.get_forces())
+    assert "stress" in atoms.calc.results
+    assert "stress" not in other.calc.results
+    with pytest.raises(PropertyNotImplementedError, match="made with `stress=False`"):
+        other.get_stress()
 
 
 def test_one_member_claims_no_error_bar() -> None:

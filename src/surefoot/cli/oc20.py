@@ -32,6 +32,9 @@ def submit(
     ood_ads: Split = None,
     ood_cat: Split = None,
     ood_both: Split = None,
+    free_only: Annotated[
+        bool, typer.Option("--free-only", help="Forces of free atoms alone, as EvalAI took them.")
+    ] = False,
 ) -> None:
     """Write the file for the leaderboard from what `predict` or `relax` wrote for each split."""
     import io
@@ -47,13 +50,15 @@ def submit(
     given = {split: file for split, file in files.items() if file is not None}
     if task not in ("s2ef", "is2re"):
         raise UserError(f"--task {task}: not known; there is s2ef and is2re.")
+    if free_only and task != "s2ef":
+        raise UserError("--free-only: there are forces in s2ef alone; leave it out.")
     if not given:
         raise UserError("no split is given; name what was predicted with --id, --ood-ads, ….")
     if output.suffix != ".npz":
         raise UserError(f"{output}: the leaderboard takes .npz; choose such a name.")
     require_writable(output)
     refuse_overwriting(output, list(given.values()))
-    predictions = {name: read_predictions(given[name], task) for name in given}
+    predictions = {name: read_predictions(given[name], task, free_only=free_only) for name in given}
     arrays = submission(task, predictions)
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
@@ -68,11 +73,12 @@ def submit(
         complain(f"surefoot: the leaderboard wants {', '.join(missing)} too.")
 
 
-def read_predictions(file: str, task: str) -> Predictions:
+def read_predictions(file: str, task: str, *, free_only: bool = False) -> Predictions:
     """What a file that `predict` or `relax` wrote says of one split."""
     from surefoot.cli.screen import UserError
     from surefoot.data.read import PREDICTED, read_images
     from surefoot.evaluate.oc20 import Predictions
+    from surefoot.motion.systems import find_fixed
 
     ids, energies, forces, unfinished = [], [], [], 0
     for number, atoms in enumerate(read_images(Path(file))):
@@ -87,12 +93,13 @@ def read_predictions(file: str, task: str) -> Predictions:
             raise UserError(f"{place}: it has no predicted forces.")
         ids.append(f"{info['sid']}_{info['fid']}" if task == "s2ef" else str(info["sid"]))
         energies.append(float(results["energy"]))
-        forces.append(results.get("forces"))
+        if task == "s2ef":
+            forces.append(results["forces"][~find_fixed(atoms)] if free_only else results["forces"])
         unfinished += info.get("relax_status", "converged") != "converged"
     return Predictions(
         ids=ids,
         energy=energies,
-        forces=forces if task == "s2ef" else [],
+        forces=forces,
         unfinished=unfinished,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 Forces = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n, atoms, 3) Å and (n, 3, 3) Å, rows are vectors → (n, atoms, 3) eV/Å, of n structures."""
@@ -23,15 +23,17 @@ class Arrangement:
     Attributes:
         positions: (atoms, 3) Å.
         cell: (3, 3) Å, rows are vectors; zeros where there is none.
+        free: (atoms) whose forces count: nobody learns those of atoms that are held.
     """
 
     positions: Float[np.ndarray, "atoms 3"]
     cell: Float[np.ndarray, "3 3"]
+    free: Bool[np.ndarray, " atoms"]
 
     @property
     def size(self) -> int:
-        """Numbers among the positions."""
-        return self.positions.size
+        """Numbers among the positions of free atoms."""
+        return 3 * int(self.free.sum())
 
 
 def random_rotations(generator: np.random.Generator, count: int) -> Float[np.ndarray, "n 3 3"]:
@@ -46,7 +48,7 @@ def random_rotations(generator: np.random.Generator, count: int) -> Float[np.nda
 def rotation_error(
     forces: Forces, structure: Arrangement, rotations: Float[np.ndarray, "n 3 3"]
 ) -> float:
-    """Root mean square of |F(R x) − R F(x)| over rotations and atoms, as a share of that of |F|.
+    """Root mean square of |F(R x) − R F(x)| over rotations and free atoms, as a share of |F|.
 
     Args:
         forces: of this structure, wherever its atoms are.
@@ -54,7 +56,7 @@ def rotation_error(
         rotations: (n, 3, 3) acting on columns.
     """
     turns = np.concatenate([np.eye(3)[None], rotations]).transpose(0, 2, 1)
-    found = forces(structure.positions @ turns, structure.cell @ turns)
+    found = forces(structure.positions @ turns, structure.cell @ turns)[:, structure.free]
     before = found[0]
     off = found[1:] - before @ turns[1:]
     return _root_share(np.mean(np.square(off)), np.mean(np.square(before)))
@@ -73,7 +75,8 @@ def jacobian_asymmetry(
 
         ‖J‖² = n ⟨|J v|²⟩        ‖J − Jᵀ‖² = n (n − 1) ⟨(v · J w − w · J v)²⟩
 
-    over directions and over pairs of them; with n of them that is exact.
+    over directions and over pairs of them; with n of them that is exact. Coordinates are those of
+    free atoms.
 
     Args:
         forces: of this structure, wherever its atoms are.
@@ -86,9 +89,11 @@ def jacobian_asymmetry(
     size = structure.size
     count = min(max(probes, 2), size)
     directions = np.linalg.qr(generator.normal(size=(size, count)))[0].T
-    moves = step * directions.reshape(count, *structure.positions.shape)
+    moves = np.zeros((count, *structure.positions.shape))
+    moves[:, structure.free] = step * directions.reshape(count, -1, 3)
     places = np.concatenate([structure.positions + moves, structure.positions - moves])
     found = forces(places, np.broadcast_to(structure.cell, (2 * count, 3, 3)))
+    found = found[:, structure.free]
     slopes = (found[:count] - found[count:]).reshape(count, size) / (2 * step)
     table = slopes @ directions.T  # v · J w, w by row
     whole = size * np.mean(np.sum(np.square(slopes), axis=1))

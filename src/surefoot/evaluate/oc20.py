@@ -130,8 +130,8 @@ class Predictions:
 def submission(task: Task, splits: Mapping[str, Predictions]) -> dict[str, np.ndarray]:
     """The arrays of a file for the leaderboard.
 
-    `{split}_ids` and `{split}_energy`, for S2EF `{split}_forces` of all atoms in one array too, and
-    `{split}_chunk_idx`, the atoms before each structure but the first, as `numpy.split` takes them.
+    `{split}_ids` and `{split}_energy`, for S2EF `{split}_forces` in one array too, and
+    `{split}_chunk_idx`, its rows before each structure but the first, as `numpy.split` takes them.
 
     Raises:
         ValueError: if a split is not one of the four, or two structures have one id.

@@ -23,7 +23,7 @@ from surefoot.md.trajectory import HdfWriter, Writer, XyzWriter
 from surefoot.motion.bias import Bias, NothingToPull
 from surefoot.motion.guard import require_scores
 from surefoot.motion.skin import NeighborLists
-from surefoot.motion.surface import Evaluation, PredictorSurface
+from surefoot.motion.surface import Evaluation, PredictorSurface, require_stress
 from surefoot.motion.systems import Systems, UnfitStructure, join_systems
 from surefoot.train.checkpoint import RefusedFile
 from surefoot.units import BOLTZMANN, DALTON
@@ -161,6 +161,7 @@ def _require_fit_job(job: Job) -> None:
 def _require_barostat(job: Job, systems: Systems) -> None:
     if job.settings.dynamics.barostat is None:
         return
+    require_stress(job.surface, "leave the barostat out")
     if isinstance(job.bias, Bias) and job.bias.of == "ood":
         raise NothingToPull(
             "a bias on ood gives no stress, which constant pressure needs; take the bias on energy "

@@ -76,8 +76,10 @@ class Scn(Settings):
         ge=1,
         description="turns about the edge over which messages are averaged; 1 or 4 as published",
     )
-    mirrors: Literal["one", "both"] = Field(
-        default="both", description="both: taps are averaged over mirror images too"
+    mirrors: Literal["one", "both"] | None = Field(
+        default=None,
+        description="both: taps are averaged over mirror images too; where not set, as published "
+        "(one) in that form, and both in the smooth one",
     )
     channels: int = Field(default=32, ge=1, description="functions of each atom")
     reduced: int | None = Field(
@@ -127,7 +129,7 @@ class Scn(Settings):
     def _check(self) -> Scn:
         if self.bands == 2 and (self.lmax == 0 or self.aggregation != "grid"):
             raise ValueError("bands: 2 needs aggregation: grid and an lmax of 1 at least.")
-        if self.messages == "so2" and (self.taps, self.mirrors) != (4, "both"):
+        if self.messages == "so2" and (self.taps, self.mirrors or "both") != (4, "both"):
             raise ValueError("messages: so2 knows no taps and no mirrors; leave them out.")
         if self.rings is not None and (self.rings <= self.lmax or self.published):
             raise ValueError(
@@ -155,7 +157,8 @@ class Scn(Settings):
     def layouts(self) -> tuple[Layout, ...]:
         """Coefficients of the messages of each resolution."""
         tapped = self.messages == "taps"
-        copies = (self.taps, 2 if self.mirrors == "both" else 1) if tapped else (1, 1)
+        mirrors = self.mirrors or ("one" if self.published else "both")
+        copies = (self.taps, 2 if mirrors == "both" else 1) if tapped else (1, 1)
         lower = (min(self.lmax, max(4, self.lmax - 2)),) if self.resolutions == 2 else ()
         return tuple(Layout(lmax, min(self.mmax, lmax), *copies) for lmax in (self.lmax, *lower))
 

@@ -17,7 +17,7 @@ from surefoot.data.batches import EVALUATION, BatchLimits
 from surefoot.graph import Graph
 from surefoot.motion.bias import Bias, Push, find_push, require_bias
 from surefoot.motion.slices import slice_graph
-from surefoot.posteriors.predictor import Predictor, driver, knows_energies
+from surefoot.posteriors.predictor import Predictor, driver, knows_energies, say_no_stress
 from surefoot.prediction import Prediction
 from surefoot.settings import Settings
 
@@ -193,6 +193,23 @@ def to_evaluation(prediction: Prediction, push: Push | None = None) -> Evaluatio
         bias_forces=None if push is None else push.forces,
         bias_stress=None if push is None else push.stress,
     )
+
+
+class NoStress(ValueError):
+    """Cells that are to move, and a potential whose forces are no gradient."""
+
+
+def require_stress(surface: Surface, instead: str) -> None:
+    """Refuse a potential that gives no stress where cells are to move.
+
+    Args:
+        surface: what is to move them.
+        instead: what can be done, for the message.
+    Raises:
+        NoStress: if its forces are no gradient.
+    """
+    if isinstance(surface, PredictorSurface) and not surface.predictor.gives_stress:
+        raise NoStress(say_no_stress(surface.predictor, instead))
 
 
 def join_evaluations(parts: list[Evaluation]) -> Evaluation:

@@ -19,29 +19,36 @@ MOST = 5  # structures that are moved
 
 def is_direct(predictor: Predictor) -> bool:
     """Whether forces are said directly, and are not the slope of an energy by construction."""
-    return predictor.potential.head.forces != "gradient"
+    return not predictor.gives_stress
 
 
 def find_directness(
     predictor: Predictor, samples: Sequence[Sample], generator: np.random.Generator
 ) -> Directness | None:
-    """Rotation error and asymmetry of the Jacobian of mean forces; None without two atoms together.
+    """Rotation error and asymmetry of the Jacobian of mean forces on free atoms.
+
+    None where no structure has two atoms of which one is free.
 
     Args:
         predictor: what predicts.
         samples: of which `MOST`, evenly spaced, are turned and moved.
         generator: of rotations and moves.
     """
-    graphs = [sample.graph for sample in samples if sample.graph.numbers.shape[0] > 1]
-    if not graphs:
+    fit = [s for s in samples if len(s.targets.fixed) > 1 and not bool(s.targets.fixed.all())]
+    if not fit:
         return None
-    places = np.linspace(0, len(graphs) - 1, min(MOST, len(graphs))).round().astype(int)
-    chosen = [graphs[place] for place in places]
-    return measure_directness([(_forces(predictor, g), _arrange(g)) for g in chosen], generator)
+    places = np.linspace(0, len(fit) - 1, min(MOST, len(fit))).round().astype(int)
+    chosen = [(_forces(predictor, fit[place].graph), _arrange(fit[place])) for place in places]
+    return measure_directness(chosen, generator)
 
 
-def _arrange(graph: Graph) -> Arrangement:
-    return Arrangement(positions=graph.positions.numpy(), cell=graph.cell[0].numpy())
+def _arrange(sample: Sample) -> Arrangement:
+    graph = sample.graph
+    return Arrangement(
+        positions=graph.positions.numpy(),
+        cell=graph.cell[0].numpy(),
+        free=~sample.targets.fixed.numpy(),
+    )
 
 
 def _forces(predictor: Predictor, graph: Graph) -> Forces:

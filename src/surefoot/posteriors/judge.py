@@ -99,7 +99,7 @@ def predict_samples(
         progress: called with the number of samples done since the last call.
     """
     targets = collate_targets([sample.targets for sample in samples])
-    stress = bool(targets.has_stress.any())
+    stress = predictor.gives_stress and bool(targets.has_stress.any())
     parts = []
     for indices in plan_batches(
         samples, np.arange(len(samples)), EVALUATION.shared_by(predictor.draws)

@@ -21,7 +21,7 @@ from surefoot.blocks.conditioning import require_learnt
 from surefoot.blocks.dense import Weights, cast, under
 from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import Sample
-from surefoot.distributions.binned import join_binned, mix_histograms
+from surefoot.distributions.binned import join_binned
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
@@ -31,6 +31,7 @@ from surefoot.posteriors.gate import FEWEST, Gate, first_draw, fit_gate, read_ga
 from surefoot.posteriors.gaussian import DiagonalLaplace, Ivon, Swag
 from surefoot.posteriors.last_layer import LastLayer
 from surefoot.posteriors.learnt import Learnt, read_learnt
+from surefoot.posteriors.mixing import mix_outputs
 from surefoot.posteriors.posterior import ClosedForm, Posterior, Single
 from surefoot.posteriors.saved import read_baseline, read_states, require_weights, say_setting
 from surefoot.posteriors.shallow import Shallow
@@ -44,7 +45,7 @@ from surefoot.potential import (
     splined,
     take_members,
 )
-from surefoot.prediction import Moments, Output, Prediction, join_draws, mix
+from surefoot.prediction import Moments, Prediction
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KIND = "predictor"
@@ -84,6 +85,11 @@ class Predictor:
         """How many sets of weights a prediction mixes."""
         return count_members(self.weights)
 
+    @property
+    def gives_stress(self) -> bool:
+        """Whether forces are −dE/dr, so that the derivative by the strain belongs to them too."""
+        return self.potential.head.forces == "gradient"
+
     def __call__(
         self, graph: Graph, *, forces: bool = True, stress: bool = False, members: bool = False
     ) -> Prediction:
@@ -92,7 +98,7 @@ class Predictor:
         Args:
             graph: the batch.
             forces: whether forces are wanted.
-            stress: whether stress is wanted.
+            stress: whether stress is wanted; only of the energy where not `gives_stress`.
             members: whether the forces and stress of each draw are kept too.
         """
         edges = max(1, graph.edge_index.shape[1])
@@ -104,7 +110,7 @@ class Predictor:
         if self.gate is not None:  # it knows the features of the first draw
             parts[0] = parts[0] | under("gate", self.gate.tree)
         outputs = [evaluate(part, graph, forces=forces, stress=stress) for part in parts]
-        mixed = _mix_outputs(outputs, self.calibration, members=members)
+        mixed = mix_outputs(outputs, self.calibration, members=members)
         ood, ood_atoms = outputs[0].ood or (None, None)
         return replace(mixed, ood=ood, ood_atoms=ood_atoms, bounds=self.calibration.bounds(graph))
 
@@ -269,51 +275,6 @@ def _slices(weights: Weights, width: int) -> list[Weights]:
     return [take_members(weights, slice(at, at + width)) for at in range(0, count, width)]
 
 
-def _mix_outputs(
-    outputs: Sequence[Output], calibration: Calibration, *, members: bool
-) -> Prediction:
-    energies = join_draws([output.energy for output in outputs])
-    energy = mix(energies)
-    draws = energies.mean
-    factor = outputs[0].energy_factor
-    if factor is None:
-        factor = _factor(draws, energy.mean)
-    elif energy.residual is None:
-        energy = replace(energy, epistemic=factor.detach().square().sum(-1))
-    all_forces = [output.forces for output in outputs if output.forces is not None]
-    all_stress = [output.stress for output in outputs if output.stress is not None]
-    forces = stress = forces_draws = stress_draws = None
-    if all_forces:
-        joined = join_draws(all_forces)
-        forces = mix(joined, vector=True).scaled(calibration.forces or 1.0)
-        forces_draws = joined.mean if members else None
-    if all_stress:
-        joined = join_draws(all_stress)
-        stress = mix(joined).scaled(calibration.stress or 1.0)
-        stress_draws = joined.mean if members else None
-    of_forces = mix_histograms(all_forces)
-    # A residual's histogram is of the error, a noise's of the force itself.
-    judged = bool(all_forces) and all_forces[0].spread == "residual"
-    return Prediction(
-        energy=energy.scaled(calibration.energy or 1.0),
-        forces=forces,
-        stress=stress,
-        energy_draws=draws,
-        forces_draws=forces_draws,
-        stress_draws=stress_draws,
-        energy_factor=None if factor is None else factor.detach() * (calibration.difference or 1.0),
-        energy_bins=mix_histograms([output.energy for output in outputs]),
-        error_bins=of_forces if judged else None,
-        force_bins=None if judged else of_forces,
-    )
-
-
-def _factor(draws: Tensor, mean: Tensor) -> Tensor | None:
-    """The z (graphs, draws) with z_a · z_b = Σ_d (E_da − E_a)(E_db − E_b) / (draws − 1)."""
-    count = draws.shape[0]
-    return None if count < 2 else ((draws - mean) / (count - 1) ** 0.5).T
-
-
 def compiled(predictor: Predictor) -> Predictor:
     """The same predictor, compiled: for very many structures; see `compile_potential`."""
     return replace(predictor, evaluate=compile_potential(predictor.potential))
@@ -328,6 +289,19 @@ def with_splines(predictor: Predictor) -> Predictor:
 def knows_energies(predictor: Predictor) -> bool:
     """Whether error bars of energies are in closed form, so that one draw has them too."""
     return any(name.startswith("spread.") for name in predictor.weights)
+
+
+def say_no_stress(predictor: Predictor, instead: str) -> str:
+    """The refusal of a stress that belongs to no force.
+
+    Args:
+        predictor: whose forces are no gradient.
+        instead: what can be done.
+    """
+    return (
+        f"the forces of this potential are {predictor.potential.head.forces} and no slope of its "
+        f"energy, so there is no stress that belongs to them; {instead}."
+    )
 
 
 def driver(predictor: Predictor) -> Predictor:

@@ -9,6 +9,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from surefoot.motion.surface import Surface, require_stress
 from surefoot.motion.systems import Configuration, Systems, UnfitStructure, append_systems
 from surefoot.relax import Optimizer
 from surefoot.relax.coordinates import Coordinates, fixed_cells, free_cells
@@ -89,12 +90,14 @@ def begin(
     )
 
 
-def require_free(atoms: Atoms, place: str) -> None:
+def require_free(atoms: Atoms, surface: Surface, place: str) -> None:
     """Refuse a structure whose cell can not be relaxed.
 
     Raises:
+        NoStress: if the potential gives no stress.
         UnfitStructure: if it is not periodic along all three axes.
     """
+    require_stress(surface, "relax positions alone with `cell: fixed`")
     if not atoms.pbc.all():
         raise UnfitStructure(
             f"{place}: its cell can not be relaxed, since it is not periodic along all three axes; "

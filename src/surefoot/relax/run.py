@@ -105,7 +105,7 @@ def relax(
         One for each structure, in their order.
     Raises:
         UnfitStructure: before anything moves, if a structure can not be relaxed.
-        ValueError: likewise, if the surface has a bias.
+        ValueError: likewise, if the surface has a bias, or no stress for free cells.
         NoUncertainty: if the guard has a limit on what the potential does not say.
     """
     if not structures:
@@ -119,7 +119,7 @@ def relax(
     for atoms, place in zip(structures, places, strict=True):
         surface.require(atoms.numbers, *read_state(atoms.info), place)
         if settings.cell == "free":
-            require_free(atoms, place)
+            require_free(atoms, surface, place)
     everything, start = join_systems(structures, places)
     if watch is not None and watch.guard.screens:  # or it would show only where one comes near
         first = structures[0]

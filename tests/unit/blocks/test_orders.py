@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from surefoot.blocks import orders as blocks_orders
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.frames import orders, turn_table
 from surefoot.blocks.orders import (
@@ -76,14 +77,26 @@ def test_tapped_against_copies(layout, generator) -> None:
     torch.testing.assert_close(found, plain(x, gate, weights, layout), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("layout", [Layout(4, 1, 4), Layout(3, 2, 4, 2), Layout(2, 2, 6)], ids=str)
-def test_turned_back_and_averaged_nothing_is_lost(layout, generator) -> None:
-    """A network that does nothing returns what it is given, truncated as it was."""
-    matrices = turns(layout.mmax, layout.taps, layout.mirrors)
-    x = random(generator, layout.rows, CHANNELS)
-    copies = [whole_turn(layout, matrices[:, copy]) for copy in range(layout.copies)]
-    back = sum((turn.mT @ (turn @ x) for turn in copies), torch.zeros(())) / layout.copies
-    torch.testing.assert_close(back, x, rtol=0, atol=1e-14)
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(4, 0), Layout(4, 1), Layout(4, 1, 4), Layout(3, 2, 4, 2), Layout(2, 2, 6)],
+    ids=str,
+)
+def test_taps_of_a_network_that_does_nothing(layout, generator, monkeypatch) -> None:
+    """Turned, passed on, turned back and averaged, all of it is what it was."""
+    monkeypatch.setattr(blocks_orders, "silu", lambda values: values)
+    size = layout.rows * CHANNELS
+    x = random(generator, EDGES, layout.rows, CHANNELS)
+    # The sender's half is passed on, and the receiver's is not looked at.
+    chosen = torch.eye(size, dtype=torch.float64).reshape(layout.rows, CHANNELS, size)
+    maps = {"inwards": torch.cat([chosen, torch.zeros_like(chosen)], 1).flatten(0, 1),
+            "hidden": torch.eye(size, dtype=torch.float64),
+            "outwards": torch.eye(size, dtype=torch.float64)}  # fmt: skip
+    weights = {f"{name}.weight": matrix for name, matrix in maps.items()}
+    weights |= {f"{name}.bias": torch.zeros(size, dtype=torch.float64) for name in maps}
+    both = torch.cat([x, random(generator, EDGES, layout.rows, CHANNELS)], dim=-1)
+    found = tapped(both, torch.ones((EDGES, size), dtype=torch.float64), weights, layout)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("layout", [Layout(4, 1, 4, 2), Layout(3, 2, 4, 2)], ids=str)

@@ -1,6 +1,7 @@
 """Rotation error and asymmetry of the Jacobian, of forces whose answer is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from surefoot.evaluate.directness import (
 
 ATOMS = 5
 NO_CELL = np.zeros((3, 3))
+ALL = np.ones(ATOMS, bool)
 
 
 @pytest.fixture
 def structure(rng) -> Arrangement:
-    return Arrangement(positions=rng.normal(size=(ATOMS, 3)), cell=NO_CELL)
+    return Arrangement(positions=rng.normal(size=(ATOMS, 3)), cell=NO_CELL, free=ALL)
 
 
 def linear(jacobian: np.ndarray) -> Forces:
@@ -62,7 +64,7 @@ def test_forces_along_fixed_axes_miss_rotations(structure, rng) -> None:
 
 
 def test_the_cell_turns_too(structure, rng) -> None:
-    crystal = Arrangement(positions=structure.positions, cell=rng.normal(size=(3, 3)))
+    crystal = replace(structure, cell=rng.normal(size=(3, 3)))
     turns = random_rotations(rng, 6)
     assert rotation_error(springs, crystal, turns) < 1e-12
     still = [crystal.cell] * 7
@@ -84,7 +86,8 @@ def test_all_directions_give_the_whole_jacobian(structure, rng) -> None:
 
 def test_few_directions_give_it_on_average(rng) -> None:
     """Squares of both norms, whose ratio hardly varies in many dimensions."""
-    many = Arrangement(positions=rng.normal(size=(20, 3)), cell=NO_CELL)
+    everything = np.ones(20, bool)
+    many = Arrangement(positions=rng.normal(size=(20, 3)), cell=NO_CELL, free=everything)
     matrix = rng.normal(size=(60, 60))
     matrix += 2 * matrix.T
     expected = np.linalg.norm(matrix - matrix.T) / (2 * np.linalg.norm(matrix))
@@ -94,6 +97,27 @@ def test_few_directions_give_it_on_average(rng) -> None:
 
 def test_slopes_are_symmetric(structure, rng) -> None:
     assert jacobian_asymmetry(springs, structure, rng) < 1e-6
+
+
+def test_forces_on_held_atoms_do_not_count(structure, rng) -> None:
+    """They are anything; what is left are springs between free atoms, or a known Jacobian."""
+    held = replace(structure, free=np.arange(ATOMS) > 1)
+
+    def loose(positions: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        found = springs(positions, cells)
+        found[:, ~held.free] = np.sin(positions[:, ~held.free, ::-1] * [1.0, 2.0, 5.0])
+        return found
+
+    turns = random_rotations(rng, 6)
+    assert rotation_error(loose, structure, turns) > 0.1
+    assert rotation_error(loose, held, turns) < 1e-12
+    assert jacobian_asymmetry(loose, structure, rng) > 0.01
+    assert jacobian_asymmetry(loose, held, rng) < 1e-6
+    matrix = rng.normal(size=(3 * ATOMS, 3 * ATOMS))
+    inner = matrix[6:, 6:]
+    expected = np.linalg.norm(inner - inner.T) / (2 * np.linalg.norm(inner))
+    found = jacobian_asymmetry(linear(matrix), held, rng, probes=9)
+    assert found == pytest.approx(expected, rel=1e-8)
 
 
 def test_structures_are_averaged_and_no_force_is_no_number(structure, rng) -> None:

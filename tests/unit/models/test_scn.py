@@ -115,6 +115,11 @@ def test_parts_of_the_layout() -> None:
     assert [layout.rows for layout in plain.layouts] == [19, 13]
     assert [layout.copies for layout in plain.layouts] == [8, 8]
     assert [layout.copies for layout in Scn(mmax=0).layouts] == [1]
+    # Mirrors are those of the form where nobody says.
+    assert Scn().layouts == Scn(mirrors="both").layouts
+    assert Scn(form="published").layouts == Scn(form="published", mirrors="one").layouts
+    assert Scn(form="published", mirrors="both").layouts[0].copies == 8
+    assert Scn(messages="so2", mirrors="both").layouts == Scn(messages="so2").layouts
     assert [layout.copies for layout in Scn(messages="so2", mmax=2).layouts] == [1]
     assert [layout.lmax for layout in Scn(lmax=3, resolutions=2).layouts] == [3, 3]
 
