@@ -18,11 +18,11 @@ from ase.constraints import FixAtoms
 from surefoot.md import loop
 from surefoot.md.job import Job
 from surefoot.md.run import resume, start
-from surefoot.md.saved import STATE
+from surefoot.md.saved import KIND, STATE
 from surefoot.md.settings import Dynamics, Langevin, Simulation
 from surefoot.md.trajectory import read_trajectory
 from surefoot.motion.lennard_jones import LennardJones
-from surefoot.train.checkpoint import RefusedFile
+from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KILLED = Path(__file__).with_name("killed.py")
 MOVING = ("step", "positions", "velocities", "cell", "energy", "forces", "conserved", "temperature")
@@ -149,6 +149,18 @@ def test_a_state_of_an_older_version_is_refused(tmp_path, gone: str, monkeypatch
     start(short)
     with pytest.raises(RefusedFile, match="another version of surefoot has written it"):
         resume(short)
+
+
+def test_a_state_that_lacks_what_is_carried_on_now_is_refused(tmp_path) -> None:
+    job = make_job(tmp_path / "run")
+    job = replace(job, settings=job.settings.model_copy(update={"steps": 2}))
+    start(job)
+    tree, header = read_tree(job.folder / STATE, KIND)
+    del tree["state.swelled"]
+    header = {name: value for name, value in header.items() if name not in ("format", "kind")}
+    write_tree(job.folder / STATE, KIND, tree, header)
+    with pytest.raises(RefusedFile, match="another version of surefoot has written it"):
+        resume(job)
 
 
 def change_structures(job: Job, change) -> Job:
