@@ -32,7 +32,7 @@ class Ending:
 
     Attributes:
         status: `broken`, or `unsure` where the guard has stopped it.
-        step: after which it left.
+        step: that it did not pass: at the end of which the guard stopped it, or in which it broke.
         reason: a sentence.
     """
 

@@ -81,7 +81,10 @@ class RefusedFile(ValueError):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder and move it: whole or not at all."""
+    """Write to a temporary name in the same folder and move it: whole or not at all.
+
+    The name is on the disk too when this returns, wherever a folder can be synchronised.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -94,6 +97,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _synchronise(path.parent)
+
+
+def _synchronise(folder: Path) -> None:
+    """Put the names in a folder on the disk; some systems and file systems have no way to."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        return
+    finally:
+        os.close(handle)
 
 
 def write_tree(path: Path, kind: str, tree: Mapping[str, Tensor], header: dict[str, Any]) -> None:

@@ -65,6 +65,19 @@ def test_killed_by_sigkill(tmp_path, whole) -> None:
     require_equal(folder, whole)
 
 
+def test_killed_before_the_first_chunk(tmp_path, whole) -> None:
+    """The state is there before the first step: the run goes on, or makes room for another."""
+    folder = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(KILLED), str(folder), "3"]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in folder.iterdir()] == [STATE]
+    job = make_job(folder)
+    start(replace(job, settings=job.settings.model_copy(update={"steps": 0})), over=True)
+    assert resume(job).step == 80
+    require_equal(folder, whole)
+
+
 def test_stopped_in_the_middle_of_a_chunk(tmp_path, whole) -> None:
     """Frames that wait are written, and the state is that of the step, not of a chunk."""
     folder = tmp_path / "run"
