@@ -120,7 +120,7 @@ OF_ATOMS = ("positions", "momenta", "bound", "forces", "bias_forces")
 
 
 def tension(stress: Float[Tensor, "systems 3 3"]) -> Float[Tensor, " systems"]:
-    """tr σ / 3, eV/Å³."""
+    """The mean normal stress tr σ / 3, eV/Å³."""
     return stress.diagonal(dim1=-2, dim2=-1).sum(-1) / 3
 
 
