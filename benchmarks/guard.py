@@ -11,12 +11,13 @@ of the test is labelled by that too. Errors are those of a small MACE trained on
 Pieces, each one JSON file in benchmarks/guard/POSTERIOR/ (those of the data in benchmarks/guard/),
 those that others need first: sample_0 …, data, train, quiet_0 … (300 K), each kind of
 driven trajectory, cost. What is there is not made again, an interrupted piece goes on, and after
---minutes none begins. `table` chooses thresholds on the trajectories with even numbers and
-writes benchmarks/guard/README.md and a picture from those with odd ones.
+--minutes none begins. A piece of another potential or config is refused. `table` chooses thresholds
+on the quiet trajectories with even numbers and writes benchmarks/guard/README.md and a picture from
+those with odd ones and from all that were driven. The posterior `single` has no uncertainty to be
+stopped by: it is only trained, for `laplace` to begin from.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -28,29 +29,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread, write
 from ase.md.langevin import Langevin
+from guard import cost, origin
 from guard.choice import find_near
-from guard.drive import GROUPS, TIMESTEP, drives, highs, relabel, run
+from guard.drive import GROUPS, TIMESTEP, drives, energy_per_root, highs, relabel, run
+from guard.origin import sha256
 
 from surefoot.calculator import predict_atoms
 from surefoot.label.xtb import Xtb
-from surefoot.md.job import Job
-from surefoot.md.run import start
-from surefoot.md.settings import Dynamics, Simulation
-from surefoot.md.settings import Langevin as Bath
-from surefoot.motion.guard import Guard, Watch
 from surefoot.motion.surface import PredictorSurface
-from surefoot.posteriors.predictor import driver, load_predictor
+from surefoot.posteriors.predictor import driver, knows_energies, load_predictor
 
 HERE = Path(__file__).parent / "guard"
 CONFIG: dict[str, Any] = yaml.safe_load((HERE / "config.yaml").read_text())
 PER_PIECE = 5  # starts that one piece samples
-ROLES = {"learn": 0.7, "valid": 0.8, "held": 0.9, "test": 1.0}
+ROLES = {"learn": 0.58, "valid": 0.67, "held": 0.76, "test": 1.0}
 """Starts up to this share of all go to each file: frames of one start are of one trajectory."""
 
 
@@ -69,7 +68,15 @@ class Setting:
 
     @property
     def potential(self) -> Path:
-        return self.work / self.posterior / "calibrated.safetensors"
+        return self.work / self.posterior / "calibrated" / "calibrated.safetensors"
+
+    @property
+    def data_settings(self) -> str:
+        return origin.of_data(self.scale, ROLES)
+
+    @property
+    def settings(self) -> str:
+        return origin.of_posterior(CONFIG, self.scale, self.posterior, self.data_settings)
 
     def alike(self, posterior: str) -> "Setting":
         return replace(self, posterior=posterior)
@@ -87,6 +94,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/guard"))
     parser.add_argument("--kept", type=Path, default=HERE, help="folder of the JSON files")
     chosen = parser.parse_args()
+    torch.set_num_threads(1)
     setting = Setting(
         posterior=chosen.posterior,
         scale=CONFIG["scales"][chosen.scale],
@@ -97,6 +105,11 @@ def main() -> None:
     if chosen.pieces == ["table"]:
         from guard.page import write_page
 
+        for posterior in CONFIG["posteriors"]:
+            made = setting.alike(posterior)
+            for name, _ in list_pieces(made):
+                if file_of(name, made).exists():
+                    need(name, made)
         write_page(setting.kept, CONFIG)
         return
     if chosen.pieces == ["list"]:
@@ -106,6 +119,7 @@ def main() -> None:
     end = time.monotonic() + 60 * chosen.minutes
     for name in chosen.pieces or every:
         if file_of(name, setting).exists():
+            need(name, setting)
             continue
         if time.monotonic() > end:
             print(f"{chosen.minutes:g} minutes are over; the same command goes on with {name}")
@@ -118,6 +132,8 @@ def list_pieces(setting: Setting) -> Iterator[tuple[str, Piece]]:
         yield f"sample_{number}", lambda s, n=number: sample(s, n)
     yield "data", gather
     yield "train", train
+    if setting.posterior == "single":
+        return
     for number in range(setting.scale["quiet"]["pieces"]):
         yield f"quiet_{number}", lambda s, n=number: be_quiet(s, n)
     for name, kind in CONFIG["driven"].items():
@@ -130,11 +146,24 @@ def file_of(name: str, setting: Setting) -> Path:
     return (setting.kept if shared else setting.kept / setting.posterior) / f"{name}.json"
 
 
+def made_of(name: str, setting: Setting) -> dict[str, str]:
+    """The config of a piece, and the potential of those that come after it."""
+    if name.startswith("sample") or name == "data":
+        return {"config": setting.data_settings}
+    made = {"config": setting.settings}
+    if name != "train" and setting.potential.exists():
+        made["potential"] = sha256(setting.potential)
+    elif name != "train":  # on another machine the JSON files have to do
+        made["potential"] = need("train", setting)["sha256"]
+    return made
+
+
 def keep(name: str, piece: Piece, setting: Setting) -> None:
     began, processor = time.monotonic(), os.times()
     found = piece(setting)
     spent = os.times()
     used = sum(spent[:4]) - sum(processor[:4])  # by children too
+    found["made_of"] = made_of(name, setting)
     found |= {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(used, 1)}
     file = file_of(name, setting)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +176,11 @@ def need(name: str, setting: Setting) -> dict[str, Any]:
     file = file_of(name, setting)
     if not file.exists():
         raise SystemExit(f"{name} comes first: {file} is not there.")
-    return json.loads(file.read_text())
+    found = json.loads(file.read_text())
+    origin.require(file, found["made_of"], made_of(name, setting))
+    if name == "train" and setting.potential.exists():
+        origin.require(file, found, {"sha256": sha256(setting.potential)})
+    return found
 
 
 class Reference(Calculator):
@@ -168,6 +201,7 @@ def sample(setting: Setting, number: int) -> dict[str, Any]:
     published = Path(os.environ["SUREFOOT_DATA"]) / "acac" / "train_300K.xyz.gz"
     frames = list(iread(published, format="extxyz"))
     places = np.linspace(0, len(frames) - 1, scale["starts"]).round().astype(int)
+    origin.claim(setting.data, {"config": setting.data_settings})
     chosen = range(number * PER_PIECE, min((number + 1) * PER_PIECE, scale["starts"]))
     counts = []
     for place in chosen:
@@ -223,13 +257,9 @@ def gather(setting: Setting) -> dict[str, Any]:
     }
 
 
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def train(setting: Setting) -> dict[str, Any]:
     """Train, calibrate on frames held out, and say what the error in distribution is."""
-    need("data", setting)
+    data = need("data", setting)
     entry = dict(CONFIG["posteriors"][setting.posterior])
     base = entry.pop("base", None)
     content = {name: CONFIG[name] for name in ("model", "head", "loss")}
@@ -238,17 +268,21 @@ def train(setting: Setting) -> dict[str, Any]:
     content |= entry
     if base is not None:
         made = setting.alike(base)
-        need("train", made)
+        data = {**data, "base": need("train", made)["sha256"]}
         content["start"] = content["start"] | {"potential": str(made.potential)}
         content = {k: v for k, v in content.items() if k not in ("model", "head")}
-    folder = setting.potential.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = setting.potential.parent.parent
+    origin.claim(
+        folder, {"config": setting.settings, "data": data["sha256"], "base": data.get("base")}
+    )
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     if not (folder / "potential.safetensors").exists():
         resumed = ["--resume"] if (folder / "last.safetensors").exists() else []
         surefoot(
             "train", str(folder / "config.yaml"), "-o", str(folder), *resumed, cwd=setting.data
         )
+    calibrated = folder / "calibrated"
+    origin.claim(calibrated, {"potential": sha256(folder / "potential.safetensors")})
     if not setting.potential.exists():
         surefoot(
             *("calibrate", str(folder / "potential.safetensors"), "-o", str(setting.potential)),
@@ -276,6 +310,7 @@ def in_distribution(setting: Setting) -> dict[str, Any]:
         "worst_95": float(np.quantile(worst, 0.95)),
         "limit": float(CONFIG["limit"] * np.quantile(worst, 0.95)),
         "draws": load_predictor(setting.potential).draws,
+        "closed": knows_energies(load_predictor(setting.potential)),
     }
 
 
@@ -296,10 +331,16 @@ def surface_of(setting: Setting) -> PredictorSurface:
     return PredictorSurface(predictor=load_predictor(setting.potential), drive="first")
 
 
+def surface_name(setting: Setting) -> str:
+    """What tells the runs of one potential and config from those of another."""
+    return f"{sha256(setting.potential)} {setting.settings}"
+
+
 def seen(frames: dict[str, np.ndarray], stop: int | None = None) -> dict[str, list[float]]:
     """What the guard would have looked at, by check."""
     norm, atoms = frames["forces_uncertainty_norm"].max(1), frames["ood_atoms"].max(1)
     values = {"norm": norm, "ood_atoms": atoms, "ood": frames["ood"]}
+    values["energy"] = energy_per_root(frames)
     return {name: [float(f"{v:.4g}") for v in value[:stop]] for name, value in values.items()}
 
 
@@ -311,6 +352,7 @@ def be_quiet(setting: Setting, number: int) -> dict[str, Any]:
     found = run(
         folder, surface_of(setting), structures,
         kelvin=300.0, steps=scale["steps"], every=CONFIG["every"], seed=100 + number,
+        potential=surface_name(setting),
     )  # fmt: skip
     return {
         "kelvin": 300,
@@ -336,6 +378,7 @@ def be_driven(setting: Setting, name: str, kind: dict[str, Any]) -> dict[str, An
             steps=scale["steps"],
             every=CONFIG["every"],
             seed=1000 * seed + group,
+            potential=surface_name(setting),
         )
         for frames in found:
             errors = relabel(Xtb(), frames, limit, CONFIG["margin"])
@@ -346,46 +389,21 @@ def be_driven(setting: Setting, name: str, kind: dict[str, Any]) -> dict[str, An
 
 
 def measure_cost(setting: Setting) -> dict[str, Any]:
-    """Processor seconds of runs with and without a guard, in turns; the median of ratios."""
-    scale = setting.scale["cost"]
-    need("train", setting)
-    structures = first_frames(setting, scale["count"], 0)
+    """Processor seconds of runs with and without a guard, and of how many all draws were asked."""
+    known, scale = need("train", setting), setting.scale["cost"]
     pieces = range(setting.scale["quiet"]["pieces"])
-    near = find_near([t for n in pieces for t in need(f"quiet_{n}", setting)["trajectories"]])
-    guards = {
-        "none": None,
-        "shortcut": Guard(uncertainty=1e9, ood=1e9, every=CONFIG["every"], near_ood=near),
-        "whole": Guard(uncertainty=1e9, every=CONFIG["every"]),
-    }
-    predictor = load_predictor(setting.potential)
-    bare = PredictorSurface(predictor=replace(driver(predictor), gate=None))
-    surfaces = dict.fromkeys(guards, surface_of(setting)) | {"without gate": bare}
-    times: dict[str, list[float]] = {name: [] for name in surfaces}
-    for number in range(scale["rounds"] + 1):
-        for name, surface in surfaces.items():
-            guard = guards.get(name)
-            watch = None if guard is None else Watch(guard=guard)
-            folder = setting.work / setting.posterior / "cost" / f"{number}_{name}_{time.time_ns()}"
-            settings = Simulation(
-                dynamics=Dynamics(timestep=TIMESTEP, thermostat=Bath(time=100.0)),
-                steps=scale["steps"], every=scale["steps"], uncertainty_every=0, seed=number,
-            )  # fmt: skip
-            job = Job(
-                structures=structures, temperatures=[300.0] * len(structures), surface=surface,
-                settings=settings, folder=folder, places=["x"] * len(structures), watch=watch,
-            )  # fmt: skip
-            marks: list[float] = []
-            # Of the processor, from the first step to the last: other programs do not count.
-            start(replace(job, asked=lambda: bool(marks.append(time.process_time()))))  # noqa: B023
-            times[name].append(marks[-1] - marks[0])
-    kept = {name: np.array(value[1:]) for name, value in times.items()}  # the first round warms up
-    return {
-        "near_ood": near,
-        "draws": predictor.draws,
-        "seconds": {name: [float(f"{v:.4g}") for v in value] for name, value in kept.items()},
-        "over_none": {name: float(np.median(value / kept["none"])) for name, value in kept.items()},
-        "over_without_gate": float(np.median(kept["none"] / kept["without gate"])),
-    }
+    quiet = [t for n in pieces for t in need(f"quiet_{n}", setting)["trajectories"]]
+    near = find_near(quiet)
+    near_energy = find_near(quiet, "energy") if known["closed"] else None
+    found = cost.measure(
+        load_predictor(setting.potential),
+        first_frames(setting, scale["count"], 0),
+        cost.list_guards(CONFIG["every"], near, near_energy),
+        scale,
+        CONFIG["every"],
+        setting.work / setting.posterior / "cost",
+    )
+    return {"near_ood": near, "near_energy": near_energy, **found}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Usage: python benchmarks/motion.py [--mace PYTHON] [--rounds 5] [--steps 200] [-
 mace-torch lives in an environment of its own, whose Python is named by the option or by
 SUREFOOT_MACE_PYTHON; without it nothing is compared with it, and a line says so: a MACE of our
 own of the same size moves then. With it the weights are those of its model, converted. Everything
-takes turns, in rounds; a figure is the median over rounds. One thread, velocity Verlet, float32,
+takes turns, in rounds; a figure is the median over rounds. What was measured without mace-torch is
+kept as motion_alone.json unless --output names another file. One thread, velocity Verlet, float32,
 ns/day at a timestep of 0.5 fs.
 """
 
@@ -46,6 +47,7 @@ from surefoot.potential import Potential
 HERE = Path(__file__).parent
 TIMESTEP = 0.05  # fs; weights are random, and the forces of their surface have no scale
 SHOWN = 0.5  # fs, of the ns/day
+ALIKE = 1e-4  # eV/atom, and of the largest force: float32 on both sides
 SINGLES = 4  # molecules that are moved one by one; more would take as long each
 
 
@@ -57,18 +59,24 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--compile", action="store_true", help="a compiled form too")
     parser.add_argument("--work", type=Path)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "motion.json")
+    parser.add_argument("--output", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=chosen.work) as folder:
         found = measure(chosen, Path(folder))
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(found, indent=1) + "\n")
+    output = chosen.output or HERE / "results" / file_name(found["peer"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(found, indent=1) + "\n")
     show(found)
 
 
+def file_name(peer: dict[str, str] | None) -> str:
+    """Figures without mace-torch never take the place of those with it."""
+    return "motion.json" if peer else "motion_alone.json"
+
+
 def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    runs, peer = prepare(chosen, folder)
+    runs, versions = prepare(chosen, folder)
     times: dict[str, list[float]] = {run.name: [] for run in runs}
     for number in range(chosen.rounds + 1):  # the first one warms up
         for run in runs:
@@ -83,15 +91,17 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         }
         for run in runs
     }
-    return {"machine": describe_machine(), "steps": chosen.steps, "peer": peer, "runs": rows}
+    return {"machine": describe_machine(), "steps": chosen.steps, "peer": versions, "runs": rows}
 
 
-def prepare(chosen: argparse.Namespace, folder: Path) -> tuple[list["Timed"], bool]:
-    """Everything that takes turns, and whether mace-torch is among it."""
-    model, peer = folder / "mace.model", None
+def prepare(
+    chosen: argparse.Namespace, folder: Path
+) -> tuple[list["Timed"], dict[str, str] | None]:
+    """Everything that takes turns, and the versions of mace-torch if it is among it."""
+    model, peer, versions = folder / "mace.model", None, None
     if chosen.mace:
         peer = Peer(chosen.mace)
-        peer.ask({"make": str(model)})
+        versions = peer.ask({"make": str(model)})["versions"]
         predictor = read_mace(model)
     else:
         print("mace-torch is left out: name a Python that has it with --mace.")
@@ -109,7 +119,7 @@ def prepare(chosen: argparse.Namespace, folder: Path) -> tuple[list["Timed"], bo
             runs.append(through_ase(f"{size}: {name} through ASE", form, atoms))
         if peer is not None:
             runs.append(peer.moving(f"{size}: mace-torch through ASE", model, atoms))
-    return runs, peer is not None
+    return runs, versions
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,18 @@ def through_ase(name: str, predictor: Predictor, atoms: Atoms) -> Timed:
     return Timed(name, 1, seconds)
 
 
+def require_same(name: str, answer: dict[str, Any], ours: Atoms) -> None:
+    """End where energies or forces of what should be the same weights differ."""
+    energy = abs(answer["energy"] - ours.get_potential_energy()) / len(ours)
+    if not energy <= ALIKE:
+        sys.exit(f"{name}: the energies differ by {energy:.2g} eV/atom.")
+    forces, own = np.array(answer["forces"]), ours.get_forces()
+    largest = float(np.abs(own).max())
+    worst = float(np.abs(forces - own).max())
+    if not worst <= ALIKE * max(largest, 1e-300):
+        sys.exit(f"{name}: forces of up to {largest:.2g} eV/Å differ by {worst:.2g} eV/Å.")
+
+
 class Peer:
     """mace-torch in a process of its own; one for each structure, so that all keep their place."""
 
@@ -245,9 +267,7 @@ class Peer:
         answer = own.ask({"load": str(model), "structure": structure, "dtype": "float32"})
         ours = atoms.copy()
         ours.calc = SurefootCalculator(read_mace(model))
-        difference = abs(answer["energy"] - ours.get_potential_energy()) / len(atoms)
-        if difference > 1e-4:
-            sys.exit(f"{name}: the energies differ by {difference:.2g} eV/atom.")
+        require_same(name, answer, ours)
         order = {"timestep": TIMESTEP}
         return Timed(name, 1, lambda steps: own.ask({**order, "steps": steps})["seconds"])
 

@@ -2,12 +2,13 @@
 
 Takes orders as lines of JSON, and answers alike:
 
-    {"make": FILE}                                →  a model of small random weights, saved
-    {"load": FILE, "structure": {…}, "dtype": …}  →  its calculator on a structure of ASE
+    {"make": FILE}                                →  small random weights, saved; versions
+    {"load": FILE, "structure": {…}, "dtype": …}  →  its calculator on a structure: energy, forces
     {"steps": n, "timestep": fs}                  →  seconds of n steps of velocity Verlet
 """
 
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -33,10 +34,13 @@ def main() -> None:
         order = json.loads(line)
         if "make" in order:
             torch.save(make(), order["make"])
-            answer: dict[str, Any] = {"elements": ELEMENTS}
+            answer: dict[str, Any] = {"versions": versions()}
         elif "load" in order:
             atoms = load(order)
-            answer = {"energy": float(atoms.get_potential_energy())}
+            answer = {
+                "energy": float(atoms.get_potential_energy()),
+                "forces": atoms.get_forces().tolist(),
+            }
         else:
             dynamics = VelocityVerlet(atoms, order["timestep"] * units.fs)
             began = time.perf_counter()
@@ -44,6 +48,11 @@ def main() -> None:
             answer = {"seconds": time.perf_counter() - began}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def versions() -> dict[str, str]:
+    names = ("mace-torch", "torch", "e3nn", "ase")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def make() -> torch.nn.Module:

@@ -1,10 +1,11 @@
-"""Thresholds from one half of the trajectories, figures from the other."""
+"""Limits from one half of the quiet trajectories, figures from the other and all driven ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest, chi2
 
 Trajectory = dict[str, Any]
 NEAR = 2  # of QUANTILES: the 90th percentile of ood at 300 K
@@ -20,11 +21,14 @@ class Limits:
         norm: of forces_uncertainty_norm, eV/Å.
         ood_atoms: of ood_atoms.
         near: ood from which the uncertainty of forces is looked at.
+        near_energy: the same of the energy's standard deviation over √atoms, eV. Where neither is
+            set it is looked at always.
     """
 
     norm: float = np.inf
     ood_atoms: float = np.inf
-    near: float = 0.0
+    near: float | None = None
+    near_energy: float | None = None
 
 
 def halves(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], list[Trajectory]]:
@@ -32,8 +36,9 @@ def halves(trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], list[T
     return list(trajectories[::2]), list(trajectories[1::2])
 
 
-def find_near(quiet: Sequence[Trajectory]) -> float:
-    return float(np.median([one["ood_quantiles"][NEAR] for one in halves(quiet)[0]]))
+def find_near(quiet: Sequence[Trajectory], name: str = "ood") -> float:
+    """The 90th percentile at 300 K of `ood` or `energy`, in the half by which limits are chosen."""
+    return float(np.median([one[f"{name}_quantiles"][NEAR] for one in halves(quiet)[0]]))
 
 
 def quiet_stop(one: Trajectory, limits: Limits) -> tuple[int, bool] | None:
@@ -59,7 +64,11 @@ def false_stops(
 
 
 def driven_stop(one: Trajectory, limits: Limits) -> int | None:
-    near = np.array(one["ood"]) >= limits.near
+    near = np.full(len(one["ood"]), limits.near is None and limits.near_energy is None)
+    if limits.near is not None:
+        near |= np.array(one["ood"]) >= limits.near
+    if limits.near_energy is not None:
+        near |= np.array(one["energy"]) >= limits.near_energy
     stops = (np.array(one["norm"]) >= limits.norm) & near
     stops |= np.array(one["ood_atoms"]) >= limits.ood_atoms
     # A score that is no number stops too.
@@ -111,7 +120,12 @@ def outcome(driven: Sequence[Trajectory], limits: Limits, limit: float, fs: floa
 
 
 def choose(
-    quiet: Sequence[Trajectory], checks: Sequence[int], fs: float, atoms: int, near: float
+    quiet: Sequence[Trajectory],
+    checks: Sequence[int],
+    fs: float,
+    atoms: int,
+    near: float,
+    near_energy: float | None = None,
 ) -> dict[str, Limits]:
     """The lowest limits with at most half of the false stops that are allowed.
 
@@ -129,9 +143,24 @@ def choose(
 
     norm, ood = lowest("norm", 0.5), lowest("ood_atoms", 0.5)
     both = {"norm": lowest("norm", 0.25), "ood_atoms": lowest("ood_atoms", 0.25)}
-    return {
+    rules = {
         "σ of forces": Limits(norm=norm),
         "ood": Limits(ood_atoms=ood),
         "both": Limits(**both),
         "both, with the shortcut": Limits(**both, near=near),
     }
+    if near_energy is not None:
+        rules["both, with the shortcut on energies"] = Limits(**both, near_energy=near_energy)
+    return rules
+
+
+def share_interval(part: int, whole: int) -> tuple[float, float]:
+    """Where the share lies with 95 %, by Clopper and Pearson."""
+    found = binomtest(part, whole).proportion_ci(0.95, "exact")
+    return float(found.low), float(found.high)
+
+
+def rate_interval(count: int, exposed: float) -> tuple[float, float]:
+    """Where the rate of a Poisson process lies with 95 %, exactly."""
+    low = chi2.ppf(0.025, 2 * count) / 2 if count else 0.0
+    return float(low / exposed), float(chi2.ppf(0.975, 2 * count + 2) / 2 / exposed)

@@ -108,8 +108,11 @@ def run(
     steps: int,
     every: int,
     seed: int,
+    potential: str,
 ) -> list[dict[str, np.ndarray]]:
     """Langevin dynamics without a guard, frames at every check; an interrupted run goes on.
+
+    What is there of another `potential`, a hash of it and of the config, is refused.
 
     Nothing ends a trajectory but numbers that are none: what the guard would have done is worked
     out afterwards.
@@ -131,6 +134,7 @@ def run(
         settings=settings,
         folder=folder,
         places=[f"trajectory {number}" for number in range(len(structures))],
+        potential=potential,
         warn=print,
     )
     (resume if (folder / STATE).exists() else start)(job)
@@ -157,12 +161,20 @@ def relabel(labeler: Xtb, frames: dict[str, np.ndarray], limit: float, margin: i
     return errors
 
 
+def energy_per_root(frames: dict[str, np.ndarray]) -> np.ndarray:
+    """σ of the energy over √atoms, eV: what `near_energy` of a guard is held against."""
+    return frames["energy_uncertainty"] / np.sqrt(len(frames["numbers"]))
+
+
 def highs(frames: dict[str, np.ndarray], limit: float) -> dict[str, Any]:
     """Where each score was higher than ever before, and the true error there.
 
     That is where a guard would have acted, whatever its limit; the other checks say nothing more.
     """
-    found: dict[str, Any] = {"ood_quantiles": np.quantile(frames["ood"], QUANTILES).tolist()}
+    found: dict[str, Any] = {
+        "ood_quantiles": np.quantile(frames["ood"], QUANTILES).tolist(),
+        "energy_quantiles": np.quantile(energy_per_root(frames), QUANTILES).tolist(),
+    }
     checks = {n: frames[n].max(1) for n in ("forces_uncertainty_norm", "ood_atoms")}
     for name, values in checks.items():
         best = np.maximum.accumulate(values)

@@ -8,6 +8,7 @@ import numpy as np
 
 from guard.choice import (
     Limits,
+    Outcome,
     Trajectory,
     choose,
     driven_stop,
@@ -16,7 +17,10 @@ from guard.choice import (
     halves,
     outcome,
     passed,
+    rate_interval,
+    share_interval,
 )
+from guard.cost import BASE
 from surefoot.report.svg import Axis, Line, colour, plot
 
 STYLE = """<style>
@@ -47,8 +51,12 @@ def describe(folder: Path, posterior: str, config: dict[str, Any], atoms: int) -
     trajectories = [one for piece in quiet for one in piece["trajectories"]]
     checks = [count for piece in quiet for count in piece["checks"]]
     limit, fs = pieces["train"]["limit"], next(iter(driven.values()))["fs"]
-    rules = choose(halves(trajectories)[0], checks[::2], fs, atoms, find_near(trajectories))
     cost, train = pieces["cost"], pieces["train"]
+    near_energy = find_near(trajectories, "energy") if train["closed"] else None
+    near = find_near(trajectories)
+    rules = choose(halves(trajectories)[0], checks[::2], fs, atoms, near, near_energy)
+    every = [one for piece in driven.values() for one in piece["trajectories"]]
+    still = halves(trajectories)[1], checks[1::2], atoms
     lines = [
         f"## {posterior}",
         "",
@@ -56,46 +64,92 @@ def describe(folder: Path, posterior: str, config: dict[str, Any], atoms: int) -
         f"{train['rms_force_error']:.3f} eV/Å; of the worst atom of a frame the 95th percentile is "
         f"{train['worst_95']:.3f} eV/Å, so that {limit:.3f} eV/Å must not be passed.",
         "",
-        "| guard | limits | passed | stopped before | or with it | missed | median delay, fs "
-        "(10th, 90th percentile) | stopped, never passed | false stops per 10 ps × 100 atoms "
-        "| per ns |",
+    ]
+    headline = config["headline"]
+    if headline["posterior"] == posterior:
+        rule = rules[headline["rule"]]
+        spent = cost["over_base"][headline["cost"]] - 1
+        lines += say_marks(outcome(every, rule, limit, fs), rule, still, fs, spent, config)
+    lines += [
+        "| guard | limits | passed | stopped before (95 %) | or with it | missed "
+        "| median delay, fs (10th, 90th percentile) | stopped, never passed "
+        "| false stops per 10 ps × 100 atoms (95 %) | per ns |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    held = [one for piece in driven.values() for one in halves(piece["trajectories"])[1]]
-    still = halves(trajectories)[1], checks[1::2], atoms
-    lines += [row(name, limits, held, limit, fs, still) for name, limits in rules.items()]
-    lines += ["", "By what drove them, with both limits:", ""]
-    lines += ["| driven by | trajectories | passed | stopped before | or with it |"]
+    lines += [row(name, limits, every, limit, fs, still) for name, limits in rules.items()]
+    shown = rules[headline["rule"]]
+    lines += ["", f"By what drove them, with {headline['rule']}:", ""]
+    lines += ["| driven by | trajectories | passed | stopped before (95 %) | or with it |"]
     lines += ["|---|---|---|---|---|"]
     for name, piece in driven.items():
-        found = outcome(halves(piece["trajectories"])[1], rules["both"], limit, fs)
+        found = outcome(piece["trajectories"], shown, limit, fs)
         lines.append(
             f"| {name} | {found.total} | {found.passed} | {share(found.before, found.passed)} "
             f"| {share(found.by, found.passed)} |"
         )
     lines += ["", *say_cost(cost, config["every"])]
-    figure = picture(held, rules["both"], limit, fs)
+    figure = picture(every, shown, limit, fs)
     if figure:
         (folder.parent / f"stopped_{posterior}.svg").write_text(figure)
         lines += ["", f"![a stopped trajectory](stopped_{posterior}.svg)", ""]
     return lines
 
 
+Quiet = tuple[list[Trajectory], list[int], int]
+"""Quiet trajectories, their checks, and atoms of each."""
+
+
+def say_marks(
+    found: Outcome, rule: Limits, quiet: Quiet, fs: float, spent: float, config: dict[str, Any]
+) -> list[str]:
+    """The headline, which was named beforehand, beside its marks."""
+    marks = config["marks"]
+    _, false, exposed = false_stops(quiet[0], quiet[1], rule, fs, quiet[2])
+    stopped, rate = found.before / max(found.passed, 1), false / exposed
+    low, high = rate_interval(false, exposed)
+    rows = [
+        (
+            "stopped before",
+            f"≥ {marks['stopped']:.0%}",
+            share(found.before, found.passed),
+            stopped >= marks["stopped"] and found.passed > 0,
+        ),
+        (
+            "false stops per 10 ps × 100 atoms",
+            f"≤ {marks['false']:g}",
+            f"{rate:.2f} ({low:.2f}–{high:.2f})",
+            rate <= marks["false"],
+        ),
+        ("cost of the run", f"≤ {marks['cost']:.0%}", f"{spent:+.1%}", spent <= marks["cost"]),
+    ]
+    lines = [
+        f"The headline, named in `config.yaml` beforehand: {config['headline']['rule']}.",
+        "",
+        "| figure | mark | found (95 %) | |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {a} | {b} | {c} | {'met' if met else 'not met'} |" for a, b, c, met in rows]
+    return [*lines, ""]
+
+
 def row(
     name: str,
     limits: Limits,
-    held: list[Trajectory],
+    driven: list[Trajectory],
     limit: float,
     fs: float,
-    quiet: tuple[list[Trajectory], list[int], int],
+    quiet: Quiet,
 ) -> str:
-    found = outcome(held, limits, limit, fs)
+    found = outcome(driven, limits, limit, fs)
     _, false, exposed = false_stops(quiet[0], quiet[1], limits, fs, quiet[2])
     nanoseconds = exposed / quiet[2]  # 1000 ps × atoms over atoms
     low, middle, high = np.quantile(found.delays, [0.1, 0.5, 0.9]) if found.delays else [np.nan] * 3
     told = [f"{limits.norm:.3g} eV/Å"] if np.isfinite(limits.norm) else []
     told += [f"ood {limits.ood_atoms:.3g}"] if np.isfinite(limits.ood_atoms) else []
-    told += [f"asked from ood {limits.near:.3g} on"] if limits.near else []
+    told += [f"asked from ood {limits.near:.3g} on"] if limits.near is not None else []
+    if limits.near_energy is not None:
+        told.append(f"asked from {1000 * limits.near_energy:.3g} meV/√atoms on")
+    bounds = rate_interval(false, exposed)
     cells = [
         name,
         ", ".join(told),
@@ -105,29 +159,39 @@ def row(
         str(found.missed),
         f"{middle:.0f} ({low:.0f}, {high:.0f})",
         str(found.early),
-        f"{false / exposed:.2f} ({false} in {exposed:.2f})",
+        f"{false / exposed:.2f} ({bounds[0]:.2f}–{bounds[1]:.2f}; {false} in {exposed:.2f})",
         f"{false / nanoseconds:.1f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%}" if whole else "–"
+    if not whole:
+        return "–"
+    low, high = share_interval(part, whole)
+    return f"{part / whole:.0%} ({low:.0%}–{high:.0%})"
 
 
 def say_cost(cost: dict[str, Any], every: int) -> list[str]:
-    over = cost["over_none"]
-    return [
-        f"Cost at n = {every}, of a run on the first draw: {over['shortcut'] - 1:+.1%} with the "
-        f"shortcut (`near_ood` {cost['near_ood']:.2f}), {over['whole'] - 1:+.1%} when all "
-        f"{cost['draws']} draws are asked at every check. `ood` at every step makes an evaluation "
-        f"{cost['over_without_gate']:.3f} times as long.",
+    """Over a run on the first draw without guard and gate."""
+    lines = [
+        f"Cost at n = {every}, of a run on the first draw with neither guard nor gate "
+        f"({cost['draws']} draws; all are asked from ood {cost['near_ood']:.2f} on with the "
+        "shortcut):",
+        "",
+        "| guard | cost | checks with all draws |",
+        "|---|---|---|",
     ]
+    for name, ratio in cost["over_base"].items():
+        if name != BASE:
+            asked = f"{cost['asked'][name]:.0%}" if name in cost["asked"] else "–"
+            lines.append(f"| {name} | {ratio - 1:+.1%} | {asked} |")
+    return lines
 
 
-def picture(held: list[Trajectory], limits: Limits, limit: float, fs: float) -> str:
+def picture(driven: list[Trajectory], limits: Limits, limit: float, fs: float) -> str:
     """σ and the true error of a trajectory that was stopped before it passed, over time."""
-    for one in sorted(held, key=lambda one: -len(one["error"])):
+    for one in sorted(driven, key=lambda one: -len(one["error"])):
         at, stop = passed(one, limit), driven_stop(one, limits)
         if at is not None and stop is not None and stop < at:
             break
@@ -158,7 +222,8 @@ INTRODUCTION = [
     " on it, and it labels every frame of the test. The first draw moves the atoms; a check every"
     " ten steps of 0.5 fs. A trajectory has *passed* when the force on its worst atom is wrong by"
     " more than three times the 95th percentile of that error at 300 K, or when GFN2-xTB has no"
-    " answer. Limits were chosen at 300 K on the trajectories with even numbers, for half of the"
-    " false stops that are allowed; all figures are of the others. False stops in the row of the"
-    " shortcut are those without it, which can only be more.",
+    " answer. Limits were chosen at 300 K on the quiet trajectories with even numbers, for half of"
+    " the false stops that are allowed; false stops are counted on those with odd numbers,"
+    " everything else on all that were driven, which have chosen nothing. False stops in"
+    " the row of the shortcut are those without it, which can only be more.",
 ]

@@ -1,5 +1,7 @@
 """`surefoot relax` and `surefoot md`: files in, files out, and what is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -45,6 +47,49 @@ def test_relax_stops_where_the_potential_is_unsure(surefoot, potential, few, tmp
     frames = ase.io.read(kept, ":")
     assert len(frames) == 2
     assert frames[0].info["guard_score"] > 1
+    told = surefoot("relax", potential, few, "-o", output, *guard, "--force").stdout
+    assert "2 frames that are worth labelling" in told
+
+
+def test_an_interrupted_relaxation_goes_on(surefoot, potential, few, tmp_path) -> None:
+    """As after a kill when the first structure had left: its line is kept, torn ones are not."""
+    whole, output = tmp_path / "whole.xyz", tmp_path / "relaxed.xyz"
+    options = ("--steps", 3, "--together", 1, "--trajectory", tmp_path / "path.xyz")
+    surefoot("relax", potential, few, "-o", whole, *options, "--fmax", 1e-6)
+    path = ase.io.read(tmp_path / "path.xyz", ":")
+    assert [a.info["relax_structure"] for a in path] == [0] * 4 + [1] * 4
+    assert [a.info["relax_step"] for a in path] == [0, 1, 2, 3] * 2
+    assert "forces_uncertainty_norm" in path[0].arrays
+    (tmp_path / "path.xyz").unlink()
+    # The second structure is not there to be written: the disk is full at its first line.
+    patched = (
+        "import errno, surefoot.relax.journal as j; add = j.Journal.add\n"
+        "def full(self, kind, number, text):\n"
+        "    if number == 1 and kind == 'result':\n"
+        "        self.path.open('a').write('{\"kind\": \"res')\n"
+        "        raise OSError(errno.ENOSPC, 'No space left on device', str(self.path))\n"
+        "    add(self, kind, number, text)\n"
+        "j.Journal.add = full\n"
+        "from surefoot.cli.main import main; main()"
+    )
+    order = ("relax", potential, few, "-o", output, *options, "--fmax", 1e-6)
+    command = [sys.executable, "-c", patched, *map(str, order)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "No space left" in done.stderr
+    assert "1 of 2 structures are done; the same command with --resume" in done.stderr
+    assert not output.exists()
+    again = surefoot(*order, check=False)
+    assert "an interrupted relaxation has left this" in again.stderr
+    other = surefoot(*order, "--steps", 4, "--resume", check=False)
+    assert "settings.steps was 3 and is now 4" in other.stderr
+    surefoot(*order, "--resume")
+    assert output.read_text() == whole.read_text()
+    assert len(ase.io.read(tmp_path / "path.xyz", ":")) == 8
+    assert not list(tmp_path.glob("*.journal"))
+    refused = surefoot(*order, check=False)
+    assert "nothing is written over without --force" in refused.stderr
+    assert "there is nothing to go on from" in surefoot(*order, "--resume", check=False).stderr
 
 
 def test_md_runs_and_goes_on(surefoot, potential, few, tmp_path) -> None:
@@ -239,6 +284,9 @@ def test_relax_refuses_in_one_sentence(surefoot, potential, few, tmp_path) -> No
         (few, ["--cell", "free"], "its cell can not be relaxed"),
         (few, ["--optimizer", "bfgs"], "bfgs"),
         (few, ["--fmax", "-1"], "greater than 0"),
+        (few, ["--pressure", "1"], "fixed cells feel nothing of it"),
+        (few, ["--stress", "1"], "fixed cells feel nothing of it"),
+        (few, ["--guard-consecutive", "2"], "a guard needs a limit"),
     ):
         done = surefoot("relax", potential, file, "-o", output, *options, check=False)
         assert done.returncode == 1

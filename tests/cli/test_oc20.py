@@ -17,7 +17,7 @@ from ase.constraints import FixAtoms
 from ase.db.row import atoms2dict
 
 from surefoot.cli.config import load_config, write_template
-from surefoot.cli.oc20 import measure_oc20, relaxed
+from surefoot.cli.oc20 import measure_oc20, read_predictions, relaxed
 from surefoot.cli.screen import UserError
 from surefoot.cli.tasks import TASKS
 from surefoot.data.read import Keys, read_frames
@@ -252,6 +252,24 @@ def moved(tmp_path: Path) -> Path:
 def run_relaxed(*args: object, output: Path) -> dict[str, dict[str, float]]:
     relaxed(*map(str, args), energy_key="y_relaxed", output=output)
     return json.loads(output.read_text())
+
+
+def test_broken_relaxations_are_left_out_and_counted(moved: Path, tmp_path: Path, capfd) -> None:
+    images = ase.io.read(moved, ":")
+    assert isinstance(images, list)
+    images[1].info["relax_status"] = "broken"
+    nothing = np.full((len(images[1]), 3), np.nan)
+    images[1].calc = SinglePointCalculator(images[1], energy=np.nan, forces=nothing)
+    for atoms in images:
+        atoms.arrays["pos_relaxed"] = atoms.positions + 0.1
+    file = tmp_path / "half.extxyz"
+    ase.io.write(file, images)
+    figures = run_relaxed(file, output=tmp_path / "f.json")["all"]
+    assert figures["count"] == 1
+    assert np.isfinite(figures["mean distance, Å"])
+    assert "1 of 2 relaxations broke" in capfd.readouterr().err
+    assert read_predictions(str(file), "is2re").ids == ["0"]
+    assert "1 structures have an energy that is no number" in capfd.readouterr().err
 
 
 def test_energies_are_counted_by_themselves(moved: Path, tmp_path: Path) -> None:

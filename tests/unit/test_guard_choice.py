@@ -59,6 +59,9 @@ def test_the_shortcut_looks_at_the_uncertainty_only_near(choice) -> None:
     assert choice.driven_stop(one, choice.Limits(norm=2.0)) == 0
     assert choice.driven_stop(one, choice.Limits(norm=2.0, near=0.8)) == 2
     assert choice.driven_stop(one, choice.Limits(norm=2.0, near=0.8, ood_atoms=0.5)) == 1
+    energies = {**one, "energy": [0.01, 0.01, 0.01, 0.03]}
+    assert choice.driven_stop(energies, choice.Limits(norm=2.0, near_energy=0.02)) == 3
+    assert choice.driven_stop(energies, choice.Limits(norm=2.0, near_energy=0.02, near=0.8)) == 2
     broken = driven([2.0] * 2, [0.0, np.nan], [0.0, 0.0])
     assert choice.driven_stop(broken, choice.Limits(norm=2.0)) == 1
 

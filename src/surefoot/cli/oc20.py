@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 Split = Annotated[str | None, typer.Option(help="What was predicted of this split.")]
 RELAXED, ENERGY = "pos_relaxed", "y_relaxed"  # as OC20's databases call them
-STOPPED = "unsure"  # relax_status where the guard stopped it
+STOPPED, BROKEN = "unsure", "broken"  # relax_status where the guard stopped it, or it broke
 NO_AFBT = "AFbT is not among them: it needs a DFT calculation of each relaxed structure"
 
 
@@ -75,12 +75,14 @@ def submit(
 
 def read_predictions(file: str, task: str, *, free_only: bool = False) -> Predictions:
     """What a file that `predict` or `relax` wrote says of one split."""
-    from surefoot.cli.screen import UserError
+    import math
+
+    from surefoot.cli.screen import UserError, complain
     from surefoot.data.read import PREDICTED, read_images
     from surefoot.evaluate.oc20 import Predictions
     from surefoot.motion.systems import find_fixed
 
-    ids, energies, forces, unfinished = [], [], [], 0
+    ids, energies, forces, unfinished, broken = [], [], [], 0, 0
     for number, atoms in enumerate(read_images(Path(file))):
         place, info = f"{file}, frame {number}", atoms.info
         results = {} if atoms.calc is None else atoms.calc.results
@@ -91,11 +93,19 @@ def read_predictions(file: str, task: str, *, free_only: bool = False) -> Predic
             raise UserError(f"{place}: `surefoot predict` or `relax` has not written it.")
         if task == "s2ef" and "forces" not in results:
             raise UserError(f"{place}: it has no predicted forces.")
+        if not math.isfinite(results["energy"]):  # of a relaxation that broke
+            broken += 1
+            continue
         ids.append(f"{info['sid']}_{info['fid']}" if task == "s2ef" else str(info["sid"]))
         energies.append(float(results["energy"]))
         if task == "s2ef":
             forces.append(results["forces"][~find_fixed(atoms)] if free_only else results["forces"])
         unfinished += info.get("relax_status", "converged") != "converged"
+    if broken:
+        complain(
+            f"surefoot: {file}: {broken} structures have an energy that is no number, since their "
+            "relaxation broke; they are left out."
+        )
     return Predictions(
         ids=ids,
         energy=energies,
@@ -123,7 +133,7 @@ def relaxed(
     """Relaxed structures and energies beside those of DFT (IS2RS, IS2RE)."""
     import json
 
-    from surefoot.cli.screen import UserError, require_writable, say, show_table
+    from surefoot.cli.screen import UserError, complain, require_writable, say, show_table
     from surefoot.data.read import CALCULATOR, read_images, refuse_overwriting
     from surefoot.train.checkpoint import write_atomically
 
@@ -141,6 +151,15 @@ def relaxed(
         _compare(one, other, energy_key, f"{structures}, frame {number}")
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True))
     ]
+    whole = [pair for pair in pairs if pair["status"] != BROKEN]
+    if len(whole) < len(pairs):
+        complain(
+            f"surefoot: {structures}: {len(pairs) - len(whole)} of {len(pairs)} relaxations broke; "
+            "they are in no figure."
+        )
+    if not whole:
+        raise UserError(f"{structures}: there is no relaxation in it that did not break.")
+    pairs = whole
     if energy_key != ENERGY and all(pair["error"] is None for pair in pairs):
         raise UserError(
             f"--energy-key {energy_key}: no structure of {targets or structures} has it."

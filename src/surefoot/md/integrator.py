@@ -20,7 +20,7 @@ from torch import Tensor
 
 from surefoot.md.noise import Noise
 from surefoot.md.settings import Barostat, Bussi, Dynamics, Langevin
-from surefoot.md.state import State, count_modes, kinetic_energy
+from surefoot.md.state import State, count_modes, kinetic_energy, tension
 from surefoot.motion.systems import Systems
 from surefoot.units import BOLTZMANN, GPA
 
@@ -147,8 +147,7 @@ def inner_pressure(state: State, engine: Engine) -> Float[Tensor, " systems"]:
     systems = engine.systems
     missing = (3 * systems.atom_counts - engine.modes) * BOLTZMANN * engine.temperatures
     kinetic = 2 * kinetic_energy(state.momenta, systems) + missing
-    trace = state.stress.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return kinetic / (3 * state.configuration.volume) - trace / 3
+    return kinetic / (3 * state.configuration.volume) - tension(state.stress)
 
 
 def _rescale(
@@ -158,7 +157,8 @@ def _rescale(
 
     dλ = λβ/2τ (P − P⁰ + kT/2V) dt + √(kTβ/2τ) dW
 
-    The energy that this puts in is, to first order, −(P − P_kinetic) ΔV on the side of positions.
+    What this puts in on the side of positions is counted with the next forces; see
+    `State.evaluated`.
     """
     systems, timestep = engine.systems, engine.dynamics.timestep
     volume = state.configuration.volume
@@ -169,14 +169,12 @@ def _rescale(
     normals = engine.noise.normals("barostat", step)
     root = root + drift + (thermal * pace * timestep).sqrt() * normals
     scale = (root.square() / volume) ** (1 / 3)
-    trace = state.stress.diagonal(dim1=-2, dim2=-1).sum(-1)
-    gained = trace / 3 * (root.square() - volume)
     scaled = _exchange(state, state.momenta / scale[systems.owner, None], systems)
     return replace(
         scaled,
         positions=state.positions * scale[systems.owner, None],
         cell=state.cell * scale[:, None, None],
-        exchanged=scaled.exchanged + gained,
+        swelled=state.swelled + root.square() - volume,
     )
 
 

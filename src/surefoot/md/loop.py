@@ -57,7 +57,9 @@ class Run:
             self._show()
         if self.told != self.step:
             self._tell()
-        self._keep()
+        self.keep()
+        with full_disk(self.job.folder, self.step):
+            self.writer.finish()
         return self.report()
 
     def _show(self) -> None:
@@ -121,6 +123,11 @@ class Run:
             screens = guard.screens
             wanted |= guard.uncertainty is not None and not screens
         evaluation = self.job.surface(graph, stress=self.needs_stress, uncertainty=wanted)
+        if self.needs_stress and evaluation.stress is None:
+            raise ValueError(
+                "this surface gives no stress, which constant pressure needs; leave the barostat "
+                "out, or move on a surface that gives it."
+            )
         if guard is not None and screens:
             return look_closer(guard, self.job.surface, graph, evaluation)
         return evaluation, torch.ones(len(evaluation.energy), dtype=torch.bool)
@@ -141,7 +148,7 @@ class Run:
         if stopped.any():
             self.leave(stopped)
         if len(self.frames) >= settings.chunk:
-            self._keep()
+            self.keep()
 
     def _guard(self, evaluation: Evaluation, asked: Tensor) -> Tensor:
         """Which systems the guard stops, after it has told and recorded."""
@@ -163,7 +170,7 @@ class Run:
                 self._record(number, evaluation, scores)
             if exploded or watch.guard.action == "stop":
                 stopped[number] = True
-                self._told("unsure", number, reason)
+                self._told("unsure", number, self.step, reason)
             else:
                 watch.warn(reason)
         if watch.guard.action == "damp":
@@ -202,11 +209,12 @@ class Run:
             with full_disk(self.job.folder, good):
                 write_frame(path, atoms)
             place = f"{self.job.places[system]}, step {good + 1}"
-            self._told("broken", number, f"{place}: {reason}. The last good frame is {path}.")
+            sentence = f"{place}: {reason}. The last good frame is {path}."
+            self._told("broken", number, good + 1, sentence)
 
-    def _told(self, status: str, number: int, reason: str) -> None:
+    def _told(self, status: str, number: int, step: int, reason: str) -> None:
         system = int(self.engine.systems.ids[number])
-        self.endings[system] = Ending(status=status, step=self.step, reason=reason)
+        self.endings[system] = Ending(status=status, step=step, reason=reason)
         self.job.warn(reason)
 
     def leave(self, gone: Tensor) -> None:
@@ -240,7 +248,7 @@ class Run:
             bias=self.job.bias_text,
         )
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """Write the frames that wait, then the state: in this order a kill loses nothing."""
         state = self._state()
         reference = state.configuration

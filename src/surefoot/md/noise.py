@@ -86,7 +86,8 @@ class Noise:
             parts = []
             for number, system in enumerate(self.ids):
                 counter = [0, stream, block, PURPOSES[key[0]]]
-                bits = np.random.Philox(key=[self.seed, system], counter=counter)
+                key_of = np.array([self.seed, system], np.uint64)  # a list would go through floats
+                bits = np.random.Philox(key=key_of, counter=counter)
                 parts.append(draw(np.random.Generator(bits), number))
             held = block, torch.tensor(np.concatenate(parts, axis=1))
             self._drawn[key] = held

@@ -58,6 +58,7 @@ def start(job: Job, *, over: bool = False) -> Report:
     if over and job.folder.is_dir():
         remove_run(job.folder)
     job.folder.mkdir(parents=True, exist_ok=True)
+    run.keep()  # before anything else: what is killed from here on can go on, or be removed
     run.finish_step(evaluation, asked)
     return run.until_done()
 
@@ -126,6 +127,11 @@ def resume(job: Job) -> Report:
             f"{job.folder}: it was begun with {saved.made_by} and goes on with {versions()}; the "
             "last bits of its numbers may differ from those of an uninterrupted run."
         )
+    if saved.step == 0:  # nothing has moved, and the beginning is the same again
+        run, evaluation, asked = _begin(job)
+        run.writer.cut({})
+        run.finish_step(evaluation, asked)
+        return run.until_done()
     everything, _ = join_systems(job.structures, job.places)
     run = _prepare(job, everything, torch.tensor(job.temperatures, dtype=torch.float64))
     run.writer.cut(saved.marks)

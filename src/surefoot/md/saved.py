@@ -6,7 +6,7 @@ import errno
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Ending:
 
     Attributes:
         status: `broken`, or `unsure` where the guard has stopped it.
-        step: after which it left.
+        step: that it did not pass: at the end of which the guard stopped it, or in which it broke.
         reason: a sentence.
     """
 
@@ -167,6 +167,11 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
             "that version, or begin a new run in another folder."
         )
     refuse_difference(header["identity"], identity, path)
+    if {f"state.{name.name}" for name in fields(State)} - tree.keys():
+        raise RefusedFile(
+            f"{path}: another version of surefoot has written it, and it lacks what a run goes on "
+            "from here; go on with that version, or begin a new run in another folder."
+        )
     try:
         state = State(
             **{n.removeprefix("state."): v for n, v in tree.items() if n.startswith("state.")}

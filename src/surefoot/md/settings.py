@@ -64,7 +64,12 @@ class Simulation(Settings):
 
     dynamics: Dynamics = Dynamics()
     steps: int = Field(default=1000, ge=0)
-    seed: int = Field(default=0, ge=0, description="of momenta, thermostat and barostat")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**64,
+        description="of momenta, thermostat and barostat: 64 bits, the key of the generator",
+    )
     momenta: Literal["drawn", "given"] = Field(
         default="drawn", description="drawn at the temperature, or as the structures have them"
     )

@@ -22,6 +22,8 @@ class State:
         momenta: (atoms, 3) eV·fs/Å.
         cell: (systems, 3, 3) Å.
         exchanged: (systems) eV that thermostat, barostat and guard have put in.
+        swelled: (systems) Å³ by which the barostat has made the volume larger since the forces were
+            asked for, so zero after a whole step.
         unsure: (systems) checks in a row in which the guard was over its limit.
         anchor: (systems) eV, what is conserved at the step from which its drift is measured.
         bound: (atoms) whether an atom had a neighbour when the run began.
@@ -36,6 +38,7 @@ class State:
     momenta: Float[Tensor, "atoms 3"]
     cell: Float[Tensor, "systems 3 3"]
     exchanged: Float[Tensor, " systems"]
+    swelled: Float[Tensor, " systems"]
     unsure: Int[Tensor, " systems"]
     anchor: Float[Tensor, " systems"]
     bound: Bool[Tensor, " atoms"]
@@ -68,6 +71,10 @@ class State:
     def evaluated(self, evaluation: Evaluation) -> State:
         """The same with what a surface says of it, and with what pulls beside it.
 
+        The work of the barostat on the potential, ∫ tr σ / 3 dV, is counted here, by the stress on
+        both sides: with that of the beginning alone the square of ΔV, whose mean is of the order of
+        the timestep, would be missing, and what is conserved would drift whatever the timestep.
+
         Raises:
             ValueError: if there is a stress, and of a bias none.
         """
@@ -84,8 +91,11 @@ class State:
         energy, forces = evaluation.bias_energy, evaluation.bias_forces
         energy = torch.zeros_like(evaluation.energy) if energy is None else energy
         forces = torch.zeros_like(evaluation.forces) if forces is None else forces
+        work = 0.5 * (tension(self.stress) + tension(stress)) * self.swelled
         return replace(
             self,
+            exchanged=self.exchanged + work,
+            swelled=torch.zeros_like(self.swelled),
             energy=evaluation.energy + energy,
             forces=evaluation.forces + forces,
             stress=stress,
@@ -109,6 +119,11 @@ OF_ATOMS = ("positions", "momenta", "bound", "forces", "bias_forces")
 """Fields of a `State` with one row per atom; the others have one per system."""
 
 
+def tension(stress: Float[Tensor, "systems 3 3"]) -> Float[Tensor, " systems"]:
+    """The mean normal stress tr σ / 3, eV/Å³."""
+    return stress.diagonal(dim1=-2, dim2=-1).sum(-1) / 3
+
+
 def at_rest(configuration: Configuration, bound: Bool[Tensor, " atoms"]) -> State:
     """A state that nothing has been said of yet.
 
@@ -123,6 +138,7 @@ def at_rest(configuration: Configuration, bound: Bool[Tensor, " atoms"]) -> Stat
         momenta=nowhere,
         cell=configuration.cell,
         exchanged=nothing,
+        swelled=nothing,
         unsure=nothing.long(),
         anchor=nothing,
         bound=bound,

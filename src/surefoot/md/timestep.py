@@ -23,8 +23,8 @@ def fastest_periods(
     """The shortest period 2π/ω of each system, fs; inf where no direction is stiff.
 
     ω² is the largest eigenvalue of the Hessian over masses, found by Lanczos with differences of
-    forces: ten evaluations, whatever the size. It is approached from below, so periods are rather
-    too long than too short.
+    forces: twenty evaluations, whatever the size. It is approached from below, so periods are
+    rather too long than too short.
 
     Args:
         systems: with their masses.

@@ -1,7 +1,9 @@
 """Trajectories on disk: chunks that are there whole or not at all.
 
 HDF5: every chunk of frames is a file of its own in `parts`, written under another name and moved;
-`trajectory.h5` beside it is a small index of virtual datasets that shows all parts as one. Extended
+`trajectory.h5` beside it is a small index of virtual datasets that shows all parts as one, written
+at the end and whenever there are an eighth more parts than it knows: a long run writes it a few
+dozen times, and not once for every chunk, which would cost the square of their number. Extended
 XYZ: every chunk is appended to the file of its system and synchronised, and the length that counts
 is in the state of the run: what a killed run has written beyond is cut off when it goes on.
 """
@@ -29,6 +31,8 @@ from surefoot.train.checkpoint import RefusedFile, write_atomically
 from surefoot.units import DALTON
 
 INDEX, PARTS = "trajectory.h5", "parts"
+BEHIND = 8
+"""The share of its parts, as one of so many, that the index of a run that goes on may not show."""
 UNITS = {
     "time": "fs",
     "positions": "Å",
@@ -103,6 +107,10 @@ class Writer(Protocol):
         """Forget what was written after these marks."""
         ...
 
+    def finish(self) -> None:
+        """Show all that was written."""
+        ...
+
 
 @dataclass
 class HdfWriter:
@@ -116,6 +124,7 @@ class HdfWriter:
         temperatures: (systems) K, what was asked for.
         bias: what pulled the atoms beside the potential, as JSON; empty where nothing did.
         shapes: of the datasets of each chunk so far, by name.
+        indexed: how many of them the index shows.
     """
 
     folder: Path
@@ -123,6 +132,7 @@ class HdfWriter:
     temperatures: Tensor
     bias: str = ""
     shapes: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
+    indexed: int = 0
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Put a chunk on the disk, whole or not at all."""
@@ -133,7 +143,8 @@ class HdfWriter:
                 file.create_dataset(name, data=value, compression="gzip", compression_opts=1)
         write_atomically(self._part(len(self.shapes)), content.getvalue())
         self.shapes.append({name: value.shape for name, value in data.items()})
-        self._write_index()
+        if len(self.shapes) - self.indexed > self.indexed // BEHIND:
+            self._write_index()
 
     def marks(self) -> Marks:
         """How many parts count now."""
@@ -158,9 +169,15 @@ class HdfWriter:
         for path in (self.folder / PARTS).glob("*.h5"):
             if not path.stem.isdigit() or int(path.stem) >= count:
                 path.unlink()
+        self.indexed = 0
         if count == 0:
             (self.folder / INDEX).unlink(missing_ok=True)
         else:
+            self._write_index()
+
+    def finish(self) -> None:
+        """Write the index over all parts."""
+        if self.indexed < len(self.shapes):
             self._write_index()
 
     def _part(self, number: int) -> Path:
@@ -174,6 +191,7 @@ class HdfWriter:
                 self._index(file, name)
             self._describe(file)
         write_atomically(self.folder / INDEX, content.getvalue())
+        self.indexed = len(self.shapes)
 
     def _index(self, file: Any, name: str) -> None:
         """One dataset over all parts; nan where a part has none of the name."""
@@ -297,6 +315,9 @@ class XyzWriter:
                 )
             if length > mark:
                 os.truncate(path, mark)
+
+    def finish(self) -> None:
+        """Nothing: files show what they hold."""
 
     def _path(self, system: int) -> Path:
         return self.folder / f"system-{system:04d}.xyz"

@@ -5,7 +5,8 @@ A check gives every atom the score
     s = max(forces_uncertainty_norm / limit, ood_atoms / limit)
 
 of the limits that are set, and a system that of its worst atom. A system whose score is 1 or more
-in m checks in a row has lost firm ground, and the guard acts. Beyond an upper limit a frame is
+in m checks in a row has lost firm ground, and the guard acts: once before the score has been below
+1 again where it warns or records, at every check where it damps. Beyond an upper limit a frame is
 not worth labelling any more: it stops whatever the action is, and is not recorded.
 
 Where only the first draw moves the atoms, the uncertainty of forces costs an evaluation of all
@@ -162,11 +163,13 @@ def judge(
     exploded[owner[beyond]] = True
     above = ~(score < 1)
     counts = torch.where(above, counts + 1, 0)
+    once = guard.action in ("warn", "record")
+    lost = counts == guard.consecutive if once else counts >= guard.consecutive
     return Verdict(
         score=score,
         atom_scores=scores,
         counts=counts,
-        fired=(counts >= guard.consecutive) | exploded,
+        fired=lost | exploded,
         exploded=exploded,
     )
 

@@ -64,10 +64,17 @@ class Coordinates:
             evaluation: at `configuration()`, with stress where cells are free.
             systems: whose coordinates they are.
             cell: (systems, 3, 3) at present.
+        Raises:
+            ValueError: if cells are free and there is no stress.
         """
         on_atoms = torch.where(systems.fixed[:, None], 0.0, evaluation.forces)
-        if not self.frees_cell or evaluation.stress is None:
+        if not self.frees_cell:
             return on_atoms
+        if evaluation.stress is None:
+            raise ValueError(
+                "this surface gives no stress, without which no cell can be relaxed; relax "
+                "positions alone, or on a surface that gives it."
+            )
         strain, owner = self._strain(), systems.owner
         volume = torch.linalg.det(cell).abs()[:, None, None]
         stress = evaluation.stress + self.pressure * torch.eye(3, dtype=torch.float64)

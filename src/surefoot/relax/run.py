@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from ase import Atoms
 from jaxtyping import Bool
-from pydantic import Field
 from torch import Tensor
 
 from surefoot.data.batches import BatchLimits
@@ -26,58 +24,27 @@ from surefoot.motion.guard import (
     require_scores,
     say_verdict,
 )
-from surefoot.motion.skin import SKIN, NeighborLists, NoNeighbors
+from surefoot.motion.skin import NeighborLists, NoNeighbors
 from surefoot.motion.slices import take_graphs
 from surefoot.motion.surface import Evaluation, Surface
 from surefoot.motion.systems import Configuration, Systems, join_systems, to_atoms
-from surefoot.relax import Lbfgs, Optimizer
 from surefoot.relax.batch import Batch, begin, longest_forces, require_free
-from surefoot.settings import Settings
+from surefoot.relax.settings import LIMITS, Relaxation, Relaxed, Status
 from surefoot.units import GPA
-
-Status = Literal["converged", "exhausted", "unsure", "broken"]
-LIMITS = BatchLimits(graphs=64, atoms=4096, edges=None)
-"""How many move together; what is evaluated at once is the surface's own affair."""
-
-
-class Relaxation(Settings):
-    """How structures are relaxed; fmax and steps are those of OC20, `relax.OC20` the rest."""
-
-    optimizer: Optimizer = Field(default=Lbfgs(), discriminator="name")
-    fmax: float = Field(default=0.02, gt=0, description="longest force left on an atom, eV/Å")
-    steps: int = Field(default=300, ge=0, description="at most")
-    cell: Literal["fixed", "free"] = Field(default="fixed", description="free needs stress")
-    pressure: float = Field(default=0.0, description="on free cells, GPa")
-    stress: float = Field(
-        default=0.05, gt=0, description="largest component of stress + pressure left, GPa"
-    )
-    skin: float = Field(default=SKIN, ge=0, description="of neighbour lists, Å")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relaxed:
-    """What became of one structure.
+class Keeper:
+    """Who keeps what a relaxation does, while it goes on.
 
     Attributes:
-        atoms: where it ended, `FixAtoms` and info as they were, without calculator.
-        status: `converged`; `exhausted`, steps have run out; `unsure`, the guard has stopped it;
-            `broken`, energy or forces were no longer finite there.
-        steps: taken.
-        first_energy: eV, where it began.
-        evaluation: at `atoms`.
-        fmax: longest force left on an atom that may move, eV/Å.
-        score: of the guard where it ended, 1 is the limit; None without a guard.
-        reason: a sentence where the status is `unsure` or `broken`.
+        finished: called with the number of a structure and what became of it, as it leaves.
+        follow: called with the number of a structure, its step, where it is and what the surface
+            says there, at every step of every structure before it leaves; None is cheaper.
     """
 
-    atoms: Atoms
-    status: Status
-    steps: int
-    first_energy: float
-    evaluation: Evaluation
-    fmax: float
-    score: float | None = None
-    reason: str = ""
+    finished: Callable[[int, Relaxed], None] = lambda *_: None
+    follow: Callable[[int, int, Atoms, Evaluation], None] | None = None
 
 
 def relax(
@@ -89,6 +56,7 @@ def relax(
     watch: Watch | None = None,
     limits: BatchLimits = LIMITS,
     progress: Callable[[int, int], None] = lambda *_: None,
+    keeper: Keeper = Keeper(),
 ) -> list[Relaxed]:
     """Relax every structure until its forces are below `fmax`.
 
@@ -101,6 +69,7 @@ def relax(
         watch: a guard that stops or reports structures that leave what the potential has learned.
         limits: how many move together.
         progress: called with structures done, and steps taken by the batch.
+        keeper: told what becomes of each structure as it leaves.
     Returns:
         One for each structure, in their order.
     Raises:
@@ -134,6 +103,7 @@ def relax(
         limits=limits,
         everything=everything,
         start=start,
+        keeper=keeper,
     )
     return run.until_done(progress)
 
@@ -150,6 +120,7 @@ class _Run:
     limits: BatchLimits
     everything: Systems
     start: Configuration
+    keeper: Keeper
     waiting: int = 0
     batch: Batch | None = None
     lists: NeighborLists | None = None
@@ -255,6 +226,7 @@ class _Run:
     ) -> None:
         """Take a step with the systems that are not done, and keep what became of the others."""
         batch, _ = self._moving()
+        self._show(now, evaluation)
         forces = batch.coordinates.forces(evaluation, batch.systems, now.cell)
         verdict = self._guard(now, evaluation, asked)
         longest = longest_forces(batch.systems, evaluation.forces)
@@ -291,6 +263,15 @@ class _Run:
         )
         if not going.all():
             self._leave(going)
+
+    def _show(self, now: Configuration, evaluation: Evaluation) -> None:
+        if self.keeper.follow is None:
+            return
+        batch, _ = self._moving()
+        for number, system in enumerate(batch.systems.ids.tolist()):
+            chosen = torch.arange(batch.count) == number
+            mine = evaluation.select(chosen, chosen[batch.systems.owner])
+            self.keeper.follow(system, int(batch.steps[number]), self._atoms(number, now), mine)
 
     def _finish(
         self, number: int, graph: Graph, evaluation: Evaluation, asked: Tensor
@@ -376,7 +357,8 @@ class _Run:
             score = float(judge(self.watch.guard, evaluation, alone, alone[:1]).score[0])
         free = ~batch.systems.fixed[batch.systems.owner == number]
         lengths = torch.linalg.vector_norm(evaluation.forces[free], dim=-1)
-        self.results[int(batch.systems.ids[number])] = Relaxed(
+        system = int(batch.systems.ids[number])
+        self.results[system] = Relaxed(
             atoms=self._atoms(number, now),
             status=status,
             steps=int(batch.steps[number]),
@@ -386,6 +368,7 @@ class _Run:
             score=score,
             reason=reason,
         )
+        self.keeper.finished(system, self.results[system])
 
     def _atoms(self, number: int, now: Configuration) -> Atoms:
         batch, _ = self._moving()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,16 @@ class RefusedFile(ValueError):
     """A checkpoint or potential that can not be used, with the reason."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder and move it: whole or not at all."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write to a temporary name in the same folder and move it: whole or not at all.
+
+    The name is on the disk too when this returns, wherever a folder can be synchronised.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -94,6 +97,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _synchronise(path.parent)
+
+
+def _synchronise(folder: Path) -> None:
+    """Put the names in a folder on the disk; some systems and file systems have no way to."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        return
+    finally:
+        os.close(handle)
 
 
 def write_tree(path: Path, kind: str, tree: Mapping[str, Tensor], header: dict[str, Any]) -> None:

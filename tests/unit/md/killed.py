@@ -1,6 +1,13 @@
-"""A run that a test kills: `python killed.py FOLDER`, or `make_job(folder)` for the same run."""
+"""A run that a test kills, or that kills itself before a step: `python killed.py FOLDER [STEP]`.
 
+`make_job(folder)` is the same run.
+"""
+
+import os
+import signal
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ase.build import bulk
@@ -30,5 +37,19 @@ def make_job(folder: Path) -> Job:
     )
 
 
+def dying(step: int) -> Callable[[], bool]:
+    """Asked before every step, like Ctrl-C; SIGKILL before this one."""
+    asked: list[None] = []
+
+    def ask() -> bool:
+        if len(asked) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        asked.append(None)
+        return False
+
+    return ask
+
+
 if __name__ == "__main__":
-    start(make_job(Path(sys.argv[1])))
+    job = make_job(Path(sys.argv[1]))
+    start(replace(job, asked=dying(int(sys.argv[2]))) if len(sys.argv) > 2 else job)

@@ -18,11 +18,11 @@ from ase.constraints import FixAtoms
 from surefoot.md import loop
 from surefoot.md.job import Job
 from surefoot.md.run import resume, start
-from surefoot.md.saved import STATE
+from surefoot.md.saved import KIND, STATE
 from surefoot.md.settings import Dynamics, Langevin, Simulation
 from surefoot.md.trajectory import read_trajectory
 from surefoot.motion.lennard_jones import LennardJones
-from surefoot.train.checkpoint import RefusedFile
+from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KILLED = Path(__file__).with_name("killed.py")
 MOVING = ("step", "positions", "velocities", "cell", "energy", "forces", "conserved", "temperature")
@@ -62,6 +62,19 @@ def test_killed_by_sigkill(tmp_path, whole) -> None:
     assert 5 <= reached < 41
     report = resume(make_job(folder))
     assert report.step == 80
+    require_equal(folder, whole)
+
+
+def test_killed_before_the_first_chunk(tmp_path, whole) -> None:
+    """The state is there before the first step: the run goes on, or makes room for another."""
+    folder = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(KILLED), str(folder), "3"]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in folder.iterdir()] == [STATE]
+    job = make_job(folder)
+    start(replace(job, settings=job.settings.model_copy(update={"steps": 0})), over=True)
+    assert resume(job).step == 80
     require_equal(folder, whole)
 
 
@@ -149,6 +162,18 @@ def test_a_state_of_an_older_version_is_refused(tmp_path, gone: str, monkeypatch
     start(short)
     with pytest.raises(RefusedFile, match="another version of surefoot has written it"):
         resume(short)
+
+
+def test_a_state_that_lacks_what_is_carried_on_now_is_refused(tmp_path) -> None:
+    job = make_job(tmp_path / "run")
+    job = replace(job, settings=job.settings.model_copy(update={"steps": 2}))
+    start(job)
+    tree, header = read_tree(job.folder / STATE, KIND)
+    del tree["state.swelled"]
+    header = {name: value for name, value in header.items() if name not in ("format", "kind")}
+    write_tree(job.folder / STATE, KIND, tree, header)
+    with pytest.raises(RefusedFile, match="another version of surefoot has written it"):
+        resume(job)
 
 
 def change_structures(job: Job, change) -> Job:

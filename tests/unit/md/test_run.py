@@ -110,6 +110,7 @@ def test_a_collapsed_system_leaves_and_the_others_go_on(tmp_path) -> None:
     assert report.step == 40
     assert list(report.endings) == [1]
     assert "frame 1, step 1: two atoms are at one place" in report.endings[1].reason
+    assert report.endings[1].step == 1
     assert len(read_trajectory(tmp_path / "run", 0)["step"]) == 5
 
 
@@ -254,7 +255,7 @@ def test_a_full_disk_leaves_no_half_frame(tmp_path, monkeypatch) -> None:
 
     def full(handle: int) -> None:
         written.append(handle)
-        if len(written) == 10:  # the second of two systems
+        if len(written) == 12:  # the second of two systems; each state is two, file and folder
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(handle)
 
@@ -268,6 +269,44 @@ def test_a_full_disk_leaves_no_half_frame(tmp_path, monkeypatch) -> None:
     assert resume(job).step == 40
     images = ase.io.read(tmp_path / "run" / "system-0001.xyz", ":")
     assert [atoms.info["step"] for atoms in images] == list(range(41))  # type: ignore[union-attr]
+
+
+def test_the_index_is_not_written_for_every_chunk(tmp_path, monkeypatch) -> None:
+    """It holds all parts, so that would cost the square of their number."""
+    written: list[int] = []
+    whole = trajectory.HdfWriter._write_index
+
+    def counted(writer: trajectory.HdfWriter) -> None:
+        written.append(len(writer.shapes))
+        whole(writer)
+
+    monkeypatch.setattr(trajectory.HdfWriter, "_write_index", counted)
+    start(make_job(tmp_path, [pair(speed=0.1)], steps=99, every=1, chunk=1))
+    assert written[-1] == 100
+    assert sum(written) < 12 * 100  # 8 + 1 times at most, but for the first few
+    assert read_trajectory(tmp_path / "run", 0)["step"].tolist() == list(range(100))
+
+
+@dataclass(frozen=True)
+class Tensionless(LennardJones):
+    """No stress, whoever asks."""
+
+    def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+        del stress
+        return super().__call__(graph, stress=False, uncertainty=uncertainty)
+
+
+def test_a_barostat_needs_a_stress(tmp_path) -> None:
+    crystal = bulk("Ar", "fcc", 5.3, cubic=True)
+    job = make_job(tmp_path, [crystal], Tensionless(), dynamics=NPT, momenta="drawn")
+    with pytest.raises(ValueError, match="this surface gives no stress"):
+        start(job)
+
+
+def test_seeds_are_of_64_bits(tmp_path) -> None:
+    with pytest.raises(ValidationError, match="less than 18446744073709551616"):
+        Simulation(seed=2**64)
+    assert start(make_job(tmp_path, [pair()], steps=1, momenta="drawn", seed=2**64 - 1)).step == 1
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,36 @@ def test_other_actions_go_on(action) -> None:
     watch = Watch(guard=guard, warn=told.append, record=kept.append)
     found = relax([strained], UNSURE, Relaxation(), watch=watch)[0]
     assert found.status == "converged"
-    assert len(told) > 0
-    assert bool(kept) == (action != "warn")
+    assert len(told) == 1 if action != "damp" else len(told) > 0
+    assert len(kept) == (0 if action == "warn" else len(told))
+
+
+@pytest.mark.parametrize("optimizer", [Lbfgs(), Fire()])
+def test_damping_shortens_the_step(optimizer: Lbfgs | Fire) -> None:
+    strained = cluster(6, 3)
+    strained.positions[0] *= 1.1
+    settings = Relaxation(optimizer=optimizer, steps=1)
+    guard = Guard(ood=1e-3, action="damp", every=1, damping=0.25)
+    plain = relax([strained], UNSURE, settings)[0]
+    damped = relax([strained], UNSURE, settings, watch=Watch(guard=guard))[0]
+    moved = [one.atoms.positions - strained.positions for one in (plain, damped)]
+    assert np.abs(moved[0]).max() > 1e-3
+    assert np.allclose(moved[1], 0.25 * moved[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_free_cell_needs_a_stress() -> None:
+    crystal = bulk("Ar", "fcc", 3.6)
+    with pytest.raises(ValueError, match="this surface gives no stress"):
+        relax([crystal], Tensionless(epsilon=3.0, sigma=2.3), Relaxation(cell="free"))
+
+
+@dataclass(frozen=True)
+class Tensionless(LennardJones):
+    """No stress, whoever asks."""
+
+    def __call__(self, graph: Graph, *, stress: bool, uncertainty: bool) -> Evaluation:
+        del stress
+        return super().__call__(graph, stress=False, uncertainty=uncertainty)
 
 
 def test_an_exploded_frame_is_stopped_and_not_recorded() -> None:
