@@ -158,10 +158,11 @@ def describe_cost(cost: Entry | None) -> list[str]:
     if cost is None:
         return ["Not measured: `python benchmarks/uncertainty.py cost`."]
     plain = cost["milliseconds"]
+    how = "compiled" if cost["compiled"] else "not compiled"
     lines = [
-        f"One structure of {cost['atoms']} atoms, {'' if cost['compiled'] else 'not '}compiled, one thread, in turns, the shortest of"
-        f" 30; over {cost['plain']} ({plain['energy']:.2f} ms for an energy, {plain['forces']:.2f}"
-        " ms with forces). All rows have a gate, and `squared` has nothing else.",
+        f"One structure of {cost['atoms']} atoms, {how}, one thread, in turns, the shortest of 30;"
+        f" over {cost['plain']} ({plain['energy']:.2f} ms for an energy, {plain['forces']:.2f} ms"
+        " with forces). All rows have a gate, and `squared` has nothing else.",
         "",
         "| method | draws | energy and its σ | energy, forces and their σ | milliseconds |",
         "|---|---|---|---|---|",
