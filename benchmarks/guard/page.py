@@ -116,9 +116,9 @@ def say_marks(
         ),
         (
             "false stops per 10 ps × 100 atoms",
-            f"≤ {marks['false']:g}",
+            f"≤ {marks['false_stops']:g}",
             f"{rate:.2f} ({low:.2f}–{high:.2f})",
-            rate <= marks["false"],
+            rate <= marks["false_stops"],
         ),
         ("cost of the run", f"≤ {marks['cost']:.0%}", f"{spent:+.1%}", spent <= marks["cost"]),
     ]

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from ase.build import molecule
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -20,7 +21,7 @@ CONFIG: dict[str, Any] = {
         "rule": "both, with the shortcut",
         "cost": "shortcut",
     },
-    "marks": {"stopped": 0.9, "false": 1.0, "cost": 0.15},
+    "marks": {"stopped": 0.9, "false_stops": 1.0, "cost": 0.15},
 }
 
 
@@ -94,6 +95,16 @@ def test_the_page_says_which_marks_are_met(guard, tmp_path) -> None:
     assert "asked from 10 meV/√atoms on" in second
     assert "named in `config.yaml` beforehand" not in second
     assert (tmp_path / "stopped_ensemble.svg").exists()
+
+
+def test_the_config_names_its_headline(guard) -> None:
+    """Marks and headline as the page reads them; YAML takes some words for other things."""
+    config = yaml.safe_load((BENCHMARKS / "guard" / "config.yaml").read_text())
+    assert config["marks"].keys() == CONFIG["marks"].keys()
+    assert config["headline"].keys() == CONFIG["headline"].keys()
+    assert config["headline"]["posterior"] in config["posteriors"]
+    origin = importlib.import_module("guard.origin")
+    assert origin.of_posterior(config, config["scales"]["full"], "laplace", "")
 
 
 def test_intervals(guard) -> None:
