@@ -105,7 +105,7 @@ def _judge(predictor: Predictor, name: str, frames: Sequence[Frame], seed: int, 
         samples=samples,
         judged=judged,
         quantities=quantities,
-        accuracy={one.name: describe_accuracy(one, seed, DRAWS) for one in quantities},
+        accuracy={one.name: describe_accuracy(one, seed) for one in quantities},
         error_bars={name: held for name, held in bars.items() if held is not None},
     )
 
