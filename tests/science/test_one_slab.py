@@ -25,7 +25,7 @@ FREE = 16  # the adsorbate and what is nearest to it
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_one_slab_is_learned_by_heart(data_folder: Path) -> None:
-    """Formate on copper, energy and forces of DFT; both errors fall to a hundredth and below.
+    """An adsorbate on copper, energy and forces of DFT; both errors fall to a hundredth and below.
 
     The lower layers are held, as in OC20, and nobody asks for their forces.
     """
