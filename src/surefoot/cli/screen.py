@@ -29,8 +29,11 @@ from rich.text import Text
 STATUS_REFUSED = 1  # the input is wrong
 STATUS_INTERRUPTED = 130  # Ctrl-C or SIGTERM; what was done is kept
 PLAIN_LOG_SECONDS = 10.0  # between lines of a log that no person watches
+FILE_WIDTH = 240  # columns of a table in a file, at most
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+_piped = not sys.stdout.isatty()
+# A file has no edge at which a table would have to be folded.
+out = Console(highlight=False, soft_wrap=_piped, width=FILE_WIDTH if _piped else None)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
