@@ -1,0 +1,201 @@
+"""What each kind of error bar costs, in training and in prediction: writes docs/prices.md.
+
+Usage: python benchmarks/price_list.py
+
+Figures come from the JSON files of other benchmarks; what none of them has measured is said to be
+unmeasured. Run it again when those files change.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "prices.md"
+RUNS, SPEED = HERE / "uncertainty", HERE / "results" / "speed.json"
+STACK = HERE / "results" / "ensemble_speed.json"
+PLAIN = "squared"
+
+Entry = Mapping[str, Any]
+
+INTRODUCTION = """# The price list of error bars
+
+Written by `python benchmarks/price_list.py` from JSON files in `benchmarks/`; a dash or *not yet* says that nobody has
+measured it. What each kind is: [The statistics of the error bars](uncertainty.md). `surefoot compare` measures the costs of
+your own potentials side by side, and [Other error bars](tutorials/error_bars.md) shows it.
+
+## By construction
+
+D is the number of draws (members), K that of last-layer weights. Passes are those of one plain model; members and draws that
+share nothing run stacked, as one computation.
+
+| error bar | config | training | energy and its σ | forces and their σ | kept in the file |
+|---|---|---|---|---|---|
+| none | `posterior: {members: 1, left_out: 0}` | 1 | 1 forward | 1 forward, 1 backward | 1 set of weights |
+| deep ensemble, the default | `posterior: {name: ensemble}` | D | D forward | D forward, D backward | D sets |
+| shallow ensemble | `posterior: {name: shallow}` | 1 forward, D backward | 1 forward | 1 forward, D backward | 1 model, D heads |
+| SWAG | `posterior: {name: swag}` | 1, its end at a constant rate | D forward | D forward, D backward | a mean, a diagonal, `rank` directions |
+| IVON | `posterior: {name: ivon}` | `samples` | D forward | D forward, D backward | a mean, a diagonal |
+| Laplace, last layer | `posterior: {name: laplace}` | 1, then K backward passes over the data once | 1 forward, no draw | 1 forward, D backward | 1 set, K × K numbers |
+| Laplace, all weights | `posterior: {name: laplace, weights: all}` | 1, then `probes` derivatives per four structures | D forward | D forward, D backward | a mean, a diagonal |
+| mean and variance | `head: {energy: mean_variance}` | 1, a larger head | 1 forward | 1 forward, 1 backward | 1 set |
+| histograms of errors | `head: {energy: histogram}` | 0 of the model: two small networks on frames held out | 1 forward | 1 forward, 1 backward | 1 set |
+| distance `ood` | comes by itself with at least 10 frames set aside | one pass over the data | features of the first draw | the same | a mean and 32 directions per element |
+"""
+
+REMARKS = """## What to take
+
+- *Several members are cheaper than they look*: a stack shares neighbour lists, harmonics and radial functions.
+- *Where only energies and their differences matter*, the last-layer Laplace approximation needs no second forward pass.
+- *Where a run can pay for one set of weights only*, let the first member move the atoms and ask all of them near the limits of the
+  guard alone: `surefoot md --drive first` with `--guard-near-ood` ([Motion](motion.md)).
+- *No price buys a domain*: beyond the training data every σ is to be doubted, and `ood` says where that is.
+"""
+
+
+def main() -> None:
+    PAGE.write_text(write_page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+def write_page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, *of_prediction(), *of_training(), REMARKS]
+    return "\n".join(parts)
+
+
+def of_prediction() -> list[str]:
+    """Ratios of times, each measured in one run."""
+    lines = ["## Measured: a prediction", "", *of_members(), *of_heads(), ""]
+    file = RUNS / "cost.json"
+    if not file.exists():
+        lines += [
+            "*Not yet measured side by side*: Laplace, shallow ensemble, SWAG, IVON and histograms of"
+            " errors (`python benchmarks/uncertainty.py cost`).",
+            "",
+        ]
+        return lines
+    cost = json.loads(file.read_text())
+    plain, how = cost["milliseconds"], "compiled" if cost["compiled"] else "not compiled"
+    lines += [
+        f"All kinds side by side, one structure of {cost['atoms']} atoms, {how}, one thread, over"
+        f" {cost['plain']} ({plain['forces']:.2f} ms with forces):",
+        "",
+        "| kind | draws | energy and its σ | energy, forces and their σ |",
+        "|---|---|---|---|",
+    ]
+    for name, row in cost["rows"].items():
+        lines.append(
+            f"| {name} | {row['draws']} | {row['over_plain_energy']:.2f} | {row['over_plain']:.2f} |"
+        )
+    return [*lines, ""]
+
+
+def of_members() -> list[str]:
+    """Five members of a MACE beside one, and stacks beside loops."""
+    rows = json.loads(SPEED.read_text())["rows"]
+    lines = [
+        "Five members of MACE 64x0e+64x1o beside one, energies, forces and error bars, compiled, float32,"
+        " one thread (`benchmarks/results/speed.json`):",
+        "",
+        "| atoms | one set of weights, ms | five members, ms | ratio |",
+        "|---|---|---|---|",
+    ]
+    for atoms in (27, 192, 1029):
+        one, five = (
+            rows[f"mace64/{work}/{atoms}/float32/1"]["programs"]["ours compiled"]["wall_ms"][0]
+            for work in ("forces", "members")
+        )
+        lines.append(f"| {atoms} | {one:.3g} | {five:.4g} | {five / one:.1f} |")
+    stack = json.loads(STACK.read_text())
+    told = ", ".join(
+        f"{stack[name]['train_ratio']:.2f} in training and {stack[name]['predict_ratio']:.2f} in"
+        f" prediction ({name})"
+        for name in ("float32", "float64")
+    )
+    lines += [
+        "",
+        f"A stack of {stack['members']} members against a loop over them, not compiled, speed-up:"
+        f" {told} (`benchmarks/results/ensemble_speed.json`).",
+        "",
+    ]
+    return lines
+
+
+def of_heads() -> list[str]:
+    """What single sets of weights cost beside the plain model, where their runs say so."""
+    kinds = {PLAIN: "scalar head with `ood`", "joint_nll": "mean-variance head with `ood`"}
+    rows = []
+    for method, told in kinds.items():
+        held = [run["figures"]["cost"] for run in runs_of(method) if "cost" in run["figures"]]
+        if held:
+            energy = [one["over_plain_energy"] for one in held]
+            forces = [one["over_plain"] for one in held]
+            rows.append(f"| {told} | {len(held)} | {spread(energy)} | {spread(forces)} |")
+    if not rows:
+        return []
+    return [
+        "One set of weights of a small MACE on 3BPA over the same with a scalar head and no `ood`, not"
+        " compiled, median over runs and range, on a machine that did other work"
+        " (`benchmarks/uncertainty/*.json`):",
+        "",
+        "| head | runs | energy and its σ | energy, forces and their σ |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+
+
+def of_training() -> list[str]:
+    """Wall times of the shortest run, since the machine did other work."""
+    methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
+    plain = shortest(PLAIN)
+    lines = [
+        "## Measured: training",
+        "",
+        "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs, compiled, one"
+        " thread: wall time of the shortest run, since the machine did other work.",
+        "",
+        f"| method | runs | seconds | over `{PLAIN}` |",
+        "|---|---|---|---|",
+    ]
+    missing = []
+    for method in methods:
+        seconds = shortest(method)
+        if seconds is None or plain is None:
+            missing.append(f"`{method}`")
+            continue
+        ratio = f"{seconds / plain:.2f}"
+        lines.append(f"| `{method}` | {len(runs_of(method))} | {seconds:.0f} | {ratio} |")
+    if missing:
+        lines += ["", f"*Not yet run*: {', '.join(missing)}."]
+    return [*lines, ""]
+
+
+def shortest(method: str) -> float | None:
+    """Seconds of training; None where no run says them."""
+    found = [
+        seconds
+        for run in runs_of(method)
+        if (seconds := run["figures"].get("training", {}).get("seconds")) is not None
+    ]
+    return min(found, default=None)
+
+
+def runs_of(method: str) -> list[Entry]:
+    """The runs of a method on 3BPA."""
+    files = (file for file in sorted(RUNS.glob(f"{method}_*.json")))
+    held = (json.loads(file.read_text()) for file in files)
+    return [run for run in held if run["method"] == method and run["data"] == "3bpa"]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    main()
