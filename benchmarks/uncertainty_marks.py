@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import betabinom
 
-RECOMMENDED = "joint_nll_ensemble"
+RECOMMENDED = "joint_nll_three"
 """The method that the marks of error bars judge: what a user should pick."""
 
 Entries = Sequence[Mapping[str, Any]]
