@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV ?= $(CURDIR)-venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs_installed
 # A file of tests stays in one process, since its fixtures are shared; long files come first.
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: help setup demo test quick slow check fmt lint types contract examples bench clean
+.PHONY: help setup demo test quick slow check fmt lint types contract examples docs bench clean
 help:        ## what there is
 	@grep -hE '^[a-z]+: *.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -16,8 +17,12 @@ help:        ## what there is
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[xtb,dft,hat,cluster,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[xtb,dft,hat,cluster,tensorboard,dev]'
 	touch $(STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $(DOCS_STAMP)
 
 setup: $(STAMP)        ## virtual environment with tested versions
 
@@ -50,6 +55,9 @@ types: $(STAMP)        ## static types
 
 contract: $(STAMP)        ## who may import whom
 	$(BIN)/lint-imports --no-cache
+
+docs: $(DOCS_STAMP)        ## the documentation as a site, build/site/index.html; warnings are errors
+	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)        ## figures of benchmarks/, some minutes
 	$(BIN)/python benchmarks/ensemble_speed.py

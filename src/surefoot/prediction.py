@@ -25,7 +25,9 @@ from torch import Tensor
 from surefoot.distributions.binned import Binned
 from surefoot.distributions.densities import Distribution, Spread
 from surefoot.graph import Features
+from surefoot.tables import html_table
 
+SHOWN = 10  # structures of a prediction in a notebook
 VARIANCES = ("aleatoric", "epistemic", "residual")
 Bounds = Callable[[float], tuple[Tensor, Tensor]]
 """Level of an interval → its lower and upper bounds in standard deviations, one of each per row."""
@@ -135,6 +137,31 @@ class Prediction:
     force_bins: Binned | None = None
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        """The energies as a table, for notebooks; of forces what they are of all atoms."""
+        count = len(self.energy.mean)
+        rows = [self._describe(number) for number in range(min(count, SHOWN))]
+        parts = [f"{count} structures" + (f", the first {SHOWN} shown" if count > SHOWN else "")]
+        if self.forces is not None:
+            told = f"forces of {len(self.forces.mean)} atoms"
+            if self.forces.total is not None:
+                trace = self.forces.total.diagonal(dim1=-2, dim2=-1).sum(-1)
+                told += f", σ {_show(trace.mean().sqrt())} eV/Å (rms)"
+            parts.append(told)
+        return html_table(rows, "; ".join(parts))
+
+    def _describe(self, number: int) -> dict[str, str]:
+        """One structure as a line of that table."""
+        row = {"structure": str(number), "energy (eV)": f"{float(self.energy.mean[number]):.4f}"}
+        variances = {"± (eV)": self.energy.total}
+        if self.energy.aleatoric is not None and self.energy.epistemic is not None:
+            variances |= {"aleatoric": self.energy.aleatoric, "epistemic": self.energy.epistemic}
+        for title, variance in variances.items():
+            row[title] = "–" if variance is None else _show(variance[number].sqrt())
+        if self.ood is not None:
+            row["ood"] = _show(self.ood[number])
+        return row
+
     def interval(
         self, level: float = 0.9, of: Literal["energy", "forces"] = "energy"
     ) -> tuple[Tensor, Tensor]:
@@ -171,6 +198,10 @@ class Prediction:
             low = -high
         std = variance.sqrt()
         return moments.mean + low * std, moments.mean + high * std
+
+
+def _show(value: Tensor) -> str:
+    return f"{float(value):.2g}"
 
 
 def normal_quantile(probability: float) -> float:

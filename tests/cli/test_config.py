@@ -1,5 +1,8 @@
 """A mistake in a config is one sentence that names the file, the key and what is near it."""
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -10,11 +13,15 @@ from ase.build import molecule
 from surefoot.cli.config import Config, load_config, write_template
 from surefoot.cli.recipes import RECIPES
 from surefoot.cli.screen import UserError
+from surefoot.cli.tasks import TASKS
 from surefoot.data.load import load_splits
 from surefoot.data.read import Frame
+from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors import METHODS
 from surefoot.posteriors.ensemble import unseen_frames
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -158,11 +165,61 @@ def test_template_tells_two_states_apart(surefoot, folder: Path, tmp_path: Path)
     assert load_config(write(tmp_path, plain)).conditioning.name == "none"
 
 
-def test_schema_is_json(surefoot) -> None:
-    import json
+@pytest.fixture(scope="module")
+def mistakes(surefoot) -> Callable[[str, str], list[str]]:
+    """What an editor says of a text, by the schema that a verb prints."""
+    jsonschema = pytest.importorskip("jsonschema")
+    validators = {}
+    for verb in ("template", "learn", "hat build"):
+        schema = json.loads(surefoot(*verb.split(), "--schema").stdout)
+        jsonschema.Draft7Validator.check_schema(schema)
+        validators[verb] = jsonschema.Draft7Validator(schema)
 
-    schema = json.loads(surefoot("template", "--schema").stdout)
-    assert "model" in schema["properties"]
+    def find(verb: str, text: str) -> list[str]:
+        return [error.message for error in validators[verb].iter_errors(yaml.safe_load(text))]
+
+    return find
+
+
+def test_the_schema_accepts_every_template(mistakes, surefoot) -> None:
+    chosen = [("--model", name) for name in MODELS] + [("--head", name) for name in HEADS]
+    chosen += [("--posterior", name) for name in METHODS] + [("--task", name) for name in TASKS]
+    for options in chosen:
+        assert mistakes("template", surefoot("template", *options).stdout) == [], options
+    assert mistakes("learn", surefoot("learn", "--template").stdout) == []
+    assert mistakes("hat build", surefoot("hat", "build", "--template").stdout) == []
+    for file in (ROOT / "examples/demo.yaml", *(ROOT / "benchmarks/accuracy").glob("*.yaml")):
+        assert mistakes("template", file.read_text()) == [], file
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("model: {featurs: 3}", "featurs"),
+        ("model: {name: mace, features: 3}", "features"),
+        ("model: {irreps: 8x0e}", "irreps"),  # of MACE, and it is not named
+        ("model: {name: schnett}", "schnett"),
+        ("head: {energy: scalar, width: 3}", "width"),
+        ("posterior: {name: swag, members: 3}", "members"),
+        ("train: {epochs: -3}", "-3"),
+        ("trian: {epochs: 3}", "trian"),
+    ],
+)
+def test_the_schema_tells_mistakes_as_the_reader_does(
+    mistakes, tmp_path: Path, text: str, word: str
+) -> None:
+    """One of each, about the class that is named, and not that none of all fits."""
+    whole = f"data: {{train: [a]}}\n{text}"
+    (message,) = mistakes("template", whole)
+    assert word in message
+    with pytest.raises(UserError, match=re.escape(word)):
+        load_config(write(tmp_path, whole))
+
+
+def test_a_schema_says_how_a_config_names_it(surefoot, tmp_path: Path) -> None:
+    done = surefoot("template", "--schema", "-o", tmp_path / "schema.json")
+    assert f"# yaml-language-server: $schema={tmp_path / 'schema.json'}" in done.stderr
+    assert "next:" not in done.stderr
 
 
 @pytest.mark.parametrize("posterior", METHODS)

@@ -1,10 +1,13 @@
 """Help comes at once and mentions every verb."""
 
+import os
 import re
+import resource
 import subprocess
 import sys
 import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +71,48 @@ def test_warnings_of_the_package_are_sentences(surefoot, monkeypatch) -> None:
     assert surefoot().stderr == "surefoot: ours\n"
     assert shown == ["of torch"]
     assert warnings.showwarning is show
+
+
+def test_help_takes_half_a_second_of_processor_time() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "surefoot", "--help"], capture_output=True, check=True, timeout=60
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+OFFERED = {
+    "surefoot eva": ["evaluate"],
+    "surefoot hat ''": ["build", "candidates", "recipes", "sample", "scan"],
+    "surefoot train --re": ["--resume"],
+}
+"""What is typed → what the shell offers."""
+
+
+def test_completion_is_installed_and_works_in_a_shell(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("surefoot")
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",  # no shell stands above the tests
+    }
+    asked = "surefoot --install-completion bash; source ~/.bashrc\n" + "".join(
+        f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; "
+        '_surefoot_completion surefoot; echo "${COMPREPLY[@]}"\n'
+        for typed in OFFERED
+    )
+    done = subprocess.run(
+        ["bash", "-c", asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=60,
+    )
+    first, _, *lines = done.stdout.splitlines()
+    assert first.startswith("bash completion installed in")
+    assert [line.split() for line in lines if line] == list(OFFERED.values())
 
 
 def test_version(surefoot) -> None:

@@ -40,7 +40,7 @@ def run(
 
     from surefoot.cli.check import refuse_unsound
     from surefoot.cli.known import drop_isolated
-    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.cli.screen import progress_bar, require_writable, say, suggest
     from surefoot.cli.train import describe_gate, show_calibration
     from surefoot.data.convert import to_samples
     from surefoot.data.load import hash_files
@@ -80,6 +80,7 @@ def run(
         say(f"no longer calibrated, as these frames tell nothing of it: {', '.join(lost)}")
     say(describe_gate(predictor))
     say(f"wrote {output}")
+    suggest("surefoot", "evaluate", output, "TEST.xyz")
 
 
 def _loses(name: str, before: Calibration, after: Calibration) -> bool:

@@ -39,7 +39,7 @@ def run(
     *,
     labels: LabelOptions,
 ) -> None:
-    from surefoot.cli.screen import STATUS_REFUSED, complain, require_writable, say
+    from surefoot.cli.screen import STATUS_REFUSED, complain, require_writable, say, suggest
     from surefoot.data.read import check_output, describe_labels, read_frames
 
     if fix is not None:
@@ -55,6 +55,8 @@ def run(
         for name, frames in splits.items():
             say(f"{name if test else 'found'}: {len(frames)} frames; {describe_labels(frames)}")
         fatal = bool(diagnose(splits, accept or ()))
+        if not fatal and fix is None:
+            suggest("surefoot", "template", *files, "-o", "config.yaml")
     if fix is not None:
         _mend(splits["train"], fix, complain if as_json else say)
     if fatal:

@@ -50,7 +50,7 @@ def run(
     import json
 
     from surefoot.cli.options import quicken, read_precision
-    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.cli.screen import complain, progress_bar, require_writable, say
     from surefoot.posteriors.directness import is_direct
     from surefoot.posteriors.predictor import load_predictor
     from surefoot.report.comparison import make_page
@@ -99,7 +99,8 @@ def run(
     show_summary(report)
     write_atomically(figures, (json.dumps(report, indent=2) + "\n").encode())
     write_atomically(page, make_page(report).encode())
-    say(f"wrote {page} and {figures}")
+    say(f"wrote {page} and {figures}; seed {seed} of the bootstrap intervals")
+    complain(f"next: open {page} in a browser")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def run(
 ) -> None:
     from ase.data import chemical_symbols
 
-    from surefoot.cli.screen import UserError, require_writable, say
+    from surefoot.cli.screen import UserError, require_writable, say, suggest
 
     require_writable(output)
     if output.exists():
@@ -43,6 +43,7 @@ def run(
     say(f"{file}: {what}, cutoff {predictor.cutoff:g} Å")
     say(f"elements {elements}; {count} parameters; one set of weights, not calibrated")
     say(f"wrote {output}")
+    suggest("surefoot", "predict", output, "NEW.xyz", "-o", "predictions.xyz")
 
 
 def _read(file: Path, head: str | None) -> Predictor:

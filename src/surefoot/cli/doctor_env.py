@@ -20,6 +20,7 @@ PURPOSES = {
     "biotite": "frames and trajectories of proteins",
     "distributed": "`surefoot learn` on many machines",
     "dask_jobqueue": "`surefoot learn` through a queue such as Slurm",
+    "tensorboard": "event files of a training (`train: {log: tensorboard}`)",
 }
 """Optional package → what it is for; `screen.EXTRAS` says which extra installs it."""
 PROGRAMS = {"xtb": "labels by that program (`surefoot label --labeler xtb_program`)"}

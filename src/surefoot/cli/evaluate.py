@@ -55,7 +55,7 @@ def run(
     from surefoot.cli.oc20 import show_oc20
     from surefoot.cli.options import quicken, read_precision
     from surefoot.cli.report import read_log, write_page
-    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.cli.screen import progress_bar, require_writable, say, suggest
     from surefoot.data.convert import to_samples
     from surefoot.data.read import describe_labels, read_frames, refuse_overwriting
     from surefoot.posteriors.judge import compare, predict_samples
@@ -94,6 +94,7 @@ def run(
     if output is not None:
         write_atomically(output, (json.dumps(report, indent=2) + "\n").encode())
         say(f"wrote {output}")
+    suggest("surefoot", "predict", potential, "NEW.xyz", "-o", "predictions.xyz")
     if report_file is not None:
         part = Part(
             name="test",
@@ -164,7 +165,8 @@ def show_scores(quantities: list[Quantity], calibration: Calibration, seed: int)
             else "not calibrated"
         )
         show_table(
-            f"Error bars of {quantity.name} in {quantity.unit}, {told}; [95 % block bootstrap]",
+            f"Error bars of {quantity.name} in {quantity.unit}, {told}; [95 % block bootstrap, "
+            f"seed {seed}]",
             ["score", "before the factor", "after"],
             [
                 [row, *(show(found[at][row]) for at in ("before", "after"))]

@@ -34,7 +34,7 @@ def sample(
 ) -> None:
     """Make transfer configurations to train on: start, in between and end."""
     from surefoot.cli.predict import write_images
-    from surefoot.cli.screen import require_writable, say
+    from surefoot.cli.screen import require_writable, say, suggest
     from surefoot.data.read import check_output
     from surefoot.hat.sample import sample_configurations
     from surefoot.hat.transfer import Placement
@@ -44,7 +44,8 @@ def sample(
     placement = Placement(shortest=shortest, longest=longest)
     images = sample_configurations(donors.split(","), radicals.split(","), count, seed, placement)
     write_images(output, images)
-    say(f"{output}: {len(images)} configurations, charge 0, spin 2 (doublets)")
+    say(f"{output}: {len(images)} configurations, charge 0, spin 2 (doublets), seed {seed}")
+    suggest("surefoot", "label", output, "-o", output.with_stem(f"{output.stem}_labelled"))
 
 
 @app.command()
@@ -60,7 +61,7 @@ def scan(
 ) -> None:
     """Make straight transfer paths: the hydrogen moves, all else stands still."""
     from surefoot.cli.predict import write_images
-    from surefoot.cli.screen import require_writable, say
+    from surefoot.cli.screen import require_writable, say, suggest
     from surefoot.data.read import check_output
     from surefoot.hat.sample import sample_paths
     from surefoot.hat.transfer import Placement
@@ -70,4 +71,5 @@ def scan(
     placement = Placement(shortest=shortest, longest=longest)
     images = sample_paths(donors.split(","), radicals.split(","), paths, seed, points, placement)
     write_images(output, images)
-    say(f"{output}: {paths} paths of {points} points, charge 0, spin 2 (doublets)")
+    say(f"{output}: {paths} paths of {points} points, charge 0, spin 2 (doublets), seed {seed}")
+    suggest("surefoot", "label", output, "-o", output.with_stem(f"{output.stem}_labelled"))

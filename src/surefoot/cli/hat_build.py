@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from surefoot.cli.config import Choices
     from surefoot.hat.build import BuildSettings, Built
 
 EXAMPLE: dict[str, dict[str, Any]] = {
@@ -35,6 +36,9 @@ def run(
     template: Annotated[
         bool, typer.Option("--template", help="Print a commented config instead.")
     ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema for editors instead.")
+    ] = False,
 ) -> None:
     from concurrent.futures import BrokenExecutor
 
@@ -42,6 +46,12 @@ def run(
 
     if template:
         typer.echo(write_build_template(), nl=False)
+        return
+    if schema:
+        from surefoot.cli.schema import write_schema
+        from surefoot.hat.build import BuildSettings
+
+        typer.echo(write_schema(BuildSettings, _choices()), nl=False)
         return
     if config is None or output is None:
         raise UserError(
@@ -65,13 +75,13 @@ def run(
             bars.move(what, done, total)
             if asked:
                 complain("waiting for the calculations that run; Ctrl-C again ends them")
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("nothing was written")
 
         try:
             built = build(settings, pool, follow)
         except BrokenExecutor as error:
             if asked:  # the signal went to the processes, too
-                raise KeyboardInterrupt from error
+                raise KeyboardInterrupt("nothing was written") from error
             raise UserError(
                 "A worker process died, perhaps for lack of memory; nothing was written. Start "
                 "again with fewer `--workers`."
@@ -133,7 +143,7 @@ def write_folder(folder: Path, built: Built, settings: BuildSettings) -> None:
 
 def tell(folder: Path, built: Built, settings: BuildSettings) -> None:
     """Tables of what was made and what was rejected."""
-    from surefoot.cli.screen import say, show_table
+    from surefoot.cli.screen import say, show_table, suggest
     from surefoot.hat.manifest import conformers_missing, count_frames
 
     counts = {name: count_frames(frames) for name, frames in built.frames.items()}
@@ -163,7 +173,10 @@ def tell(folder: Path, built: Built, settings: BuildSettings) -> None:
         say(f"fewer than {settings.conformers.count} different conformers were found of: {told}")
     total = sum(len(frames) for frames in built.frames.values())
     files = ", ".join(f"{name}.xyz" for name in built.frames)
-    say(f"{folder}: {total} frames, doublets, in {files}; {MANIFEST} says what they are")
+    seed = f"seed {settings.seed}"
+    say(f"{folder}: {total} frames, doublets, in {files}, {seed}; {MANIFEST} says what they are")
+    first = next(iter(built.frames))
+    suggest("surefoot", "label", folder / f"{first}.xyz", "-o", folder / f"{first}_labelled.xyz")
 
 
 SHOWN = {
@@ -188,10 +201,16 @@ def load_build(path: Path, overrides: Sequence[str] = ()) -> BuildSettings:
     """
     from surefoot.cli.config import read_config, validate
     from surefoot.hat.build import BuildSettings
-    from surefoot.label import LABELERS
 
     content = read_config(path, overrides, "surefoot hat build --template")
-    return validate(BuildSettings, content, path, {"labeler": (LABELERS, "name")})
+    return validate(BuildSettings, content, path, _choices())
+
+
+def _choices() -> Choices:
+    """The section that is one of several classes."""
+    from surefoot.label import LABELERS
+
+    return {"labeler": (LABELERS, "name")}
 
 
 def write_build_template() -> str:

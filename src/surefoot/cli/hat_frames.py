@@ -66,7 +66,7 @@ def run(
 ) -> None:
     from pydantic import ValidationError
 
-    from surefoot.cli.screen import UserError, complain, progress_bar, say
+    from surefoot.cli.screen import UserError, complain, progress_bar, suggest
     from surefoot.hat.candidate_files import prepare_folder, write_folder
     from surefoot.hat.frames import Search, search_frames
     from surefoot.hat.protein_files import count_frames, read_structure
@@ -99,8 +99,10 @@ def run(
             output, topology, radicals, findings, search, inputs, bar.advance, every
         )
     _show(manifest, findings, output)
-    say(f"next: surefoot barrier POTENTIAL {output / 'scans.xyz'} -o {output}-barriers, and then")
-    say(f"surefoot hat recipes {output} {output}-barriers --frame-time PS -o recipes.csv")
+    barriers = f"{output}-barriers"
+    suggest("surefoot", "barrier", "POTENTIAL", output / "scans.xyz", "-o", barriers)
+    recipes = ("--frame-time", "PS", "-o", "recipes.csv")
+    suggest("surefoot", "hat", "recipes", output, barriers, *recipes)
 
 
 def _charges(stated: list[str]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +44,15 @@ def run(
         bool, typer.Option("--retry", help="Calculate again what failed in an earlier run.")
     ] = False,
 ) -> None:
-    from surefoot.cli.screen import complain, interruption, progress_bar, require_writable, say
+    from surefoot.cli.screen import (
+        Pace,
+        complain,
+        interruption,
+        progress_bar,
+        require_writable,
+        say,
+        suggest,
+    )
     from surefoot.data.read import IGNORE, Keys, check_output, read_frames
     from surefoot.label.run import label_frames
     from surefoot.label.workers import count_cores, worker_pool
@@ -64,11 +71,11 @@ def run(
     ):
         pace = Pace()
 
-        def follow(done: int, total: int) -> None:
-            bar.move(done, pace.note(done, total))
+        def follow(done: int, _total: int) -> None:
+            bar.move(done, pace.note(done))
             if asked:  # between two results: the journal is whole and the pool can close
                 complain("waiting for the calculations that run; Ctrl-C again ends them")
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("the same command goes on with what is left")
 
         report = label_frames(
             frames,
@@ -89,36 +96,7 @@ def run(
         complain(f"and {len(report.failed) - SHOWN} more; all are in {output}.failed.json")
     if report.failed:
         complain("failures are remembered; --retry calculates them again")
-
-
-class Pace:
-    """How fast frames are done and how long the rest will take, from the first call on."""
-
-    def __init__(self) -> None:
-        self._begin: tuple[float, int] | None = None
-
-    def note(self, done: int, total: int) -> str:
-        """Rate and time left in words; empty as long as nothing is known.
-
-        Args:
-            done: frames that have labels, or have failed.
-            total: frames in all.
-        """
-        now = time.monotonic()
-        if self._begin is None:  # what the journal held took no time
-            self._begin = now, done
-        began, known = self._begin
-        if done == known or now <= began:
-            return ""
-        rate = (done - known) / (now - began)
-        shown = f"{rate:.2g}/s" if rate >= 1 else f"{60 * rate:.2g}/min"
-        return f"{shown}, {_show_duration((total - done) / rate)} left"
-
-
-def _show_duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+    suggest("surefoot", "check", output)
 
 
 def load_labeler(

@@ -31,15 +31,31 @@ def run(
     template: Annotated[
         bool, typer.Option("--template", help="Print a commented config instead.")
     ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema for editors instead.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Of the template.")] = "schnet",
     head: Annotated[str, typer.Option(help="Of the template.")] = "scalar",
 ) -> None:
-    from surefoot.cli.screen import STATUS_INTERRUPTED, UserError, interruption, say
+    from surefoot.cli.screen import (
+        STATUS_INTERRUPTED,
+        UserError,
+        complain,
+        interruption,
+        say,
+        suggest,
+    )
 
     if template:
         from surefoot.cli.learn_config import write_learn_template
 
         typer.echo(write_learn_template(model, head), nl=False)
+        return
+    if schema:
+        from surefoot.cli.learn_config import LEARN_CHOICES, LISTS, LearnConfig
+        from surefoot.cli.schema import write_schema
+
+        typer.echo(write_schema(LearnConfig, {**LEARN_CHOICES, **LISTS}), nl=False)
         return
     if config is None or output is None:
         raise UserError(
@@ -60,9 +76,11 @@ def run(
         found = run_campaign(campaign)
     _show_rounds(found)
     if found.ended is None:
+        complain("surefoot: interrupted; the same command goes on.")
         raise typer.Exit(STATUS_INTERRUPTED)
     say(f"ended: {found.ended}")
     say(f"potential: {found.potential}; {output / PAGE} shows every round")
+    suggest("surefoot", "evaluate", found.potential, "TEST.xyz")
 
 
 def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:
@@ -76,6 +94,7 @@ def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:
     splits = load_splits(settings.data, settings.train.seed)
     for name, frames in splits.by_name().items():
         say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
+    say(f"seeds: {settings.train.seed} of trainings, {settings.again.seed} of what is chosen")
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)
     return Campaign(
@@ -99,8 +118,7 @@ def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:
 def _told(stack: ExitStack, asked: Callable[[], bool]) -> Told:
     """Bars for trainings and labels, sentences for the rest."""
     from surefoot.active.campaign import Told
-    from surefoot.cli.label import Pace
-    from surefoot.cli.screen import progress_bar, say
+    from surefoot.cli.screen import Pace, progress_bar, say
     from surefoot.cli.train import epoch_note
 
     current: dict[str, Any] = {}
@@ -121,7 +139,7 @@ def _told(stack: ExitStack, asked: Callable[[], bool]) -> Told:
         if "labelling" not in current:
             open_bar("labelling", total)
         bar, pace = current["labelling"]
-        bar.move(done, pace.note(done, total))
+        bar.move(done, pace.note(done))
 
     def tell(line: str) -> None:
         stack.close()

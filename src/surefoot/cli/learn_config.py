@@ -29,6 +29,8 @@ from surefoot.label.run import Conduct
 from surefoot.settings import any_of, choose_class
 
 LEARN_CHOICES: Choices = {**CHOICES, "labeler": (LABELERS, "name"), "engine": (ENGINES, "name")}
+LISTS: Choices = {"explore": (EXPLORERS, "name")}
+"""Lists of sections, each of which is one of several classes."""
 
 
 class LearnConfig(Config):
@@ -70,6 +72,10 @@ def load_learn_config(path: Path, overrides: Sequence[str] = ()) -> LearnConfig:
     """
     content = read_config(path, overrides, f"surefoot learn --template > {path}")
     found = validate(LearnConfig, content, path, LEARN_CHOICES)
+    if found.train.log != "csv":
+        raise UserError(
+            f"{path}: train.log: a campaign shows its trainings in report.html; leave it out."
+        )
     if (
         found.posterior.name == "ensemble"
         and found.posterior.left_out

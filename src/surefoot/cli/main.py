@@ -42,7 +42,7 @@ from surefoot.memory import keep_memory
 app = typer.Typer(
     name="surefoot",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Interatomic potentials that know where the ground is firm: every energy, force and "
@@ -99,10 +99,10 @@ def main() -> None:
     try:
         with _sigterm_as_interrupt(), _warnings_as_sentences():
             app()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         from surefoot.cli.screen import STATUS_INTERRUPTED, complain
 
-        complain("surefoot: interrupted.")
+        complain(f"surefoot: {'; '.join(['interrupted', *map(str, error.args)])}.")
         sys.exit(STATUS_INTERRUPTED)
     except Exception as error:
         from surefoot.cli.screen import STATUS_REFUSED, complain

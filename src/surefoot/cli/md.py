@@ -273,7 +273,7 @@ def go(job: Job, *, resume: bool, force: bool) -> Report:
         )
         report = runs.resume(watched) if resume else runs.start(watched, over=force)
     if asked:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("the same command with --resume goes on")
     return report
 
 
@@ -299,6 +299,6 @@ def finish(report: Report, job: Job) -> None:
     parts += [f"{broken} broken"] if broken else []
     if isinstance(job.bias, Bias):
         parts.append(f"pulled by a bias on {job.bias.of}: no sample of the ensemble")
-    say(f"{job.folder}: {'; '.join(parts)}")
+    say(f"{job.folder}: {'; '.join(parts)}; seed {job.settings.seed}")
     if broken:
         raise typer.Exit(STATUS_REFUSED)

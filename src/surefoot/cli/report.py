@@ -45,7 +45,7 @@ def run(
 ) -> None:
     from surefoot.cli.known import drop_isolated
     from surefoot.cli.options import quicken, read_precision
-    from surefoot.cli.screen import progress_bar, require_writable, say
+    from surefoot.cli.screen import complain, progress_bar, require_writable, say
     from surefoot.data.read import read_frames, refuse_overwriting
     from surefoot.posteriors.predictor import load_predictor
 
@@ -65,7 +65,8 @@ def run(
     with progress_bar("evaluating", total) as bar:
         parts = [_judge(quick, name, frames, seed, bar) for name, frames in sets.items()]
     write_page(output, predictor, potential, parts, train=learnt, log=rows)
-    say(f"wrote {output}")
+    say(f"wrote {output}; seed {seed} of the bootstrap intervals")
+    complain(f"next: open {output} in a browser")
 
 
 def _require(

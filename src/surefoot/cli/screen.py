@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -27,8 +29,11 @@ from rich.text import Text
 STATUS_REFUSED = 1  # the input is wrong
 STATUS_INTERRUPTED = 130  # Ctrl-C or SIGTERM; what was done is kept
 PLAIN_LOG_SECONDS = 10.0  # between lines of a log that no person watches
+FILE_WIDTH = 240  # columns of a table in a file, at most
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+_piped = not sys.stdout.isatty()
+# A file has no edge at which a table would have to be folded.
+out = Console(highlight=False, soft_wrap=_piped, width=FILE_WIDTH if _piped else None)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -44,6 +49,11 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """One line on stderr, as it is."""
     err.print(line, markup=False)
+
+
+def suggest(*words: object) -> None:
+    """The command that usually comes next, on stderr; what is to be filled in is in capitals."""
+    complain(f"next: {shlex.join(map(str, words))}")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -100,11 +110,48 @@ class Bar:
         self._progress.update(self._task, completed=done, note=note)
 
 
-class Lines:
-    """The same without a terminal: a plain line now and then."""
+class Pace:
+    """How fast something gets on, from the first look on."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total, self._done, self._shown = title, total, 0, 0.0
+    def __init__(self) -> None:
+        self._begin: tuple[float, int] | None = None
+
+    def rate(self, done: int) -> float | None:
+        """Steps per second; None as long as nothing is known.
+
+        Args:
+            done: steps that are over.
+        """
+        now = time.monotonic()
+        if self._begin is None:  # what an earlier run has done took no time
+            self._begin = now, done
+        began, known = self._begin
+        return (done - known) / (now - began) if done > known and now > began else None
+
+    def note(self, done: int) -> str:
+        """The same in words; empty as long as nothing is known."""
+        rate = self.rate(done)
+        if rate is None:
+            return ""
+        return f"{rate:.2g}/s" if rate >= 1 else f"{60 * rate:.2g}/min"
+
+
+def show_duration(seconds: float) -> str:
+    """A time in words, to the second or, from an hour on, to the minute."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+class Lines:
+    """The same without a terminal: a plain line now and then, with the time that is left."""
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self._title, self._total, self._done, self._shown = title, total, done, -math.inf
+        self._pace = Pace()
+        self._pace.rate(done)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count on."""
@@ -114,16 +161,30 @@ class Lines:
         """Write a line if the last one is some time ago, or all is done."""
         self._done = done
         now = time.monotonic()
-        if done >= self._total or now - self._shown > PLAIN_LOG_SECONDS:
-            self._shown = now
-            complain(f"{self._title} {done}/{self._total} {note}".rstrip())
+        if done < self._total and now - self._shown <= PLAIN_LOG_SECONDS:
+            return
+        self._shown = now
+        rate = self._pace.rate(done)
+        left = "" if rate is None else f"{show_duration((self._total - done) / rate)} left"
+        told = ", ".join(part for part in (note, left if done < self._total else "") if part)
+        complain(f"{self._title} {done}/{self._total} {told}".rstrip())
+
+
+def draws_bars() -> bool:
+    """Whether stderr is a terminal that somebody watches.
+
+    A notebook gives a terminal to the programs that it starts, and keeps every movement of a bar;
+    and `FORCE_COLOR` is about colours, not about who watches.
+    """
+    notebook = "JPY_PARENT_PID" in os.environ
+    return err.is_terminal and not err.is_dumb_terminal and err.file.isatty() and not notebook
 
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar | Lines]:
-    """A bar on stderr where a person watches, plain lines elsewhere."""
-    if not err.is_terminal:
-        yield Lines(title, total)
+    """A bar on stderr where a person watches, plain lines in notebooks and log files."""
+    if not draws_bars():
+        yield Lines(title, total, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -144,6 +205,7 @@ EXTRAS = {
     "biotite": "hat",
     "distributed": "cluster",
     "dask_jobqueue": "cluster",
+    "tensorboard": "tensorboard",
 }
 """Package that is imported where it is used → the extra that installs it."""
 

@@ -29,16 +29,15 @@ def run(
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
     ] = False,
 ) -> None:
-    import json
-
-    from surefoot.cli.config import Config, write_template
-    from surefoot.cli.screen import UserError, complain, require_writable
+    from surefoot.cli.config import CHOICES, Config, write_template
+    from surefoot.cli.schema import write_schema
+    from surefoot.cli.screen import UserError, complain, require_writable, suggest
     from surefoot.data.read import IGNORE, Keys, read_frames
 
     if output is not None:
         require_writable(output)
     if schema:
-        text = json.dumps(Config.model_json_schema(), indent=2) + "\n"
+        text = write_schema(Config, CHOICES)
     elif train:
         ignored = Keys(energy=IGNORE, forces=IGNORE, stress=IGNORE)
         text = write_template(train, read_frames(train, ignored), model, head, posterior, task)
@@ -52,3 +51,7 @@ def run(
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text)
     complain(f"wrote {output}")
+    if schema:
+        complain(f"first line of a config: # yaml-language-server: $schema={output}")
+    else:
+        suggest("surefoot", "train", output, "-o", "runs/first")

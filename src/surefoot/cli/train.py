@@ -43,7 +43,7 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     """The run itself: fit, with a whole checkpoint wherever it is stopped, then calibrate."""
     import torch
 
-    from surefoot.cli.screen import STATUS_INTERRUPTED, complain, interruption, say
+    from surefoot.cli.screen import STATUS_INTERRUPTED, complain, interruption, say, suggest
     from surefoot.posteriors.restart import BEST, CHECKPOINT, Keeper, fingerprint
     from surefoot.posteriors.training import finish
     from surefoot.train.distributed import any_of, require_same, together, wait_for_all
@@ -54,13 +54,13 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     checkpoint = output / CHECKPOINT
     threads = plan.parts.train.threads or 1
     keeper = Keeper(plan, state, checkpoint, team)
-    with interruption() as asked:
+    with interruption() as asked, _events(plan, state, output, team) as events:
         try:
             with epoch_bar(plan.parts.train.epochs, state) as show:
                 finished = fit(
                     plan.task,
                     state,
-                    observers=[keeper.close_epoch, show],
+                    observers=[keeper.close_epoch, *events, show],
                     stop=lambda: any_of(team, keeper.look() or bool(asked)),
                     workers=threads,
                     team=team,
@@ -89,6 +89,19 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     show_calibration(predictor.calibration, factors)
     say(describe_gate(predictor))
     say(f"wrote {output / 'potential.safetensors'}{log}")
+    suggest("surefoot", "evaluate", output / "potential.safetensors", "TEST.xyz")
+
+
+@contextmanager
+def _events(plan: Plan, state: State, output: Path, team: Team) -> Iterator[list[Any]]:
+    """The observer that writes for TensorBoard, where it is asked for; one process writes."""
+    if plan.parts.train.log != "tensorboard" or not team.leads:
+        yield []
+        return
+    from surefoot.train.events import FOLDER, open_events
+
+    with open_events(output / FOLDER, state.epoch) as write:
+        yield [write]
 
 
 @contextmanager
@@ -116,6 +129,8 @@ def _prepare(
     config: Path, overrides: Sequence[str], output: Path, resume: bool, processes: int
 ) -> tuple[Plan, State]:
     """All that can be refused before the first step."""
+    from importlib import import_module
+
     from surefoot.cli.check import diagnose
     from surefoot.cli.config import load_config
     from surefoot.cli.screen import STATUS_REFUSED, require_writable, say
@@ -125,6 +140,8 @@ def _prepare(
 
     settings = _adopt_start(load_config(config, overrides))
     # Resolved here, so that a restart knows what the weights depend on.
+    if settings.train.log == "tensorboard":
+        import_module("tensorboard")  # or the sentence that names its extra, before any work
     train = take_threads(settings.train, settings.posterior)
     settings = settings.model_copy(update={"train": train})
     checkpoint = output / CHECKPOINT
@@ -204,7 +221,8 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     say(
         f"{members} members of {_parameter_count(plan)} parameters; each learns from "
         f"{seen:.0f} of {frames} frames; scale {statistics.scale:.3f}, "
-        f"{plan.task.potential.baseline.neighbors:.1f} neighbours per atom"
+        f"{plan.task.potential.baseline.neighbors:.1f} neighbours per atom; "
+        f"seed {settings.train.seed} of weights and data order"
     )
     for note in plan.notes:
         say(note)

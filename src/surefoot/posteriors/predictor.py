@@ -26,6 +26,7 @@ from surefoot.graph import Graph
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
+from surefoot.posteriors.described import describe
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.gate import FEWEST, Gate, first_draw, fit_gate, read_gate
 from surefoot.posteriors.gaussian import DiagonalLaplace, Ivon, Swag
@@ -46,12 +47,13 @@ from surefoot.potential import (
     take_members,
 )
 from surefoot.prediction import Moments, Prediction
+from surefoot.tables import html_table
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 KIND = "predictor"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Predictor:
     """A potential with its draws and calibration.
 
@@ -113,6 +115,14 @@ class Predictor:
         mixed = mix_outputs(outputs, self.calibration, members=members)
         ood, ood_atoms = outputs[0].ood or (None, None)
         return replace(mixed, ood=ood, ood_atoms=ood_atoms, bounds=self.calibration.bounds(graph))
+
+    def __repr__(self) -> str:
+        """In a line; its weights are millions of numbers."""
+        return f"<Predictor {'; '.join(': '.join(one) for one in describe(self).items())}>"
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        return html_table([{"potential": name, "": told} for name, told in describe(self).items()])
 
     def require(
         self, numbers: Iterable[SupportsInt], charge: int | None, spin: int | None, place: str

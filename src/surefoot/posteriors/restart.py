@@ -27,7 +27,7 @@ CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
 def _identity(plan: Plan) -> dict[str, Any]:
     """What must be the same for a resumed run to equal the uninterrupted one."""
     parts = plan.parts
-    train = parts.train.model_dump(exclude={"epochs", "compile"})
+    train = parts.train.model_dump(exclude={"epochs", "compile", "log"})
     # A cosine looks at the end, and so does the last validation where it is an extra one.
     extra = parts.train.epochs % parts.train.validate_every
     if parts.train.schedule.name == "cosine" or extra or plan.task.tail is not None:

@@ -7,12 +7,11 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
 
-Rows = Sequence[dict[str, str]]
-"""Lines of a table; the keys of the first are its head."""
+from surefoot.tables import Rows, html_table
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --soft: #555; --line: #ddd; --back: #fff;
@@ -103,17 +102,10 @@ def table(rows: Rows, caption: str = "", *, text: bool = False) -> str:
     """
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in rows[0])
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>"
-        for row in rows
-    )
-    told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    kind = ' class="text"' if text else ""
     label = html.escape(caption or f"table of {next(iter(rows[0]))}")
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-        f"<table{kind}>{told}<tr>{head}</tr>{lines}</table></div>"
+        f"{html_table(rows, caption, 'text' if text else '')}</div>"
     )
 
 

@@ -12,11 +12,10 @@ from surefoot.data.convert import Sample
 from surefoot.data.read import Frame
 from surefoot.posteriors.judge import Judged, compare_structures, find_common_errors
 from surefoot.report.page import paragraph, table
-from surefoot.report.structures import MOST_ATOMS, Shown, fits, viewer
+from surefoot.report.structures import MILLI, MOST_ATOMS, Shown, fits, show_forces, viewer
 
 EACH = 5
 """Structures of the largest error of a set, and as many of the largest uncertainty."""
-MILLI = 1000.0
 SCORES = {
     "force σ, rms of atoms": ("force σ, rms of atoms (meV/Å)", MILLI),
     "energy σ per atom": ("energy σ per atom (meV)", MILLI),
@@ -93,26 +92,22 @@ def select(
 def _show(frame: Frame, judged: Judged, number: int, row: dict[str, str]) -> Shown:
     start = int(judged.sizes[:number].sum())
     atoms = slice(start, start + int(judged.sizes[number]))
-    prediction, values, vectors = judged.prediction, {}, {}
+    prediction, mean, std = judged.prediction, None, None
     if prediction.forces is not None:
         mean = prediction.forces.mean.double().numpy()[atoms]
         if prediction.forces.total is not None:
             variance = prediction.forces.total.diagonal(dim1=-2, dim2=-1).sum(-1)
-            values["std"] = MILLI * variance.sqrt().double().numpy()[atoms]
-        if frame.forces is not None:
-            values["error"] = MILLI * np.linalg.norm(frame.forces - mean, axis=1)
-            vectors["residual"] = frame.forces - mean
-            vectors["label"] = frame.forces
-        vectors["predicted"] = mean
-    if prediction.ood_atoms is not None:
-        values["ood"] = prediction.ood_atoms.double().numpy()[atoms]
+            std = variance.sqrt().double().numpy()[atoms]
+    far = prediction.ood_atoms
     figures = [f"{name} {value}" for name, value in row.items() if name not in ("why", "structure")]
-    return Shown(
-        name=f"{row['why']}: {frame.place}",
-        note="; ".join(figures) + ".",
-        atoms=frame.atoms,
-        values=values,
-        vectors=vectors,
+    return show_forces(
+        f"{row['why']}: {frame.place}",
+        "; ".join(figures) + ".",
+        frame.atoms,
+        predicted=mean,
+        std=std,
+        label=None if mean is None else frame.forces,
+        ood=None if far is None else far.double().numpy()[atoms],
     )
 
 

@@ -25,6 +25,7 @@ STOPS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 BOND = 1.25  # of the sum of two covalent radii
 LONGEST_ARROW = 2.0  # Å, of the largest force of a structure
 MOST_ATOMS = 1500  # of a structure that is shown
+MILLI = 1000.0
 NAMES = {
     "std": ("force σ", "meV/Å"),
     "error": ("force error", "meV/Å"),
@@ -62,6 +63,42 @@ class Shown:
     atoms: Atoms
     values: Mapping[str, Float[np.ndarray, " atoms"]] = field(default_factory=dict)
     vectors: Mapping[str, Float[np.ndarray, "atoms 3"]] = field(default_factory=dict)
+
+
+def show_forces(
+    name: str,
+    note: str,
+    atoms: Atoms,
+    *,
+    predicted: Float[np.ndarray, "atoms 3"] | None = None,
+    std: Float[np.ndarray, " atoms"] | None = None,
+    label: Float[np.ndarray, "atoms 3"] | None = None,
+    ood: Float[np.ndarray, " atoms"] | None = None,
+) -> Shown:
+    """A structure with what is known of its forces.
+
+    Args:
+        name: what chooses it.
+        note: one sentence with its figures.
+        atoms: the structure.
+        predicted: forces, eV/Å.
+        std: of the force vector of each atom, eV/Å.
+        label: forces, eV/Å.
+        ood: distance of each atom to the training data.
+    """
+    values, vectors = {}, {}
+    if std is not None:
+        values["std"] = MILLI * std
+    if predicted is not None and label is not None:
+        values["error"] = MILLI * np.linalg.norm(label - predicted, axis=1)
+        vectors["residual"] = label - predicted
+    if label is not None:
+        vectors["label"] = label
+    if predicted is not None:
+        vectors["predicted"] = predicted
+    if ood is not None:
+        values["ood"] = ood
+    return Shown(name=name, note=note, atoms=atoms, values=values, vectors=vectors)
 
 
 def fits(atoms: Atoms) -> bool:

@@ -84,6 +84,11 @@ class TrainSettings(Settings):
         default="auto",
         description="compile the training step, which takes a minute or two and halves its time; "
         f"auto does so from {WORTH_COMPILING} steps on",
+        # A bare on or off is a word to some readers of YAML and a truth value to others.
+        json_schema_extra={
+            "type": ["string", "boolean"],
+            "enum": ["auto", "on", "off", True, False],
+        },
     )
     memory: Memory = Field(
         default="keep",
@@ -92,6 +97,11 @@ class TrainSettings(Settings):
     )
     seed: int = Field(default=0, ge=0, description="of weights and data order")
     threads: int | None = Field(default=None, ge=1, description="of torch; all where not set")
+    log: Literal["csv", "tensorboard"] = Field(
+        default="csv",
+        description="of each epoch: log.csv, or event files for TensorBoard as well, in the folder "
+        "tensorboard; changes no weight",
+    )
 
     @field_validator("compile", mode="before")
     @classmethod

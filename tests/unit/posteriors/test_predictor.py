@@ -173,6 +173,15 @@ def test_repulsion_is_saved_with_the_potential(tmp_path) -> None:
     assert load_predictor(tmp_path / "model").potential.baseline == baseline
 
 
+def test_it_says_what_it_is_and_not_its_weights() -> None:
+    predictor = predictor_of(replace(POTENTIAL, states=States(((-1, 2), (0, 0)))))
+    for shown in (repr(predictor), predictor._repr_html_()):
+        for word in ("schnet", "3 Å", "1, 8", "single, draws: 1", predictor.calibration.source):
+            assert word in shown
+        assert "tensor" not in shown
+    assert "\n" not in repr(predictor)
+
+
 def test_only_states_of_the_table_are_predicted() -> None:
     predictor = predictor_of(replace(POTENTIAL, states=States(((-1, 2), (0, 0)))))
     for state in ((-1, 2), (0, None), (None, None)):
