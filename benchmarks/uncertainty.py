@@ -113,7 +113,9 @@ def list_runs_of(
     lead = lead_of(data)
     if "pool" in entry:
         pool = entry["pool"]
-        chosen = list(combinations(range(methods[pool].get(often, 0)), 5))[::11][:5]
+        chosen = list(combinations(range(methods[pool].get(often, 0)), entry.get("of", 5)))[::11][
+            :5
+        ]
         for number, seeds in enumerate(chosen[: None if lead == "" else entry.get(often, 0)]):
             members = tuple(f"{lead}{pool}_{seed}" for seed in seeds)
             yield Run(method, number, data, pool=members)

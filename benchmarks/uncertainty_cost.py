@@ -21,6 +21,7 @@ TIMED = {
     "laplace, 4 draws": "laplace_0",
     "squared_ensemble": "squared_ensemble_0",
     "joint_nll_ensemble": "joint_nll_ensemble_0",
+    "joint_nll_three": "joint_nll_three_0",
     "shallow": "shallow_0",
     "histogram_c": "histogram_c_0",
     "judge_nll": "judge_nll_0",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import betabinom
 
-RECOMMENDED = "squared_ensemble"
+RECOMMENDED = "joint_nll_three"
 """The method that the marks of error bars judge: what a user should pick."""
 
 Entries = Sequence[Mapping[str, Any]]
@@ -84,15 +84,16 @@ def judge_all(values: Sequence[float], holds: Callable[[float], bool]) -> bool |
     return all(map(holds, values)) if values else None
 
 
+def cover(held: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """Shares within the 95 % interval of a normal and, where there is one, of conformal scores."""
+    values = [one["after"]["coverage_95"][0] for one in held]
+    others = [one["recalibrated"].get("conformal") for one in held]
+    return values, [one["coverage_95"][0] for one in others if one is not None]
+
+
 def judge_forces(data: str, entries: Entries) -> Mark:
     """All runs have to lie within."""
-    held = take(entries, "test", "uncertainty", "forces")
-    values = [one["after"]["coverage_95"][0] for one in held]
-    other = [
-        one["recalibrated"]["conformal"]["coverage_95"][0]
-        for one in held
-        if "conformal" in one["recalibrated"]
-    ]
+    values, other = cover(take(entries, "test", "uncertainty", "forces"))
     return (
         f"{data}: the 95 % interval of a normal holds 93 to 97 % of force components",
         f"{spread(values)}; conformal {spread(other)}",
@@ -103,12 +104,7 @@ def judge_forces(data: str, entries: Entries) -> Mark:
 def judge_energies(data: str, entries: Entries) -> Iterator[Mark]:
     """Once with frames taken for independent, once with blocks."""
     held = take(entries, "test", "uncertainty", "energy")
-    values = [one["after"]["coverage_95"][0] for one in held]
-    other = [
-        one["recalibrated"]["conformal"]["coverage_95"][0]
-        for one in held
-        if "conformal" in one["recalibrated"]
-    ]
+    values, other = cover(held)
     count = count_calibration(take(entries, "calibration")[0]) if held else None
     for told, key in (("frames independent", "points"), ("blocks", "groups")):
         if count is None:

@@ -208,8 +208,9 @@ INTRODUCTION = [
     " `judge_nll`) learns from four fifths of *valid* and chooses its epoch on the rest, so *held*"
     " calibrates only.",
     "",
-    "Mean over runs, standard deviation over runs in brackets. Ensembles of 3BPA are five of eight"
-    " members each, resampled, so their runs share members and their spread is too small.",
+    "Mean over runs, standard deviation over runs in brackets. Ensembles of 3BPA are five (or,"
+    " where the name says so, three) of eight members, resampled, so their runs share members and"
+    " their spread is too small.",
     "",
     "`laplace`, `shallow`, `histogram_c` and `judge_nll` are fitted to the potentials of `squared`."
     " CPU seconds are those of the run itself, compilation included, of an ensemble the sum over"

@@ -78,6 +78,9 @@ def write_page(results: Path) -> None:
         lines += [*neighbor_lines(part), *scaling_lines(part), ""]
     lines += ["## Compiling", "", *compile_lines(rows)]
     lines += ["", "## Arithmetic and memory", "", *effort_lines(rows, found["peaks"])]
+    profile = results.with_name("speed_profile.json")
+    if profile.exists():
+        lines += ["", "## Profiles", "", *profile_lines(json.loads(profile.read_text()))]
     (DOCS / PLOT).write_text(draw(rows))
     lines += ["", *NOTES.read_text().splitlines(), "", f"![ratios]({PLOT})"]
     (DOCS / "speed.md").write_text("\n".join(lines) + "\n")
@@ -282,6 +285,24 @@ def effort_lines(rows: dict[Any, dict[str, Any]], peaks: dict[str, float]) -> It
         traffic = effort["gbyte"] / seconds / peaks["triad_gb_per_s"]
         cells = [TITLES[system], size, dtype, f"{effort['gflop']:.3g}", f"{effort['gbyte']:.3g}"]
         yield BODY.format(" | ".join([*cells, f"{100 * rate:.0f} %", f"{100 * traffic:.0f} %"]))
+
+
+def profile_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Where the time goes, before compiling and after."""
+    yield (
+        "Processor time of one call and its shares by operation, float32, one thread; written by "
+        "`python benchmarks/speed_profile.py`."
+    )
+    yield ""
+    yield "| model | work | form | ms | operations | where |"
+    yield "|---|---|---|---|---|---|"
+    for key, forms in found.items():
+        system, work, size, *_ = key.split("/")
+        for form, one in forms.items():
+            where = ", ".join(f"{name} {100 * share:.0f} %" for name, share in one["shares"])
+            title = [TITLES[system], WORK[work].format(size)]
+            cells = [*title, form, f"{one['ms']:.3g}", str(one["operations"]), where]
+            yield BODY.format(" | ".join(cells))
 
 
 def draw(rows: dict[Any, dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ symbols; one compiled graph serves every batch.
 
 Differs from `torch.compile`: nothing of the function's Python is analysed, and no guards of it are
 looked at in each call; instead the first answer is compared with that of the function. Only what
-the compiler itself takes for granted about sizes is looked at, if there is anything.
+trace and compiler take for granted about sizes is looked at, if there is anything.
 """
 
 from __future__ import annotations

@@ -153,6 +153,12 @@ def require_rules(
                 f"forces: {head.forces}}} at their first guess; give {name} a weight, or choose "
                 "another head."
             )
+    stress = max(settings.stress, settings.warmup.stress if settings.warmup.epochs else 0.0)
+    if stress > 0 and head.forces != "gradient":
+        raise ValueError(
+            f"loss: {{stress: {stress:g}}} does not go with head: {{forces: {head.forces}}}, whose "
+            "potentials give no stress; set it to 0, or set forces to gradient."
+        )
     judging = tuple(f"head.{prefix}" for prefix in head.judging())
     _require_teaching(settings, epochs, learned, judging)
 

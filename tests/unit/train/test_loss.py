@@ -23,6 +23,7 @@ from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.heads.sphere import Sphere
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings, Warmup, loss_terms, require_rules, total_loss
 
@@ -344,6 +345,16 @@ def weights_of(head: Head) -> list[str]:
         (LossSettings(forces=0.0), Categorical(forces="direct_lab"), "forces: 0.*give forces a"),
         (LossSettings(energy=0.0), Categorical(forces="direct_lab"), "energy: 0.*give energy a"),
         (LossSettings(energy=0.0), Categorical(), "energy: 0.*give energy a"),
+        (
+            LossSettings(stress=1.0),
+            Sphere(forces="direct"),
+            "stress: 1.*forces: direct.*give no stress; set it to 0",
+        ),
+        (
+            LossSettings(warmup=Warmup(epochs=2, stress=3.0)),
+            Sphere(forces="direct"),
+            "stress: 3.*give no stress",
+        ),
         (CROSS.model_copy(update={"energy_rule": "nll"}), ErrorHistograms(), "to cross_entropy,"),
         (CROSS, ErrorHistograms(), "set `start: {learn: judges}`"),
         (
