@@ -22,61 +22,32 @@ PLAIN = "squared"
 
 Entry = Mapping[str, Any]
 
-INTRODUCTION = """# The price list of error bars
-
-Written by `python benchmarks/price_list.py` from JSON files in `benchmarks/`; a dash or *not yet* says that nobody has
-measured it. What each kind is: [The statistics of the error bars](uncertainty.md). `surefoot compare` measures the costs of
-your own potentials side by side, and [Other error bars](tutorials/error_bars.md) shows it.
-
-## By construction
-
-D is the number of draws (members), K that of last-layer weights. Passes are those of one plain model; members and draws that
-share nothing run stacked, as one computation.
-
-| error bar | config | training | energy and its σ | forces and their σ | kept in the file |
-|---|---|---|---|---|---|
-| none | `posterior: {members: 1, left_out: 0}` | 1 | 1 forward | 1 forward, 1 backward | 1 set of weights |
-| deep ensemble, the default | `posterior: {name: ensemble}` | D | D forward | D forward, D backward | D sets |
-| shallow ensemble | `posterior: {name: shallow}` | 1 forward, D backward | 1 forward | 1 forward, D backward | 1 model, D heads |
-| SWAG | `posterior: {name: swag}` | 1, its end at a constant rate | D forward | D forward, D backward | a mean, a diagonal, `rank` directions |
-| IVON | `posterior: {name: ivon}` | `samples` | D forward | D forward, D backward | a mean, a diagonal |
-| Laplace, last layer | `posterior: {name: laplace}` | 1, then K backward passes over the data once | 1 forward, no draw | 1 forward, D backward | 1 set, K × K numbers |
-| Laplace, all weights | `posterior: {name: laplace, weights: all}` | 1, then `probes` derivatives per four structures | D forward | D forward, D backward | a mean, a diagonal |
-| mean and variance | `head: {energy: mean_variance}` | 1, a larger head | 1 forward | 1 forward, 1 backward | 1 set |
-| histograms of errors | `head: {energy: histogram}` | 0 of the model: two small networks on frames held out | 1 forward | 1 forward, 1 backward | 1 set |
-| distance `ood` | comes by itself with at least 10 frames set aside | one pass over the data | features of the first draw | the same | a mean and 32 directions per element |
-"""
-
-REMARKS = """## What to take
-
-- *Compiled, five members of a MACE cost less than five times one*: they share neighbour lists, harmonics and radial functions. Not compiled, a stack
-  may even take longer than a loop.
-- *Where only energies and their differences matter*, the last-layer Laplace approximation needs no second forward pass.
-- *Where a run can pay for one set of weights only*, let the first member move the atoms and ask all of them near the limits of the
-  guard alone: `surefoot md --drive first` with `--guard-near-ood` ([Motion](motion.md)).
-- *No price buys a domain*: beyond the training data every σ is to be doubted, and `ood` says where that is.
-"""
-
 
 def main() -> None:
-    PAGE.write_text(write_page(), encoding="utf-8")
+    PAGE.write_text(write_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"wrote {PAGE}")
 
 
-def write_page() -> str:
-    """The whole page."""
-    parts = [INTRODUCTION, *of_prediction(), *of_training(), REMARKS]
-    return "\n".join(parts)
+def write_page(page: str) -> str:
+    """The page with new figures between its marks; the sentences around them are its own."""
+    for name, lines in (("prediction", of_prediction()), ("training", of_training())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{PAGE}: the marks {begin.strip()} and {end} are missing.")
+        page = "".join((before, begin, "\n".join(lines).strip(), "\n", end, after))
+    return page
 
 
 def of_prediction() -> list[str]:
     """Ratios of times, each measured in one run."""
-    lines = ["## Measured: a prediction", "", *of_members(), *of_heads(), ""]
+    lines = [*of_members(), *of_heads(), ""]
     file = RUNS / "cost.json"
     if not file.exists():
         lines += [
-            "*Not yet measured side by side*: Laplace, shallow ensemble, SWAG, IVON and histograms of"
-            " errors (`python benchmarks/uncertainty.py cost`).",
+            "*Not yet measured side by side*: Laplace, shallow ensemble, SWAG, IVON and histograms"
+            " of errors (`python benchmarks/uncertainty.py cost`).",
             "",
         ]
         return lines
@@ -90,9 +61,8 @@ def of_prediction() -> list[str]:
         "|---|---|---|---|",
     ]
     for name, row in cost["rows"].items():
-        lines.append(
-            f"| {name} | {row['draws']} | {row['over_plain_energy']:.2f} | {row['over_plain']:.2f} |"
-        )
+        ratios = f"{row['over_plain_energy']:.2f} | {row['over_plain']:.2f}"
+        lines.append(f"| {name} | {row['draws']} | {ratios} |")
     return [*lines, ""]
 
 
@@ -100,8 +70,8 @@ def of_members() -> list[str]:
     """Five members of a MACE beside one, and stacks beside loops."""
     rows = json.loads(SPEED.read_text())["rows"]
     lines = [
-        "Five members of MACE 64x0e+64x1o beside one, energies, forces and error bars, compiled, float32,"
-        " one thread (`benchmarks/results/speed.json`):",
+        "Five members of MACE 64x0e+64x1o beside one, energies, forces and error bars, compiled,"
+        " float32, one thread (`benchmarks/results/speed.json`):",
         "",
         "| atoms | one set of weights, ms | five members, ms | ratio |",
         "|---|---|---|---|",
@@ -140,8 +110,8 @@ def of_heads() -> list[str]:
     if not rows:
         return []
     return [
-        "One set of weights of a small MACE on 3BPA over the same with a scalar head and no `ood`, not"
-        " compiled, median over runs and range, on a machine that did other work"
+        "One set of weights of a small MACE on 3BPA over the same with a scalar head and no `ood`,"
+        " not compiled, median over runs and range, on a machine that did other work"
         " (`benchmarks/uncertainty/*.json`):",
         "",
         "| head | runs | energy and its σ | energy, forces and their σ |",
@@ -155,15 +125,14 @@ def of_training() -> list[str]:
     methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
     plain = shortest(PLAIN)
     lines = [
-        "## Measured: training",
-        "",
-        "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs, compiled, one"
-        " thread. Wall times are those of the shortest run, since the machine did other work; of an ensemble"
-        " they are the sum over its members, busy hours included. What is fitted to a trained potential has a processor time of its own, beside"
-        " the training that it begins from. Errors and error bars of all of them:"
+        "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
+        " compiled, one thread. Wall times are those of the shortest run, since the machine did"
+        " other work; of an ensemble they are the sum over its members, busy hours included. What"
+        " is fitted to a trained potential has a processor time of its own, beside the training"
+        " that it begins from. Errors and error bars of all of them:"
         " [benchmarks/uncertainty](../benchmarks/uncertainty/README.md).",
         "",
-        f"| method | runs | begins from | wall time, s | over `{PLAIN}` | processor time of its own, s |",
+        f"| method | runs | begins from | wall time, s | over `{PLAIN}` | own processor time, s |",
         "|---|---|---|---|---|---|",
     ]
     missing = []

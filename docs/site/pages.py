@@ -203,7 +203,9 @@ def write_commands() -> str:
 def write_group(command: Any, name: str, level: int) -> list[str]:
     """A verb, or the verbs of a group."""
     if hasattr(command, "commands"):
-        verbs = (write_group(one, f"{name} {verb}", level) for verb, one in command.commands.items())
+        verbs = (
+            write_group(one, f"{name} {verb}", level) for verb, one in command.commands.items()
+        )
         return [line for verb in verbs for line in verb]
     lines = [f"{'#' * level} {name}", "", " ".join((command.help or "").split()), ""]
     lines += ["| option | default | |", "|---|---|---|"]

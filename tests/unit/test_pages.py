@@ -103,4 +103,6 @@ def test_the_price_list_is_that_of_the_figures(monkeypatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
     script = runpy.run_path(str(ROOT / "benchmarks" / "price_list.py"))
     page = (ROOT / "docs" / "prices.md").read_text("utf-8")
-    assert script["write_page"]() == page, "run `python benchmarks/price_list.py`"
+    assert script["write_page"](page) == page, "run `python benchmarks/price_list.py`"
+    with pytest.raises(ValueError, match="are missing"):
+        script["write_page"]("no marks")
