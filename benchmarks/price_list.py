@@ -36,7 +36,8 @@ def write_page(page: str) -> str:
         _, found, after = rest.partition(end)
         if not found:
             raise ValueError(f"{PAGE}: the marks {begin.strip()} and {end} are missing.")
-        page = "".join((before, begin, "\n".join(lines).strip(), "\n", end, after))
+        text = "\n".join(lines).strip()
+        page = f"{before}{begin}\n{text}\n\n{end}{after}"
     return page
 
 
