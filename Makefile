@@ -43,12 +43,12 @@ slow: $(STAMP)        ## only the slow tests
 check: test        ## the same as test
 
 fmt: $(STAMP)        ## put the code into its form
-	$(BIN)/ruff format src tests examples benchmarks plugins
-	$(BIN)/ruff check --fix src tests examples benchmarks plugins
+	$(BIN)/ruff format src tests examples benchmarks plugins docs
+	$(BIN)/ruff check --fix src tests examples benchmarks plugins docs
 
 lint: $(STAMP)        ## form, habits, spelling
-	$(BIN)/ruff format --check src tests examples benchmarks plugins
-	$(BIN)/ruff check src tests examples benchmarks plugins
+	$(BIN)/ruff format --check src tests examples benchmarks plugins docs
+	$(BIN)/ruff check src tests examples benchmarks plugins docs
 	$(BIN)/codespell src tests docs examples benchmarks plugins README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md
 
 types: $(STAMP)        ## static types
