@@ -25,6 +25,7 @@ $(DOCS_STAMP): $(STAMP)
 	touch $(DOCS_STAMP)
 
 setup: $(STAMP)        ## virtual environment with tested versions
+	@echo "next: source $(BIN)/activate"
 
 demo: $(STAMP)        ## labels to barriers with error bars, some 9 minutes of processor time
 	rm -rf runs/demo

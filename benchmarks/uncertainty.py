@@ -6,7 +6,7 @@ Usage: SUREFOOT_DATA=… python benchmarks/uncertainty.py [RUN …] [--minutes 1
 Every run is a training of a few minutes (or none) and one JSON file in benchmarks/uncertainty/.
 What is there is not run again; after --minutes no further run begins. `rejudge` calibrates and
 tests potentials in --work anew, `cost` times them side by side (on a quiet machine), and `table`
-writes benchmarks/uncertainty/README.md from the JSON files.
+writes benchmarks/uncertainty/README.md, and the figures of docs/prices.md, from the JSON files.
 
 Of the training frames of a set every tenth is set aside for calibration (`held`) and every tenth
 for choosing epochs and teaching judges (`valid`); the others are learned from.
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import price_list
 import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -140,6 +141,7 @@ def main() -> None:
     command, *names = chosen.what or [""]
     if command == "table":
         (KEPT / "README.md").write_text(describe(every, KEPT))
+        price_list.main()
     elif command == "list":
         for name in every:
             print(name, "done" if (KEPT / f"{name}.json").exists() else "")

@@ -27,6 +27,29 @@ SKIPPED = {"build", "runs", "node_modules"}
 """Folders that hold no pages."""
 
 
+def on_config(config: Any) -> Any:
+    """Folders in the navigation as their pages."""
+    pages = ["index", "commands", *map(room_name, rooms())]
+    folders = {
+        "reference/": [f"reference/{name}.md" for name in pages],
+        "decisions/": sorted(
+            path.relative_to(ROOT / "docs").as_posix()
+            for path in (ROOT / "docs" / "decisions").glob("*.md")
+        ),
+    }
+    config.nav = expand(config.nav, folders)
+    return config
+
+
+def expand(entry: Any, folders: dict[str, list[str]]) -> Any:
+    """An entry of the navigation, and what it holds, with folders as their pages."""
+    if isinstance(entry, list):
+        return [expand(one, folders) for one in entry]
+    if isinstance(entry, dict):
+        return {title: expand(one, folders) for title, one in entry.items()}
+    return folders.get(entry, entry)
+
+
 def on_files(files: Files, *, config: Any) -> Files:
     """Add the pages from outside and those of the reference."""
     for path in outside():
@@ -41,6 +64,8 @@ def on_files(files: Files, *, config: Any) -> Files:
             where = site_place(picture)
             if files.get_file_from_path(where) is None:
                 files.append(File.generated(config, where, abs_src_path=str(picture)))
+    commands = File.generated(config, "reference/commands.md", content=write_commands())
+    files.append(commands)
     for room in rooms():
         text = write_room(room)
         files.append(File.generated(config, f"reference/{room_name(room)}.md", content=text))
@@ -53,6 +78,13 @@ def on_page_markdown(markdown: str, *, page: Any, files: Files, **_: Any) -> str
     if uri.startswith("reference/") and uri != "reference/index.md":
         return markdown  # written here
     return relink(markdown, uri, files).replace("<!-- rooms -->", list_rooms())
+
+
+def on_post_build(*, config: Any) -> None:
+    """The index of the search as a script, too, since a page of a folder may not fetch it."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    script = index.with_suffix(".js")
+    script.write_text(f"var __index = {index.read_text('utf-8')}", encoding="utf-8")
 
 
 def outside() -> list[Path]:
@@ -92,6 +124,7 @@ def relink(markdown: str, uri: str, files: Files) -> str:
         PluginError: if a link leads to nothing in the repository.
     """
     folder = ROOT / repository_place(uri).parent
+    written = {f"reference/{name}.md" for name in ("commands", *map(room_name, rooms()))}
 
     def change(match: re.Match[str]) -> str:
         mark, text, target = match.groups()
@@ -99,7 +132,10 @@ def relink(markdown: str, uri: str, files: Files) -> str:
             return match[0]
         name, hash_, anchor = target.partition("#")
         path = (folder / name).resolve()
-        if not path.exists():
+        inside = path.is_relative_to(ROOT)
+        if inside and site_place(path) in written:
+            return match[0]
+        if not inside or not path.exists():
             raise PluginError(f"{uri}: the link to {target} leads to nothing in the repository.")
         place = site_place(path)
         if files.get_file_from_path(place) is None:
@@ -152,6 +188,36 @@ def write_room(room: Path) -> str:
     for name in modules(room):
         lines += [f"::: {name}", ""]
     return "\n".join(lines)
+
+
+def write_commands() -> str:
+    """Every verb with its arguments and options, as `--help` tells them."""
+    import typer.main
+
+    from surefoot.cli.main import app
+
+    lines = ["# Command line", "", "What `surefoot VERB --help` shows.", ""]
+    return "\n".join([*lines, *write_group(typer.main.get_command(app), "surefoot", 2)])
+
+
+def write_group(command: Any, name: str, level: int) -> list[str]:
+    """A verb, or the verbs of a group."""
+    if hasattr(command, "commands"):
+        verbs = (
+            write_group(one, f"{name} {verb}", level) for verb, one in command.commands.items()
+        )
+        return [line for verb in verbs for line in verb]
+    lines = [f"{'#' * level} {name}", "", " ".join((command.help or "").split()), ""]
+    lines += ["| option | default | |", "|---|---|---|"]
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
+        given = ", ".join(f"`{one}`" for one in (*parameter.opts, *parameter.secondary_opts))
+        usual = parameter.default
+        shown = "" if usual is None or callable(usual) or usual is False else f"`{usual}`"
+        told = (getattr(parameter, "help", None) or "").replace("|", "\\|")
+        lines.append(f"| {given} | {shown} | {' '.join(told.split())} |")
+    return [*lines, ""]
 
 
 def list_rooms() -> str:

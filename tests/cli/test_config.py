@@ -202,7 +202,7 @@ def test_the_schema_accepts_every_template(mistakes, surefoot) -> None:
         ("head: {energy: scalar, width: 3}", "width"),
         ("posterior: {name: swag, members: 3}", "members"),
         ("train: {epochs: -3}", "-3"),
-        ("trian: {epochs: 3}", "trian"),
+        ("training: {epochs: 3}", "training"),
     ],
 )
 def test_the_schema_tells_mistakes_as_the_reader_does(

@@ -71,7 +71,7 @@ def test_durations_in_words(seconds: float, told: str) -> None:
 def terminal(monkeypatch):
     """Stderr is a terminal."""
     ours, theirs = os.openpty()
-    for name in ("JPY_PARENT_PID", "NO_COLOR", "FORCE_COLOR", "TERM"):
+    for name in ("JPY_PARENT_PID", "MPLBACKEND", "NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(theirs, "w") as file:
@@ -82,9 +82,12 @@ def terminal(monkeypatch):
 
 def test_bars_are_drawn_on_terminals_alone(terminal, monkeypatch) -> None:
     assert screen.draws_bars()
-    monkeypatch.setenv("JPY_PARENT_PID", "1")  # as programs have it that a notebook starts
-    assert not screen.draws_bars()
-    monkeypatch.delenv("JPY_PARENT_PID")
+    inline = "module://matplotlib_inline.backend_inline"
+    for name, value in (("JPY_PARENT_PID", "1"), ("MPLBACKEND", inline)):
+        monkeypatch.setenv(name, value)  # as programs have it that a notebook starts
+        assert not screen.draws_bars()
+        monkeypatch.delenv(name)
+    assert screen.draws_bars()
     monkeypatch.setattr(screen, "err", Console(file=io.StringIO(), force_terminal=True))
     assert not screen.draws_bars()
 

@@ -91,7 +91,7 @@ def assert_printed(text: str, printed: str) -> None:
 
 @pytest.fixture(scope="module")
 def workshop(surefoot, tmp_path_factory) -> Iterator[Workshop]:
-    before = os.getcwd()
+    before = Path.cwd()
     folder = tmp_path_factory.mktemp("tutorials")
     os.chdir(folder)
     yield Workshop(folder, surefoot)

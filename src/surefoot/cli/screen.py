@@ -32,8 +32,9 @@ PLAIN_LOG_SECONDS = 10.0  # between lines of a log that no person watches
 FILE_WIDTH = 240  # columns of a table in a file, at most
 
 _piped = not sys.stdout.isatty()
-# A file has no edge at which a table would have to be folded.
-out = Console(highlight=False, soft_wrap=_piped, width=FILE_WIDTH if _piped else None)
+# A file has no edge at which a table would have to be folded, unless somebody names one.
+_width = FILE_WIDTH if _piped and "COLUMNS" not in os.environ else None
+out = Console(highlight=False, soft_wrap=_piped, width=_width)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -146,7 +147,7 @@ def show_duration(seconds: float) -> str:
 
 
 class Lines:
-    """The same without a terminal: a plain line now and then, with the time that is left."""
+    """What a bar is where nobody watches: a plain line now and then, with the time that is left."""
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self._title, self._total, self._done, self._shown = title, total, done, -math.inf
@@ -176,7 +177,9 @@ def draws_bars() -> bool:
     A notebook gives a terminal to the programs that it starts, and keeps every movement of a bar;
     and `FORCE_COLOR` is about colours, not about who watches.
     """
-    notebook = "JPY_PARENT_PID" in os.environ
+    # The first is set by Jupyter for its kernels, the second by kernels that others start.
+    backend = os.environ.get("MPLBACKEND", "")
+    notebook = "JPY_PARENT_PID" in os.environ or backend.startswith("module://matplotlib_inline")
     return err.is_terminal and not err.is_dumb_terminal and err.file.isatty() and not notebook
 
 

@@ -139,9 +139,9 @@ def _prepare(
     from surefoot.posteriors.restart import CHECKPOINT, take_threads
 
     settings = _adopt_start(load_config(config, overrides))
-    # Resolved here, so that a restart knows what the weights depend on.
     if settings.train.log == "tensorboard":
         import_module("tensorboard")  # or the sentence that names its extra, before any work
+    # Resolved here, so that a restart knows what the weights depend on.
     train = take_threads(settings.train, settings.posterior)
     settings = settings.model_copy(update={"train": train})
     checkpoint = output / CHECKPOINT

@@ -1,0 +1,180 @@
+"""What each kind of error bar costs, in training and in prediction: writes docs/prices.md.
+
+Usage: python benchmarks/price_list.py
+
+Figures come from the JSON files of other benchmarks; what none of them has measured is said to be
+unmeasured. Run it again when those files change.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "prices.md"
+RUNS, SPEED = HERE / "uncertainty", HERE / "results" / "speed.json"
+STACK = HERE / "results" / "ensemble_speed.json"
+PLAIN = "squared"
+
+Entry = Mapping[str, Any]
+
+
+def main() -> None:
+    PAGE.write_text(write_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+def write_page(page: str) -> str:
+    """The page with new figures between its marks; the sentences around them are its own."""
+    for name, lines in (("prediction", of_prediction()), ("training", of_training())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{PAGE}: the marks {begin.strip()} and {end} are missing.")
+        text = "\n".join(lines).strip()
+        page = f"{before}{begin}\n{text}\n\n{end}{after}"
+    return page
+
+
+def of_prediction() -> list[str]:
+    """Ratios of times, each measured in one run."""
+    lines = [*of_members(), *of_heads(), ""]
+    file = RUNS / "cost.json"
+    if not file.exists():
+        lines += [
+            "*Not yet measured side by side*: Laplace, shallow ensemble, SWAG, IVON and histograms"
+            " of errors (`python benchmarks/uncertainty.py cost`).",
+            "",
+        ]
+        return lines
+    cost = json.loads(file.read_text())
+    plain, how = cost["milliseconds"], "compiled" if cost["compiled"] else "not compiled"
+    lines += [
+        f"All kinds side by side, one structure of {cost['atoms']} atoms, {how}, one thread, over"
+        f" {cost['plain']} ({plain['forces']:.2f} ms with forces):",
+        "",
+        "| kind | draws | energy and its σ | energy, forces and their σ |",
+        "|---|---|---|---|",
+    ]
+    for name, row in cost["rows"].items():
+        ratios = f"{row['over_plain_energy']:.2f} | {row['over_plain']:.2f}"
+        lines.append(f"| {name} | {row['draws']} | {ratios} |")
+    return [*lines, ""]
+
+
+def of_members() -> list[str]:
+    """Five members of a MACE beside one, and stacks beside loops."""
+    rows = json.loads(SPEED.read_text())["rows"]
+    lines = [
+        "Five members of MACE 64x0e+64x1o beside one, energies, forces and error bars, compiled,"
+        " float32, one thread (`benchmarks/results/speed.json`):",
+        "",
+        "| atoms | one set of weights, ms | five members, ms | ratio |",
+        "|---|---|---|---|",
+    ]
+    for atoms in (27, 192, 1029):
+        one, five = (
+            rows[f"mace64/{work}/{atoms}/float32/1"]["programs"]["ours compiled"]["wall_ms"][0]
+            for work in ("forces", "members")
+        )
+        lines.append(f"| {atoms} | {one:.3g} | {five:.4g} | {five / one:.1f} |")
+    stack = json.loads(STACK.read_text())
+    told = ", ".join(
+        f"{stack[name]['train_ratio']:.2f} in training and {stack[name]['predict_ratio']:.2f} in"
+        f" prediction ({name})"
+        for name in ("float32", "float64")
+    )
+    lines += [
+        "",
+        f"A stack of {stack['members']} members against a loop over them, not compiled, speed-up:"
+        f" {told} (`benchmarks/results/ensemble_speed.json`).",
+        "",
+    ]
+    return lines
+
+
+def of_heads() -> list[str]:
+    """What single sets of weights cost beside the plain model, where their runs say so."""
+    kinds = {PLAIN: "scalar head with `ood`", "joint_nll": "mean-variance head with `ood`"}
+    rows = []
+    for method, told in kinds.items():
+        held = [run["figures"]["cost"] for run in runs_of(method) if "cost" in run["figures"]]
+        if held:
+            energy = [one["over_plain_energy"] for one in held]
+            forces = [one["over_plain"] for one in held]
+            rows.append(f"| {told} | {len(held)} | {spread(energy)} | {spread(forces)} |")
+    if not rows:
+        return []
+    return [
+        "One set of weights of a small MACE on 3BPA over the same with a scalar head and no `ood`,"
+        " not compiled, median over runs and range, on a machine that did other work"
+        " (`benchmarks/uncertainty/*.json`):",
+        "",
+        "| head | runs | energy and its σ | energy, forces and their σ |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+
+
+def of_training() -> list[str]:
+    """Wall times of the shortest run, since the machine did other work, and what was counted."""
+    methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
+    plain = shortest(PLAIN)
+    lines = [
+        "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
+        " compiled, one thread. Wall times are those of the shortest run, since the machine did"
+        " other work; of an ensemble they are the sum over its members, busy hours included. What"
+        " is fitted to a trained potential has a processor time of its own, beside the training"
+        " that it begins from. Errors and error bars of all of them:"
+        " [benchmarks/uncertainty](../benchmarks/uncertainty/README.md).",
+        "",
+        f"| method | runs | begins from | wall time, s | over `{PLAIN}` | own processor time, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    missing = []
+    for method, entry in methods.items():
+        held = runs_of(method)
+        if not held:
+            missing.append(f"`{method}`")
+            continue
+        base = f"`{entry['base']}`" if "base" in entry else "–"
+        seconds = None if "base" in entry else shortest(method)
+        wall = "–" if seconds is None else f"{seconds:.0f}"
+        over = "–" if seconds is None or plain is None else f"{seconds / plain:.2f}"
+        spent = [run["cpu_seconds"] for run in held if run.get("cpu_seconds") is not None]
+        own = f"{np.mean(spent):.0f}" if spent else "–"
+        lines.append(f"| `{method}` | {len(held)} | {base} | {wall} | {over} | {own} |")
+    if missing:
+        lines += ["", f"*Not yet run*: {', '.join(missing)}."]
+    return [*lines, ""]
+
+
+def shortest(method: str) -> float | None:
+    """Seconds of training; None where no run says them."""
+    found = [
+        seconds
+        for run in runs_of(method)
+        if (seconds := run["figures"].get("training", {}).get("seconds")) is not None
+    ]
+    return min(found, default=None)
+
+
+def runs_of(method: str) -> list[Entry]:
+    """The runs of a method on 3BPA."""
+    files = (file for file in sorted(RUNS.glob(f"{method}_*.json")))
+    held = (json.loads(file.read_text()) for file in files)
+    return [run for run in held if run["method"] == method and run["data"] == "3bpa"]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    main()
