@@ -220,9 +220,9 @@ def scaling_lines(part: dict[Any, dict[str, Any]]) -> Iterator[str]:
     yield "Memory is the peak above the imports; its exponent is of the sizes held in one way:"
     yield (
         "MACE makes its radial weights anew above 100 000 pairs. *kept*: the allocator keeps what "
-        "is freed, as the verbs of the command line make it do; else the system has to clear each "
-        "page of large tensors anew in every call (2.6 million pages, half of the time, for SchNet "
-        "of 5184 atoms)."
+        "is freed, as the verbs of the command line make it do for small batches; it halves the "
+        "time of large ones, which without it clear millions of pages in every call, and takes "
+        "three to five times the memory."
     )
     yield ""
     yield "| model | atoms | time | memory | exponents: time, CPU time, memory (mark: ≤ 1.05) |"

@@ -102,6 +102,7 @@ def workshop(surefoot, tmp_path_factory) -> Iterator[Workshop]:
 def first(workshop: Workshop, unchecked, monkeypatch) -> Workshop:
     """The folder after the first tutorial."""
     monkeypatch.setattr(screen, "PLAIN_LOG_SECONDS", 0.0)
+    monkeypatch.setattr(screen.out, "width", screen.FILE_WIDTH)  # whatever COLUMNS was here
     if FIRST not in workshop.done:
         workshop.run(FIRST)
         assert torch.get_num_threads() == 1

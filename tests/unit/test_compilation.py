@@ -216,9 +216,13 @@ def test_what_the_compiler_made_lies_in_the_folder(tmp_path, monkeypatch) -> Non
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == elsewhere
     command = [sys.executable, "-c", LATER, str(tmp_path / "here")]
     alike = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the code depends on it
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | alike)
-    found = {file: file.stat().st_mtime_ns for file in (tmp_path / "here").rglob("*.so")}
-    assert found == made
+    kept = []
+    for _ in range(2):  # a fresh process also asks what the processor can do, with code of its own
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | alike)
+        files = (tmp_path / "here").rglob("*.so")
+        kept.append({file: file.stat().st_mtime_ns for file in files})
+    assert made.items() <= kept[0].items()
+    assert kept[0] == kept[1]
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch) -> None:

@@ -24,6 +24,7 @@ from surefoot.data.convert import Sample
 from surefoot.distributions.binned import join_binned
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
+from surefoot.memory import make_room
 from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
 from surefoot.posteriors.described import describe
@@ -104,6 +105,7 @@ class Predictor:
             members: whether the forces and stress of each draw are kept too.
         """
         edges = max(1, graph.edge_index.shape[1])
+        make_room(edges)
         width = max(1, (EVALUATION.edges or edges * self.draws) // edges)
         evaluate = self.evaluate or self.potential
         if self.evaluate is not None and width < self.draws:

@@ -227,3 +227,11 @@ def test_a_graph_that_nobody_checked_is_refused_all_the_same() -> None:
     with pytest.raises(UnknownState, match=r"^structure 2 of the batch: charge 2 and a spin that"):
         told(collate([known, known, charged]))
     assert bool(told(known).energy.mean.isfinite().all())
+
+
+def test_it_makes_room_for_large_batches(monkeypatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("surefoot.posteriors.predictor.make_room", asked.append)
+    graph = to_graph(molecule("H2O"), 3.0)
+    predictor_of(POTENTIAL)(graph)
+    assert asked == [graph.edge_index.shape[1]]
