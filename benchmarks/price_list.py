@@ -72,7 +72,8 @@ def of_members() -> list[str]:
     rows = json.loads(SPEED.read_text())["rows"]
     lines = [
         "Five members of MACE 64x0e+64x1o beside one, energies, forces and error bars, compiled,"
-        " float32, one thread (`benchmarks/results/speed.json`):",
+        " float32, one thread (`benchmarks/results/speed.json`). The two were timed in different"
+        " runs, while the machine did other work, so the ratios are rough:",
         "",
         "| atoms | one set of weights, ms | five members, ms | ratio |",
         "|---|---|---|---|",

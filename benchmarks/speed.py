@@ -8,7 +8,8 @@ A peer lives in an environment of its own, whose Python is named by the option, 
 SUREFOOT_MACE_PYTHON, SUREFOOT_NEQUIP or SUREFOOT_SCHNETPACK; without it the peer is left out, and
 a line says so. Every program in every form is a process of its own; they take turns, and the others
 sleep. A case replaces its row in results/speed.json and leaves the others, so parts can be run
-alone and an interrupted run goes on with --missing. `table` writes docs/speed.md and its plot.
+alone and an interrupted run goes on with --missing. `table` writes docs/speed.md, its plot
+and the figures of docs/prices.md.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import price_list
 from speed.cases import MEMBERS, SYSTEMS, WORK, Case, cases, inputs, orders
 from speed.flops import estimate
 from speed.machine import describe_machine, measure_peaks
@@ -80,6 +82,7 @@ def main() -> None:
     chosen = parse()
     if chosen.action == "table":
         write_page(RESULTS)
+        price_list.main()
         return
     pythons = {"ours": sys.executable}
     for peer, variable in VARIABLES.items():
