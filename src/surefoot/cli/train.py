@@ -130,7 +130,7 @@ def _prepare(
     checkpoint = output / CHECKPOINT
     require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
-    splits = load_splits(settings.data, settings.train.seed)
+    splits = load_splits(settings.data, settings.train.seed, say)
     for name, frames in splits.by_name().items():
         say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):

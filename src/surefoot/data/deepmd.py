@@ -53,7 +53,9 @@ def _read_elements(folder: Path) -> Int[np.ndarray, " kinds"]:
     return np.array([atomic_numbers[symbol] for symbol in symbols])
 
 
-def _read_set(part: Path, kinds: np.ndarray, elements: np.ndarray, *, periodic: bool) -> Iterator[Atoms]:
+def _read_set(
+    part: Path, kinds: np.ndarray, elements: np.ndarray, *, periodic: bool
+) -> Iterator[Atoms]:
     coordinates = _load(part, "coord", None, 3 * len(kinds))
     if coordinates is None:
         raise ValueError(f"{part.name} has no coord.npy")

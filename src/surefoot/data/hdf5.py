@@ -1,8 +1,8 @@
 """HDF5 files in two layouts: configurations of MACE, and conformers as ANI and COMP6 have them.
 
 MACE: `config_batch_0/config_0`, … with `atomic_numbers`, `positions`, `cell`, `pbc`, labels in
-`properties` (in the group itself in older files) and their weights. A label of weight zero is absent,
-since MACE fills the places of missing labels; other weights are not read.
+`properties` (in the group itself in older files) and their weights. A label of weight zero is
+absent, since MACE fills the places of missing labels; other weights are not read.
 
 Conformers: groups with `species` (atoms), `coordinates` (frames, atoms, 3), `energies` (frames) and
 perhaps `forces`. In COMP6 that array is the gradient, as the energies along its own scans show, and
@@ -44,7 +44,7 @@ def read_hdf5(path: Path) -> Iterator[Atoms]:
     """
     limit = SWELLING * path.stat().st_size
     with h5py.File(path, "r") as file:
-        if any(name.startswith(BATCH) for name in file):
+        if any(name.startswith(BATCH) for name in map(str, file)):
             for batch in _numbered(file, BATCH):
                 for one in _numbered(_group(file, batch), CONFIGURATION):
                     yield _read_configuration(_group(_group(file, batch), one), limit)
@@ -80,7 +80,7 @@ def require_sign(atoms: Atoms, key: str | None) -> None:
 
 def _numbered(group: h5py.Group, prefix: str) -> list[str]:
     """Names with the prefix and a number, by number: 10 stands behind 2."""
-    names = [name for name in group if name.startswith(prefix)]
+    names = [name for name in map(str, group) if name.startswith(prefix)]
     wrong = [name for name in names if not name.removeprefix(prefix).isdecimal()]
     if wrong:
         raise ValueError(f"it has the group '{wrong[0][:40]}', and a number should end its name")
@@ -121,7 +121,7 @@ def _find_conformers(group: h5py.Group, depth: int) -> Iterator[h5py.Group]:
     if {"species", "coordinates"} <= set(group):
         yield group
         return
-    for name in group:
+    for name in map(str, group):
         if depth and isinstance(_linked(group, name), h5py.Group):
             yield from _find_conformers(_group(group, name), depth - 1)
 

@@ -61,8 +61,8 @@ def iterate_images(path: Path) -> Iterator[Atoms]:
             ) from error
 
 
-def hash_source(path: Path) -> str:
-    """SHA-256 of all that is read with a file: of itself, a folder's files, a text of OC20.
+def hash_content(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder.
 
     Raises:
         UnreadableFile: if it is not there.
@@ -70,13 +70,20 @@ def hash_source(path: Path) -> str:
     _require_there(path)
     if path.is_dir():
         parts = sorted(part for part in path.rglob("*") if part.is_file())
-        named = [(part.relative_to(path).as_posix(), part) for part in parts]
-    else:
-        text = find_text(path)
-        if text is None:
-            return _hash_file(path)
-        named = [("", path), (text.name, text)]
-    lines = "".join(f"{_hash_file(part)} {name}\n" for name, part in named)
+        return _join((part.relative_to(path).as_posix(), hash_content(part)) for part in parts)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_source(path: Path) -> str:
+    """SHA-256 of all that is read with a file: of what `hash_content` takes, and a text of OC20."""
+    text = find_text(path)
+    content = hash_content(path)
+    return content if text is None else _join((("", content), (text.name, hash_content(text))))
+
+
+def _join(parts: Iterable[tuple[str, str]]) -> str:
+    lines = "".join(f"{content} {name}\n" for name, content in parts)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -90,8 +97,3 @@ def _find_reader(path: Path) -> Callable[[Path], Iterable[Atoms]]:
     if path.is_dir():
         return next(reader for name, reader in FOLDERS.items() if (path / name).is_file())
     return READERS.get(path.suffix, read_ase)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,8 @@
 | cell | `cell` | (3, 3) or (frames, 3, 3) |
 | periodic axes | `pbc` | (3) or (frames, 3) |
 
-As in NequIP, a cell without `pbc` is periodic along each vector that is not zero. Units are those of
-the config; what a file says of its own is not read. Pickled content is refused.
+As in NequIP, a cell without `pbc` is periodic along each vector that is not zero. Units are those
+of the config; what a file says of its own is not read. Pickled content is refused.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_npz(path: Path) -> Iterator[Atoms]:
     count, atoms = _require_frames(positions)
     numbers = _spread("atomic numbers", numbers, (count, atoms))
     cells = _spread("cell", np.zeros((3, 3)) if cells is None else cells, (count, 3, 3))
-    periodic = cells.any(-1) if periodic is None else _spread("pbc", periodic, (count, 3))
+    periodic = np.any(cells, axis=-1) if periodic is None else _spread("pbc", periodic, (count, 3))
     if energies is not None and energies.size != count:
         raise ValueError(f"there are {energies.size} energies for {count} frames")
     if forces is not None and forces.shape != positions.shape:

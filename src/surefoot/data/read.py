@@ -1,25 +1,21 @@
-"""Files to frames: the labels beside the structures, in eV and Å.
-
-A `Frame` is one structure with the labels found beside it, already in eV and Å, and the place it
-came from, so that every later complaint can name file and frame.
-"""
+"""Files to frames: which labels stand beside the structures, under which names, in eV and Å."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.stress import voigt_6_to_full_3x3_stress
 from pydantic import Field
 
 from surefoot.data.adsorption import REFERENCE, mark_subtracted, subtract_reference
 from surefoot.data.file_units import FileUnits
+from surefoot.data.frame import Frame
 from surefoot.data.hdf5 import require_sign
 from surefoot.data.images import UnreadableFile, iterate_images
 from surefoot.settings import Settings
@@ -58,53 +54,6 @@ class Keys(Settings):
         description="key in info of an energy to subtract from the energy of each frame: "
         f"{REFERENCE} makes adsorption energies of chunks of OC20 and the texts beside them",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One structure, its labels in eV and Å (None where absent), and where it came from.
-
-    Attributes:
-        atoms: the structure, without calculator; its tags and `FixAtoms` are kept.
-        energy: in eV: of the whole structure, or beyond a reference that was subtracted.
-        forces: (atoms, 3) in eV/Å.
-        stress: (3, 3) in eV/Å³, tensile positive.
-        charge: total charge in e as stated by the file.
-        spin: multiplicity 2S+1 as stated by the file, in `atoms.info` too.
-        group: the unit of splits, folds, bootstraps and block intervals.
-        config_type: the unit of error tables; `IsolatedAtom` marks reference atoms.
-        file: path of the file as the user gave it.
-        index: number of the frame in its file, from 0.
-        keys: the key under which each label was found; `calculator` for ASE's own results; for a
-            spin that is not a multiplicity in the file, what it is there and how that is known.
-    """
-
-    atoms: Atoms
-    energy: float | None = None
-    forces: np.ndarray | None = None
-    stress: np.ndarray | None = None
-    charge: int | None = None
-    spin: int | None = None
-    group: str
-    config_type: str
-    file: str
-    index: int
-    keys: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def sid(self) -> str | None:
-        """The system of OC20 that it belongs to, if the file names one."""
-        return str(self.atoms.info["sid"]) if "sid" in self.atoms.info else None
-
-    @property
-    def fid(self) -> str | None:
-        """Its number in the trajectory of that system, if the file names one."""
-        return str(self.atoms.info["fid"]) if "fid" in self.atoms.info else None
-
-    @property
-    def place(self) -> str:
-        """The frame as messages name it."""
-        return f"{self.file}, frame {self.index}"
 
 
 def read_frames(
@@ -311,25 +260,14 @@ def _find_stress(
         if stress is not None:
             unit = energy_unit / LENGTH_UNITS[units.length] ** 3
             unit = STRESS_UNITS.get(units.stress, unit)
-            return _full_stress(stress, units.components) * unit, found
+            return units.full_stress(stress) * unit, found
         if key is not None:
             return None, None
     for candidate in VIRIAL_KEYS if key is None else (key,):
         if candidate in atoms.info and abs(atoms.cell.volume) > 0:
-            virial = _full_stress(atoms.info[candidate], units.components) * energy_unit
+            virial = units.full_stress(atoms.info[candidate]) * energy_unit
             return -virial / atoms.cell.volume, candidate
     return None, None
-
-
-def _full_stress(value: Any, components: list[int]) -> np.ndarray:
-    array = np.array(value, float)
-    if array.shape == (6,):
-        return voigt_6_to_full_3x3_stress(array[components])
-    if array.size == 9:
-        return array.reshape(3, 3)
-    raise ValueError(
-        f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed"
-    )
 
 
 def read_state(info: dict[str, Any]) -> tuple[int | None, int | None]:

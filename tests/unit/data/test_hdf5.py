@@ -123,7 +123,9 @@ def test_arrays_far_larger_than_the_file(path) -> None:
     with h5py.File(path, "w") as file:
         one = add(file.create_group("config_batch_0"), 0, {})
         del one["positions"]
-        one.create_dataset("positions", (10**9, 3), dtype="f8", chunks=(10**6, 3))  # nothing is stored
+        one.create_dataset(
+            "positions", (10**9, 3), dtype="f8", chunks=(10**6, 3)
+        )  # nothing is stored
     with pytest.raises(UnreadableFile, match="fits the file"):
         read_frames([path])
 

@@ -1,4 +1,4 @@
-"""Archives of NequIP: cells, one set of numbers for all frames or one each, shapes that do not fit."""
+"""Archives of NequIP: cells, numbers for all frames or for each, shapes that do not fit."""
 
 import numpy as np
 import pytest
