@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -41,6 +43,11 @@ class Column:
     of: str = "frame"
     shape: tuple[int, ...] = ()
     optional: bool = False
+
+    @cached_property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
 
 COLUMNS: Mapping[str, Column] = MappingProxyType(
@@ -115,7 +122,7 @@ class ColumnWriter:
         if name not in self._files:
             self._files[name] = (self._folder / name).open("w+b")
         file = self._files[name]
-        begin = self.rows["frame" if column.of == "bound" else column.of] * _width(name)
+        begin = self.rows["frame" if column.of == "bound" else column.of] * COLUMNS[name].width
         if file.tell() != begin:
             file.seek(begin)  # what was skipped reads as zero
         file.write(exact.tobytes())
@@ -158,7 +165,7 @@ class ColumnWriter:
         self._put("first_text", np.asarray(self.rows["byte"]))
         columns: dict[str, Any] = {}
         for name, file in self._files.items():
-            size = _count(name, self.rows) * _width(name)
+            size = _count(name, self.rows) * COLUMNS[name].width
             file.truncate(size)
             file.flush()
             os.fsync(file.fileno())
@@ -217,7 +224,7 @@ def _map(folder: Path, name: str, stated: Mapping[str, Any], rows: Mapping[str, 
         raise ValueError(f"it has a column '{name[:40]}' that is not known")
     column, path = COLUMNS[name], folder / name
     size = path.stat().st_size
-    if size != stated["bytes"] or size != _count(name, rows) * _width(name):
+    if size != stated["bytes"] or size != _count(name, rows) * COLUMNS[name].width:
         raise ValueError(f"{name} has {size} bytes, and should have {stated['bytes']}")
     if hash_content(path) != stated["sha256"]:
         raise ValueError(f"{name} does not match its checksum")
@@ -246,11 +253,6 @@ def _require_whole(header: Mapping[str, Any], columns: Mapping[str, np.ndarray])
 def _count(name: str, rows: Mapping[str, int]) -> int:
     of = COLUMNS[name].of
     return rows["frame"] + 1 if of == "bound" else rows[of]
-
-
-def _width(name: str) -> int:
-    column = COLUMNS[name]
-    return np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
 
 
 def _digest(header: Mapping[str, Any]) -> str:
