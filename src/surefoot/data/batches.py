@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +14,9 @@ from pydantic import Field
 from surefoot.data.convert import Sample, join_graphs, join_targets
 from surefoot.graph import Graph, Targets
 from surefoot.settings import Settings
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 
 class BatchLimits(Settings):
@@ -102,6 +108,23 @@ def batch_graphs(graphs: Iterable[Graph], limits: BatchLimits) -> Iterator[list[
         batch.append(graph)
     if batch:
         yield batch
+
+
+def ahead(
+    load: Callable[[Item], Loaded], items: Iterable[Item], *, threaded: bool
+) -> Generator[Loaded, None, None]:
+    """What is made of each item; with a thread the next one is made while the last one is used."""
+    if not threaded:
+        yield from map(load, items)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming: deque[Future[Loaded]] = deque()
+        for item in items:
+            coming.append(thread.submit(load, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def join(samples: Sequence[Sample], indices: np.ndarray) -> Batch:

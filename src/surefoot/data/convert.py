@@ -223,6 +223,11 @@ def join_targets(samples: Sequence[Sample]) -> Targets:
     return _to_targets([one.frame for one in stored], [one.number for one in stored])
 
 
+def on_disk(samples: Sequence[Sample]) -> bool:
+    """Whether some of them stay there, so that it takes time to join them."""
+    return any(isinstance(sample, StoredSample) for sample in samples)
+
+
 def _stored(samples: Sequence[Sample]) -> list[StoredSample] | None:
     """The samples, if all of them are on disk."""
     stored = [sample for sample in samples if isinstance(sample, StoredSample)]

@@ -1,8 +1,8 @@
 """Several structures to one graph in one go, neighbours included.
 
 The same, to the bit, as `collate` of what `build_graph` makes of each, and several times faster:
-small tensors cost more to make than to fill. So frames that stay on disk reach a batch about as
-fast as samples in memory do.
+small tensors cost more to make than to fill. So frames that stay on disk reach a batch at a few per
+cent of what a step on it costs.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections import Counter
@@ -42,7 +43,7 @@ from surefoot.data.stored import FIXED, LABELS, UNPAIRED, Store, StoredFrame
 
 SUFFIX = ".store"
 LOCK = ".lock"
-PART = ".part-"  # what a writer works in
+PART = f".part-{platform.node()}-"  # what a writer of this machine works in
 SHOWN = 50_000  # frames between two lines about a conversion
 UNABLE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -116,7 +117,7 @@ def _alone(folder: Path, tell: Tell) -> Iterator[bool]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed writers have left."""
+    """Remove what killed writers of this machine have left; a lock may not reach another one."""
     for left in folder.glob(f"{PART}*"):
         shutil.rmtree(left, ignore_errors=True)
 

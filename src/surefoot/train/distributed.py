@@ -205,14 +205,13 @@ def take_part(
     )
 
 
-def batch_gradients(  # noqa: PLR0913, PLR0917 - those of the step, the team and the samples
+def batch_gradients(
     team: Team,
     gradients_of: Gradients,
     potential: Potential,
     settings: LossSettings,
     weights: Weights,
-    samples: Sequence[Sample],
-    indices: np.ndarray,
+    part: Part | None,
     importance: Float[Tensor, "*members graphs"],
     fixed: Weights | None = None,
 ) -> tuple[dict[str, Tensor], Weights]:
@@ -224,12 +223,10 @@ def batch_gradients(  # noqa: PLR0913, PLR0917 - those of the step, the team and
         potential: as the step takes it.
         settings: as there.
         weights: as there; the same in every process.
-        samples: all samples.
-        indices: those of the batch.
+        part: what this process does, see `take_part`.
         importance: (members, graphs of the batch).
         fixed: weights that are not learned.
     """
-    part = take_part(team, samples, indices, importance)
     if part is None:
         names = [name for name in ("energy", "forces", "stress") if getattr(settings, name) > 0]
         nothing = importance.new_zeros(importance.shape[:-1])
