@@ -179,9 +179,6 @@ def test_frames_on_disk_give_the_same_potential(surefoot, folder, potential, tmp
     assert "read once, and kept in" in done.stdout
     for name in ("last", "best", "potential"):
         assert_same(tmp_path / "run" / f"{name}.safetensors", potential.with_stem(name))
-    # The same frames again, in another run.
-    again = surefoot("train", folder / "config.yaml", "-o", tmp_path / "again", *stores)
-    assert "read once" not in again.stdout
     (place,) = (tmp_path / "stores").glob("*.store")
     (place / "forces").unlink()
     refused = surefoot("train", folder / "config.yaml", "-o", tmp_path / "no", *stores, check=False)

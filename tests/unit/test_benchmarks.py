@@ -50,7 +50,8 @@ def test_figures_of_big_data_are_those_measured() -> None:
         f"{convert['mib_peak_resident']:.0f} MiB resident, {convert['mib_after_imports']:.0f} of",
         f"{train['mib_peak_resident']:.0f} MiB resident, in the data doctor; "
         f"{max(phase['mib_RssAnon'] for phase in phases.values()):.0f} MiB",
-        f"{phases['steps']['mib_VmRSS']:.0f} MiB resident, {phases['steps']['mib_RssAnon']:.0f} MiB",
+        f"{phases['steps']['mib_VmRSS']:.0f} MiB resident, "
+        f"{phases['steps']['mib_RssAnon']:.0f} MiB not",
         f"{memory['kib_per_frame']:.1f} KiB for each frame and {memory['kib_per_sample']:.1f} KiB",
         f"{kept * count / 2**20:.1f} GiB",
         f"{train['loading_frames_per_second']:.0f} frames/s on disk, "

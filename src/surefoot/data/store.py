@@ -129,6 +129,11 @@ def _convert(
     work = Path(tempfile.mkdtemp(dir=place.parent, prefix=PART))
     try:
         write_store(work, paths, keys, units, tell)
+        if place.stem != _key(paths, keys, units):
+            raise UnreadableFile(
+                f"{', '.join(map(str, paths))}: changed while it was read; begin again when nobody "
+                "writes to it."
+            )
         work.chmod(0o755)
         try:
             work.rename(place)

@@ -190,6 +190,16 @@ def test_what_a_store_has_no_place_for(tmp_path, folder) -> None:
     assert not [part for part in folder.iterdir() if part.name != LOCK]
 
 
+def test_files_that_change_while_they_are_read(paths, folder) -> None:
+    def tell(_: str) -> None:
+        with paths[0].open("a") as file:
+            file.write("1\n\nH 0 0 0\n")
+
+    with pytest.raises(UnreadableFile, match="changed while it was read"):
+        keep_frames(paths, Keys(), FileUnits(), folder, tell)
+    assert not list(folder.glob(f"*{SUFFIX}"))
+
+
 # --- torn, truncated, foreign ----------------------------------------------------------------
 
 
