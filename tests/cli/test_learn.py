@@ -114,6 +114,7 @@ def test_killed_at_any_moment_nothing_is_lost(surefoot, config: Path, tmp_path: 
         ("acquire.by=bold", "there is no way 'bold' to choose"),
         ("acquire.cont=3", "near it there is count"),
         ("posterior={members: 4, left_out: 2}", "warm weights have learnt from"),
+        ("data.store=stores", "keeps them in memory; leave it out"),
         ("data.test=[]", "a campaign needs frames that judge it"),
         ("engine.name=abacus", "'abacus' is not known; there is processes, dask, slurm"),
     ],

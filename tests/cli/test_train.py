@@ -171,3 +171,16 @@ def test_wrong_data_stop_training(surefoot, folder: Path, tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "no-labels" in done.stdout
     assert not (tmp_path / "o").exists()
+
+
+def test_frames_on_disk_give_the_same_potential(surefoot, folder, potential, tmp_path) -> None:
+    stores = ("--set", f"data.store={tmp_path / 'stores'}")
+    done = surefoot("train", folder / "config.yaml", "-o", tmp_path / "run", *stores)
+    assert "read once, and kept in" in done.stdout
+    for name in ("last", "best", "potential"):
+        assert_same(tmp_path / "run" / f"{name}.safetensors", potential.with_stem(name))
+    (place,) = (tmp_path / "stores").glob("*.store")
+    (place / "forces").unlink()
+    refused = surefoot("train", folder / "config.yaml", "-o", tmp_path / "no", *stores, check=False)
+    assert refused.returncode == 1
+    assert f"{place}: this is no whole store of frames" in refused.stderr

@@ -11,7 +11,8 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from surefoot.data.read import READERS, UnreadableFile, read_frames
+from surefoot.data.images import READERS, UnreadableFile
+from surefoot.data.read import read_frames
 from surefoot.label import LABELERS
 from surefoot.label.labeler import LabelingFailed
 

@@ -86,6 +86,11 @@ def load_learn_config(path: Path, overrides: Sequence[str] = ()) -> LearnConfig:
             "warm weights have learnt from; set `posterior: {left_out: 0}` and a share "
             "`data: {valid: 0.1}`, or `again: {begin: scratch}`."
         )
+    if found.data.store is not None:
+        raise UserError(
+            f"{path}: data.store: a campaign hands its frames to other processes and keeps them in "
+            "memory; leave it out."
+        )
     return found
 
 

@@ -78,7 +78,8 @@ def read_predictions(file: str, task: str, *, free_only: bool = False) -> Predic
     import math
 
     from surefoot.cli.screen import UserError, complain
-    from surefoot.data.read import PREDICTED, read_images
+    from surefoot.data.images import read_images
+    from surefoot.data.read import PREDICTED
     from surefoot.evaluate.oc20 import Predictions
     from surefoot.motion.systems import find_fixed
 
@@ -134,7 +135,8 @@ def relaxed(
     import json
 
     from surefoot.cli.screen import UserError, complain, require_writable, say, show_table
-    from surefoot.data.read import CALCULATOR, read_images, refuse_overwriting
+    from surefoot.data.images import read_images
+    from surefoot.data.read import CALCULATOR, refuse_overwriting
     from surefoot.train.checkpoint import write_atomically
 
     if energy_key == CALCULATOR and targets is None:
@@ -183,7 +185,7 @@ def relaxed(
 def _by_sid(ours: Sequence[Atoms], file: str, targets: str) -> list[Atoms]:
     """The target of each structure."""
     from surefoot.cli.screen import UserError
-    from surefoot.data.read import read_images
+    from surefoot.data.images import read_images
 
     known: dict[str, Atoms] = {}
     for number, atoms in enumerate(read_images(Path(targets))):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from surefoot.train.state import State
 
 
+MANY = 50_000  # frames; with their neighbours they take about 2 GiB where they have 20 atoms
+
+
 def run(
     config: Annotated[Path, typer.Argument(help="A config; see `surefoot template`.")],
     output: Annotated[
@@ -147,9 +150,12 @@ def _prepare(
     checkpoint = output / CHECKPOINT
     require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
-    splits = load_splits(settings.data, settings.train.seed)
+    splits = load_splits(settings.data, settings.train.seed, say)
     for name, frames in splits.by_name().items():
         say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
+    count = sum(map(len, splits.by_name().values()))
+    if count > MANY and settings.data.store is None:
+        say(f"all {count} frames are held in memory; `data: {{store: FOLDER}}` keeps them on disk")
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)
     plan = _plan(settings, splits)

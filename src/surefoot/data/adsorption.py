@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,7 +52,7 @@ def unpack(path: Path, folder: Path) -> Path:
     return plain
 
 
-def add_references(images: list[Atoms], path: Path) -> list[Atoms]:
+def add_references(images: Iterable[Atoms], path: Path) -> Iterator[Atoms]:
     """Put `sid`, `fid` and `reference_energy` into the info of the frames of a chunk.
 
     Args:
@@ -62,21 +62,29 @@ def add_references(images: list[Atoms], path: Path) -> list[Atoms]:
     Raises:
         ValueError: if the text and the frames do not fit together.
     """
-    text = _find_text(path)
-    if text is None:
-        return images
+    text = find_text(path)
+    found = None if text is None else _read_text(text)
+    if found is None:
+        yield from images
+        return
+    count = 0
+    for count, atoms in enumerate(images, 1):
+        match = found[count - 1] if count <= len(found) else None
+        if match is None and count <= len(found):
+            raise ValueError(f"line {count} of {text} is not 'random<sid>,frame<fid>,<energy>'")
+        if match is not None:
+            atoms.info |= {"sid": int(match[1]), "fid": int(match[2]), REFERENCE: float(match[3])}
+        yield atoms
+    if count != len(found):
+        raise ValueError(f"it has {count} frames, and {text} has {len(found)} lines")
+
+
+def _read_text(text: Path) -> list[re.Match[str] | None] | None:
+    """The lines of a text beside a chunk; None where it is some other text of the same name."""
     with PACKED[text.suffix](text, "rb") if text.suffix in PACKED else text.open("rb") as file:
         lines = file.read(LONGEST).decode("utf-8", "replace").splitlines()
     found = [LINE.match(line.strip()) for line in lines if line.strip()]
-    if not found or found[0] is None:
-        return images  # some other text of the same name
-    if len(found) != len(images):
-        raise ValueError(f"it has {len(images)} frames, and {text} has {len(found)} lines")
-    for number, (atoms, match) in enumerate(zip(images, found, strict=True), 1):
-        if match is None:
-            raise ValueError(f"line {number} of {text} is not 'random<sid>,frame<fid>,<energy>'")
-        atoms.info |= {"sid": int(match[1]), "fid": int(match[2]), REFERENCE: float(match[3])}
-    return images
+    return found if found and found[0] is not None else None
 
 
 def subtract_reference(
@@ -126,7 +134,7 @@ def mark_subtracted(atoms: Atoms, reference: str | None) -> Atoms:
     return atoms
 
 
-def _find_text(path: Path) -> Path | None:
+def find_text(path: Path) -> Path | None:
     """The text of a chunk, compressed or not."""
     plain = path.with_suffix("") if path.suffix in PACKED else path
     if plain.suffix not in CHUNKS:

@@ -26,6 +26,7 @@ SAME = 0.01  # Å, of any distance
 REACH = 5.0  # Å, of the distances in a cell
 MOST_ATOMS = 300  # of a structure that is compared
 MOST_FRAMES = 20_000
+MOST_DISTANCES = 20_000_000  # of all that are compared; a molecule of n atoms has n²/2
 NEAREST = 4
 CONFLICT = 0.01  # eV/atom, beyond what forces explain
 UNKNOWN_FORCE = 10.0  # eV/Å
@@ -54,12 +55,14 @@ def check_alike(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     Exact copies are a finding of their own and are not told again.
     """
     groups: dict[tuple[object, ...], list[tuple[str, Frame]]] = defaultdict(list)
-    count = 0
+    count = distances = 0
     for name, frames in splits.items():
         for frame in frames:
             count += 1
-            if 1 < len(frame.atoms) <= MOST_ATOMS and count <= MOST_FRAMES:
+            size = len(frame.structure.numbers)
+            if count <= MOST_FRAMES and distances <= MOST_DISTANCES and 1 < size <= MOST_ATOMS:
                 groups[_same(frame)].append((name, frame))
+                distances += size * size // 2
     across, conflicts = [], []
     for group in groups.values():
         for one, other in _find_pairs([frame for _, frame in group]):
@@ -68,7 +71,7 @@ def check_alike(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
                 text = f"the structure is nearly that of {first.place}, of split '{name}'"
                 across.append(Suspect(second, f"{text}, and stands in split '{other_name}'"))
             if first.energy is not None and second.energy is not None:
-                gap = abs(first.energy - second.energy) / len(first.atoms)
+                gap = abs(first.energy - second.energy) / len(first.structure)
                 if gap > CONFLICT + SAME * max(_usual_force(first), _usual_force(second)):
                     text = (
                         f"the structure is nearly that of {first.place}, with an energy {gap:.3g} "
@@ -103,9 +106,9 @@ def _once(suspects: Sequence[Suspect]) -> list[Suspect]:
 
 
 def _same(frame: Frame) -> tuple[object, ...]:
-    atoms = frame.atoms
+    atoms = frame.structure
     state = (frame.charge, frame.spin)
-    return (atoms.get_chemical_formula(), atoms.pbc.tobytes(), state)
+    return (atoms.formula, atoms.pbc.tobytes(), state)
 
 
 def _find_pairs(frames: Sequence[Frame]) -> list[tuple[int, int]]:
@@ -134,19 +137,19 @@ def _alike(first: Outline, second: Outline) -> bool:
 
 
 def _copies(first: Frame, second: Frame) -> bool:
-    one, other = first.atoms, second.atoms
+    one, other = first.structure, second.structure
     if (one.numbers != other.numbers).any():
         return False
     return bool(np.abs(one.positions - other.positions).max() < 1e-6)
 
 
 def _outline(frame: Frame) -> Outline:
-    atoms = frame.atoms
+    atoms = frame.structure
     numbers = np.searchsorted(np.unique(atoms.numbers), atoms.numbers)
     count = int(numbers.max()) + 1
     if atoms.pbc.any():
         search = vesin.NeighborList(cutoff=REACH, full_list=False)
-        i, j, lengths = search.compute(atoms.positions, atoms.cell.array, atoms.pbc, "ijd")
+        i, j, lengths = search.compute(atoms.positions, atoms.cell, atoms.pbc, "ijd")
         weight = (1 - lengths / REACH) ** 2  # neighbours come and go at the end of the reach
     else:
         i, j = np.triu_indices(len(atoms), 1)
@@ -209,44 +212,44 @@ def _runs(frames: Sequence[Frame]) -> list[list[Frame]]:
             last is not None
             and last.file == frame.file
             and last.index + 1 == frame.index
-            and len(last.atoms) == len(frame.atoms)
-            and (np.sort(last.atoms.numbers) == np.sort(frame.atoms.numbers)).all()
-            and (last.atoms.pbc == frame.atoms.pbc).all()
+            and len(last.structure) == len(frame.structure)
+            and (np.sort(last.structure.numbers) == np.sort(frame.structure.numbers)).all()
+            and (last.structure.pbc == frame.structure.pbc).all()
         )
         if follows:
             runs[-1].append(frame)
-        elif 2 < len(frame.atoms) <= MOST_ATOMS:
+        elif 2 < len(frame.structure) <= MOST_ATOMS:
             runs.append([frame])
     return [run for run in runs if len(run) > 3]
 
 
 def _step(first: Frame, second: Frame) -> float:
     """The longest displacement in Å as the atoms stand; infinite where elements do not agree."""
-    if (first.atoms.numbers != second.atoms.numbers).any():
+    if (first.structure.numbers != second.structure.numbers).any():
         return float("inf")
-    step = _displace(first, second, second.atoms.positions)
+    step = _displace(first, second, second.structure.positions)
     return float(np.linalg.norm(step, axis=1).max())
 
 
 def _displace(
     first: Frame, second: Frame, positions: Float[np.ndarray, "... 3"]
 ) -> Float[np.ndarray, "... 3"]:
-    start = first.atoms.positions
-    if not first.atoms.pbc.any():
-        middle = second.atoms.positions.mean(axis=0) - start.mean(axis=0)
+    start = first.structure.positions
+    if not first.structure.pbc.any():
+        middle = second.structure.positions.mean(axis=0) - start.mean(axis=0)
         return positions - middle - start
-    cell = complete_cell(first.atoms.cell.array)
+    cell = complete_cell(first.structure.cell)
     scaled = (positions - start) @ np.linalg.inv(cell)
-    return (scaled - np.where(first.atoms.pbc, np.round(scaled), 0.0)) @ cell
+    return (scaled - np.where(first.structure.pbc, np.round(scaled), 0.0)) @ cell
 
 
 def _count_exchanged(first: Frame, second: Frame) -> int:
     """Atoms besides hydrogen that another order brings back into place; 0 where none does."""
-    table = _displace(first, second, second.atoms.positions[:, None, :])  # (second, first, 3)
+    table = _displace(first, second, second.structure.positions[:, None, :])  # (second, first, 3)
     cost = np.linalg.norm(table, axis=2)
-    cost[second.atoms.numbers[:, None] != first.atoms.numbers[None, :]] = 1e6
+    cost[second.structure.numbers[:, None] != first.structure.numbers[None, :]] = 1e6
     rows, columns = linear_sum_assignment(cost**2)
     if cost[rows, columns].max() > STAYED:
         return 0
-    exchanged = (rows != columns) & (second.atoms.numbers[rows] > 1)
+    exchanged = (rows != columns) & (second.structure.numbers[rows] > 1)
     return int(exchanged.sum())

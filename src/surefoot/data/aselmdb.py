@@ -36,7 +36,7 @@ COLUMNS = (
 """Columns of a row that are looked at, beside key-value pairs, `data` and constraints."""
 
 
-def read_aselmdb(path: Path) -> list[Atoms]:
+def read_aselmdb(path: Path) -> Iterator[Atoms]:
     """Structures of such a database in the order of their ids, labels and constraints with them.
 
     Raises:
@@ -52,17 +52,16 @@ def read_aselmdb(path: Path) -> list[Atoms]:
             raise ValueError(f"it has row {int(key)} twice")
         rows[int(key)] = value
     left = ROW_BYTES + SWELLING * sum(map(len, rows.values()))
-    images = []
     for number, value in sorted(rows.items()):
         try:
             text = _unpack(value)
             left -= len(text)
             if left < 0:
                 raise ValueError("all rows together are far larger than the file; made to harm")
-            images.append(_to_atoms(text, number))
+            atoms = _to_atoms(text, number)
         except (zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"row {number} is no row of a database of ASE ({error})") from error
-    return images
+        yield atoms
 
 
 def _unpack(value: bytes) -> bytes:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from ase.constraints import FixAtoms
-from jaxtyping import Bool
 
 from surefoot.data.findings import Finding, Severity, Suspect, gather
 from surefoot.data.read import Frame
@@ -29,15 +27,15 @@ def check_balance(frames: Sequence[Frame]) -> list[Finding]:
     pulled, turned = [], []
     for frame in frames:
         forces = frame.forces
-        if forces is None or len(frame.atoms) < 2 or frame.atoms.constraints:
+        if forces is None or len(frame.structure) < 2 or frame.constrained:
             continue
         size = float(np.sqrt(np.sum(forces**2)))
         net = float(np.linalg.norm(forces.sum(axis=0)))
         if net > max(UNBALANCED * size, LEAST_FORCE):
             text = f"the forces add up to {net:.3g} eV/Å, {net / size:.2g} of their root sum square"
             pulled.append(Suspect(frame, text, None, net, net / size))
-        elif not frame.atoms.pbc.any():
-            arms = frame.atoms.positions - frame.atoms.positions.mean(axis=0)
+        elif not frame.structure.pbc.any():
+            arms = frame.structure.positions - frame.structure.positions.mean(axis=0)
             reach = float(np.sqrt(np.sum(np.sum(arms**2, 1) * np.sum(forces**2, 1))))
             torque = float(np.linalg.norm(np.cross(arms, forces).sum(axis=0)))
             if torque > max(UNBALANCED * reach, LEAST_TORQUE):
@@ -62,15 +60,15 @@ def check_zeroed(frames: Sequence[Frame]) -> list[Finding]:
     """Find atoms whose force is exactly zero, while nothing about the structure makes it so."""
     suspects = []
     for frame in frames:
-        if frame.forces is None or len(frame.atoms) < 2:
+        if frame.forces is None or len(frame.structure) < 2:
             continue
-        zero = ~frame.forces.any(axis=1) & ~_held(frame)
+        zero = ~frame.forces.any(axis=1) & ~frame.fixed
         if not zero.any():
             continue
         made_up, scale = made_up_forces(frame)
         wrong = np.flatnonzero(zero & (np.abs(made_up).max(axis=1) > BROKEN * scale))
         if len(wrong):
-            count = f"of {len(wrong)} of {len(frame.atoms)} atoms"
+            count = f"of {len(wrong)} of {len(frame.structure)} atoms"
             text = f"the force {count} is exactly zero, atom {wrong[0]} the first"
             suspects.append(Suspect(frame, text, int(wrong[0]), 0.0, float(len(wrong))))
     return gather(
@@ -81,11 +79,3 @@ def check_zeroed(frames: Sequence[Frame]) -> list[Finding]:
         "(`move_mask`, `FixAtoms`), so that nothing is learnt from them, else calculate the frame "
         "again",
     )
-
-
-def _held(frame: Frame) -> Bool[np.ndarray, " atoms"]:
-    held = np.zeros(len(frame.atoms), bool)
-    for constraint in frame.atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            held[constraint.index] = True
-    return held

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
 
-from surefoot.data.convert import Sample
-from surefoot.graph import Graph, Targets, collate, collate_targets
+from surefoot.data.convert import Sample, join_graphs, join_targets
+from surefoot.graph import Graph, Targets
 from surefoot.settings import Settings
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 
 class BatchLimits(Settings):
@@ -55,10 +61,9 @@ class _Fill:
     atoms: int = 0
     edges: int = 0
 
-    def takes(self, graph: Graph, limits: BatchLimits) -> bool:
-        """Put the structure in, or say that it does not fit; an empty batch takes anything."""
-        atoms = self.atoms + graph.numbers.shape[0]
-        edges = self.edges + graph.edge_index.shape[1]
+    def takes(self, more_atoms: int, more_edges: int, limits: BatchLimits) -> bool:
+        """Put a structure in, or say that it does not fit; an empty batch takes anything."""
+        atoms, edges = self.atoms + more_atoms, self.edges + more_edges
         fits = (
             self.graphs + 1 <= limits.graphs
             and (limits.atoms is None or atoms <= limits.atoms)
@@ -81,9 +86,10 @@ def plan_batches(
     batches: list[list[int]] = []
     fill = _Fill()
     for index in order:
-        if not batches or not fill.takes(samples[index].graph, limits):
+        sizes = samples[index].atoms, samples[index].edges
+        if not batches or not fill.takes(*sizes, limits):
             fill = _Fill()
-            fill.takes(samples[index].graph, limits)
+            fill.takes(*sizes, limits)
             batches.append([])
         batches[-1].append(int(index))
     return [np.array(batch) for batch in batches]
@@ -94,20 +100,38 @@ def batch_graphs(graphs: Iterable[Graph], limits: BatchLimits) -> Iterator[list[
     batch: list[Graph] = []
     fill = _Fill()
     for graph in graphs:
-        if not fill.takes(graph, limits):
+        sizes = graph.numbers.shape[0], graph.edge_index.shape[1]
+        if not fill.takes(*sizes, limits):
             yield batch
             batch, fill = [], _Fill()
-            fill.takes(graph, limits)
+            fill.takes(*sizes, limits)
         batch.append(graph)
     if batch:
         yield batch
+
+
+def ahead(
+    load: Callable[[Item], Loaded], items: Iterable[Item], *, threaded: bool
+) -> Generator[Loaded, None, None]:
+    """What is made of each item; with a thread the next one is made while the last one is used."""
+    if not threaded:
+        yield from map(load, items)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming: deque[Future[Loaded]] = deque()
+        for item in items:
+            coming.append(thread.submit(load, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def join(samples: Sequence[Sample], indices: np.ndarray) -> Batch:
     """The batch of these samples."""
     chosen = [samples[index] for index in indices]
     return Batch(
-        graph=collate([sample.graph for sample in chosen]),
-        targets=collate_targets([sample.targets for sample in chosen]),
+        graph=join_graphs(chosen),
+        targets=join_targets(chosen),
         samples=indices,
     )

@@ -24,10 +24,10 @@ def check_boxes(frames: Sequence[Frame]) -> list[Finding]:
 def _check_full(frames: Sequence[Frame]) -> list[Finding]:
     suspects = []
     for frame in frames:
-        atoms = frame.atoms
-        if atoms.pbc.any() or atoms.cell.rank < 3 or len(atoms) < SMALLEST:
+        atoms = frame.structure
+        if atoms.pbc.any() or atoms.cell.any(axis=1).sum() < 3 or len(atoms) < SMALLEST:
             continue
-        volume = abs(float(np.linalg.det(atoms.cell.array))) / len(atoms)
+        volume = abs(float(np.linalg.det(atoms.cell))) / len(atoms)
         gap = _gap(frame)
         if volume < EMPTIEST and gap < GAP:
             text = (
@@ -46,25 +46,25 @@ def _check_full(frames: Sequence[Frame]) -> list[Finding]:
 
 def _gap(frame: Frame) -> float:
     """The largest of the three distances in Å between the structure and its images."""
-    cell = complete_cell(frame.atoms.cell.array)
+    cell = complete_cell(frame.structure.cell)
     normals = np.linalg.inv(cell).T  # rows: reciprocal vectors
     thickness = 1 / np.linalg.norm(normals, axis=1)
-    scaled = frame.atoms.positions @ normals.T
+    scaled = frame.structure.positions @ normals.T
     return float(((1 - np.ptp(scaled, axis=0)) * thickness).max())
 
 
 def _check_mixed(frames: Sequence[Frame]) -> list[Finding]:
     groups: dict[str, dict[bool, list[Frame]]] = defaultdict(lambda: defaultdict(list))
     for frame in frames:
-        if len(frame.atoms) > 1:
-            formula = frame.atoms.get_chemical_formula()
-            groups[formula][bool(frame.atoms.pbc.any())].append(frame)
+        if len(frame.structure) > 1:
+            formula = frame.structure.formula
+            groups[formula][bool(frame.structure.pbc.any())].append(frame)
     suspects = []
     for formula, held in groups.items():
         if len(held) < 2:
             continue
         few, many = sorted(held.values(), key=len)
-        state = "periodic" if few[0].atoms.pbc.any() else "not periodic"
+        state = "periodic" if few[0].structure.pbc.any() else "not periodic"
         text = f"{formula} is {state} here, and otherwise in {many[0].place}"
         suspects += [Suspect(frame, text) for frame in few]
     return gather(

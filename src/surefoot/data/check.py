@@ -6,6 +6,7 @@ one damaged frame does not hide the rest.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -93,7 +94,7 @@ def check_labels(name: str, frames: Sequence[Frame]) -> list[Finding]:
     # An isolated atom has no force, so it needs no label for one.
     missing = {
         "energy": [frame for frame in frames if frame.energy is None],
-        "forces": [f for f in frames if f.forces is None and len(f.atoms) > 1],
+        "forces": [f for f in frames if f.forces is None and len(f.structure) > 1],
     }
     if len(missing["energy"]) == len(frames) and all(f.forces is None for f in frames):
         return [_tell_no_labels(name, frames)]
@@ -101,7 +102,7 @@ def check_labels(name: str, frames: Sequence[Frame]) -> list[Finding]:
     for label, without in missing.items():
         if not without:
             continue
-        total = sum(label == "energy" or len(frame.atoms) > 1 for frame in frames)
+        total = sum(label == "energy" or len(frame.structure) > 1 for frame in frames)
         having = f"{total - len(without)} of {total} frames of split '{name}' have one"
         if len(without) == total:
             having = f"no other frame of split '{name}' has one"
@@ -139,7 +140,7 @@ def check_numbers(frames: Sequence[Frame]) -> list[Finding]:
         if place:
             infinite.append(place)
         if frame.forces is not None and not _forces_fit(frame):
-            text = f"forces have shape {frame.forces.shape} for {len(frame.atoms)} atoms"
+            text = f"forces have shape {frame.forces.shape} for {len(frame.structure)} atoms"
             shapes.append(Suspect(frame, text))
         thickness = _thickness(frame)
         if thickness < CLOSEST:
@@ -149,7 +150,7 @@ def check_numbers(frames: Sequence[Frame]) -> list[Finding]:
             )
             cells.append(Suspect(frame, text, value=thickness, badness=-thickness))
     error = Severity.ERROR
-    empty = [Suspect(frame, "there are no atoms") for frame in frames if not len(frame.atoms)]
+    empty = [Suspect(frame, "there are no atoms") for frame in frames if not len(frame.structure)]
     return (
         gather("no-atoms", error, empty, "at least one is needed, so remove the frame")
         + gather("not-finite", error, infinite, "finite numbers are needed, so remove the frame")
@@ -167,8 +168,8 @@ def check_numbers(frames: Sequence[Frame]) -> list[Finding]:
 def _find_infinite(frame: Frame) -> Suspect | None:
     """The first number of the frame that is not finite, and where it stands."""
     held = {
-        "positions": frame.atoms.positions,
-        "cell": frame.atoms.cell.array,
+        "positions": frame.structure.positions,
+        "cell": frame.structure.cell,
         "energy": frame.energy,
         "forces": frame.forces,
         "stress": frame.stress,
@@ -187,13 +188,13 @@ def _find_infinite(frame: Frame) -> Suspect | None:
 
 
 def _forces_fit(frame: Frame) -> bool:
-    return frame.forces is None or frame.forces.shape == (len(frame.atoms), 3)
+    return frame.forces is None or frame.forces.shape == (len(frame.structure), 3)
 
 
 def _thickness(frame: Frame) -> float:
     """Smallest distance in Å between two faces of the cell across a periodic direction."""
-    atoms = frame.atoms
-    cell = atoms.cell.array
+    atoms = frame.structure
+    cell = atoms.cell
     if not atoms.pbc.any() or not np.isfinite(cell).all():
         return float("inf")
     if not np.linalg.norm(cell[atoms.pbc], axis=1).all():
@@ -206,7 +207,7 @@ def _thickness(frame: Frame) -> float:
 
 def is_sound(frame: Frame) -> bool:
     """Whether anything can be calculated with a frame: its numbers, forces and cell are whole."""
-    whole = len(frame.atoms) > 0 and _forces_fit(frame) and _thickness(frame) >= CLOSEST
+    whole = len(frame.structure) > 0 and _forces_fit(frame) and _thickness(frame) >= CLOSEST
     return whole and _find_infinite(frame) is None
 
 
@@ -216,7 +217,7 @@ def check_distances(frames: Sequence[Frame]) -> list[Finding]:
     suspects = []
     for frame in frames:
         first, second, distance = _closest_pair(frame, search)
-        free_pair = len(frame.atoms) == 2 and not frame.atoms.pbc.any()
+        free_pair = len(frame.structure) == 2 and not frame.structure.pbc.any()
         if distance < (CLOSEST_OF_TWO if free_pair else CLOSEST):
             text = f"atoms {first} and {second} are {distance:.4f} Å apart"
             if first == second:
@@ -233,10 +234,10 @@ def check_distances(frames: Sequence[Frame]) -> list[Finding]:
 
 def _closest_pair(frame: Frame, search: vesin.NeighborList) -> tuple[int, int, float]:
     """Both atoms and their distance in Å, infinite if none are within the cutoff."""
-    atoms = frame.atoms
+    atoms = frame.structure
     positions = np.ascontiguousarray(atoms.positions, dtype=float)
     if atoms.pbc.any():
-        i, j, lengths = search.compute(positions, atoms.cell.array, atoms.pbc, "ijd")
+        i, j, lengths = search.compute(positions, atoms.cell, atoms.pbc, "ijd")
     else:
         i, j = KDTree(positions).query_pairs(CLOSEST, output_type="ndarray").T
         lengths = np.linalg.norm(positions[i] - positions[j], axis=1)
@@ -252,7 +253,7 @@ def check_outliers(frames: Sequence[Frame]) -> list[Finding]:
 
 
 def _check_energy_outliers(frames: Sequence[Frame]) -> list[Finding]:
-    bound = [f for f in frames if f.energy is not None and len(f.atoms) > 1]
+    bound = [f for f in frames if f.energy is not None and len(f.structure) > 1]
     if not bound:
         return []
     counts = _count_elements(bound)
@@ -283,7 +284,7 @@ def _check_energy_outliers(frames: Sequence[Frame]) -> list[Finding]:
 
 
 def _count_elements(frames: Sequence[Frame]) -> Float[np.ndarray, "frames elements"]:
-    histograms = np.array([np.bincount(frame.atoms.numbers, minlength=119) for frame in frames])
+    histograms = np.array([np.bincount(frame.structure.numbers, minlength=119) for frame in frames])
     return histograms[:, histograms.any(axis=0)].astype(float)
 
 
@@ -332,7 +333,7 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     for name, frames in splits.items():
         for frame in frames:
             # Isolated atoms belong in every file that needs their energies.
-            if len(frame.atoms) > 1 and frame.config_type != ISOLATED:
+            if len(frame.structure) > 1 and frame.config_type != ISOLATED:
                 held[fingerprint(frame)].append((name, frame))
     within, across, conflicts = [], [], []
     for copies in held.values():
@@ -348,7 +349,7 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
             seen.add(name)
             if frame.energy is None or first.energy is None:
                 continue
-            gap = abs(frame.energy - first.energy) / len(frame.atoms)
+            gap = abs(frame.energy - first.energy) / len(frame.structure)
             if gap > SAME_ENERGY:
                 text = f"the structure is also {first.place}, with an energy {gap:.3g} eV/atom off"
                 conflicts.append(Suspect(frame, text, None, gap, gap))
@@ -372,9 +373,10 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
 
 def fingerprint(frame: Frame) -> bytes:
     """Equal for frames with the same numbers, positions, cell, charge and spin."""
-    atoms = frame.atoms
-    cell = atoms.cell.array if atoms.pbc.any() else np.zeros((3, 3))
+    atoms = frame.structure
+    cell = atoms.cell if atoms.pbc.any() else np.zeros((3, 3))
     lengths = np.concatenate([atoms.positions, cell])
     grid = np.round(lengths / SAME_POSITION).astype(np.int64)
     state = repr((frame.charge, frame.spin)).encode()
-    return atoms.numbers.tobytes() + atoms.pbc.tobytes() + grid.tobytes() + state
+    whole = atoms.numbers.tobytes() + atoms.pbc.tobytes() + grid.tobytes() + state
+    return hashlib.blake2b(whole, digest_size=16).digest()

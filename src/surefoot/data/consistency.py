@@ -161,7 +161,7 @@ def _tell_slope(pairs: Pairs, slope: float) -> Finding:
             "forces look like gradients: wrong sign; " + _sign_advice(slope),
         )
     else:
-        sizes = float(np.median([len(frame.atoms) for frame, _ in pairs.frames]))
+        sizes = float(np.median([len(frame.structure) for frame, _ in pairs.frames]))
         code, verdict = (
             "unit-mismatch",
             "energy and forces have a unit mismatch; " + _unit_advice(slope, sizes),
@@ -222,7 +222,7 @@ def find_close_pairs(frames: Sequence[Frame]) -> Pairs:
     """
     groups: dict[tuple[bytes, ...], list[Frame]] = defaultdict(list)
     for frame in frames:
-        if frame.energy is not None and frame.forces is not None and len(frame.atoms) > 1:
+        if frame.energy is not None and frame.forces is not None and len(frame.structure) > 1:
             groups[_same_atoms(frame)].append(frame)
     parts = [_pair_up(group) for group in groups.values() if len(group) > 1]
     merged = Pairs(
@@ -237,25 +237,27 @@ def find_close_pairs(frames: Sequence[Frame]) -> Pairs:
 
 def _same_atoms(frame: Frame) -> tuple[bytes, ...]:
     """What two frames must share: atoms in order, charge, spin, and the cell where periodic."""
-    atoms = frame.atoms
-    cell = np.round(atoms.cell.array, 3) + 0.0 if atoms.pbc.any() else np.zeros(0)
+    atoms = frame.structure
+    cell = np.round(atoms.cell, 3) + 0.0 if atoms.pbc.any() else np.zeros(0)
     state = repr((frame.charge, frame.spin)).encode()
     return atoms.numbers.tobytes(), atoms.pbc.tobytes(), cell.tobytes(), state
 
 
 def _pair_up(group: list[Frame]) -> Pairs:
-    group = group[: max(2, MOST_ATOMS_HELD // len(group[0].atoms))]
-    positions = np.array([frame.atoms.positions for frame in group])
+    group = group[: max(2, MOST_ATOMS_HELD // len(group[0].structure))]
+    positions = np.array([frame.structure.positions for frame in group])
     forces = np.array([frame.forces for frame in group], float)
     energies = np.array([frame.energy for frame in group], float)
-    atoms = group[0].atoms
-    index = _candidate_pairs(_describe(positions, atoms.pbc, atoms.cell.array))
+    atoms = group[0].structure
     chunk = max(1, CHUNK_ATOMS // len(atoms))
+    parts = [positions[start : start + chunk] for start in range(0, len(positions), chunk)]
+    described = [_describe(part, atoms.pbc, atoms.cell) for part in parts]
+    index = _candidate_pairs(np.concatenate(described))
     distances, works = [], []
     for start in range(0, len(index), chunk):
         i, j = index[start : start + chunk].T
         if atoms.pbc.any():
-            step = _nearest_images(positions[j] - positions[i], atoms.pbc, atoms.cell.array)
+            step = _nearest_images(positions[j] - positions[i], atoms.pbc, atoms.cell)
             turned = forces[j]
         else:
             step, turned = _superpose(positions[i], positions[j], forces[j])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
 
-from surefoot.data.read import Frame
-from surefoot.graph import UNSTATED, Graph, Targets, build_graph
+from surefoot.data.frame import Frame
+from surefoot.data.joined import find_edges, join_structures
+from surefoot.graph import UNSTATED, Graph, Targets, build_graph, collate, collate_targets
 from surefoot.neighbors import CoincidentAtoms, find_neighbors
 
 
@@ -32,6 +32,89 @@ class Sample:
     place: str
     config_type: str
     group: str
+
+    @property
+    def atoms(self) -> int:
+        """How many it has."""
+        return self.graph.numbers.shape[0]
+
+    @property
+    def edges(self) -> int:
+        """How many it has."""
+        return self.graph.edge_index.shape[1]
+
+    @property
+    def bare(self) -> Graph:
+        """Its graph for those who do not look at edges, of which there may be none."""
+        return self.graph
+
+
+class StoredSample(Sample):
+    """A sample of a frame that stays on disk: made anew whenever it is asked for.
+
+    Neighbours are searched each time, which costs less than to keep them, see decision 0026.
+    """
+
+    __slots__ = ("_edges", "cutoff", "frame", "number")
+
+    def __init__(self, frame: Frame, cutoff: float, number: int) -> None:
+        """Look at it once: how many edges there are.
+
+        Args:
+            frame: on disk.
+            cutoff: Å.
+            number: of its group.
+        Raises:
+            CoincidentAtoms: if two atoms are at one place, naming them and the frame.
+        """
+        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "cutoff", cutoff)
+        object.__setattr__(self, "number", number)
+        try:
+            edges = find_edges(frame.structure, cutoff)[0].shape[1]
+        except CoincidentAtoms as error:
+            raise CoincidentAtoms(f"{frame.place}: {error}") from error
+        object.__setattr__(self, "_edges", edges)
+
+    @property
+    def graph(self) -> Graph:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Its graph, with neighbours."""
+        return _build([self.frame], self.cutoff)
+
+    @property
+    def targets(self) -> Targets:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Its labels."""
+        return to_targets(self.frame, self.number)
+
+    @property
+    def place(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """File and frame."""
+        return self.frame.place
+
+    @property
+    def config_type(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Its row in error tables."""
+        return self.frame.config_type
+
+    @property
+    def group(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Its unit of splits."""
+        return self.frame.group
+
+    @property
+    def atoms(self) -> int:
+        """How many it has."""
+        return len(self.frame.structure)
+
+    @property
+    def edges(self) -> int:
+        """How many it has."""
+        return self._edges
+
+    @property
+    def bare(self) -> Graph:
+        """Its graph without edges."""
+        return _build([self.frame], None)
 
 
 def to_graph(
@@ -63,24 +146,28 @@ def to_graph(
 
 def to_targets(frame: Frame, group: int) -> Targets:
     """The labels of a frame; what is absent is masked."""
-    count = len(frame.atoms)
-    fixed = torch.zeros(count, dtype=torch.bool)
-    for constraint in frame.atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[torch.as_tensor(constraint.index)] = True
-    forces = np.zeros((count, 3)) if frame.forces is None else frame.forces
-    stress = np.zeros((3, 3)) if frame.stress is None else frame.stress
+    return _to_targets([frame], [group])
+
+
+def _to_targets(frames: Sequence[Frame], groups: Sequence[int]) -> Targets:
+    structures = [frame.structure for frame in frames]
+    forces = [
+        np.zeros_like(structure.positions) if frame.forces is None else frame.forces
+        for frame, structure in zip(frames, structures, strict=True)
+    ]
+    stress = [np.zeros((3, 3)) if frame.stress is None else frame.stress for frame in frames]
+    # Without a volume there is no stress, whatever the file says.
+    volume = [bool(structure.pbc.all()) for structure in structures]
     return Targets(
-        energy=torch.tensor([0.0 if frame.energy is None else frame.energy], dtype=torch.float64),
-        forces=torch.tensor(forces, dtype=torch.float64),
-        stress=torch.tensor(stress, dtype=torch.float64)[None],
-        has_energy=torch.tensor([frame.energy is not None]),
-        has_forces=torch.tensor([frame.forces is not None]),
-        # Without a volume there is no stress, whatever the file says.
-        has_stress=torch.tensor([frame.stress is not None and bool(frame.atoms.pbc.all())]),
-        weight=torch.ones(1, dtype=torch.float64),
-        fixed=fixed,
-        group=torch.tensor([group]),
+        energy=torch.tensor([f.energy or 0.0 for f in frames], dtype=torch.float64),
+        forces=torch.tensor(np.concatenate(forces), dtype=torch.float64),
+        stress=torch.tensor(np.stack(stress), dtype=torch.float64),
+        has_energy=torch.tensor([frame.energy is not None for frame in frames]),
+        has_forces=torch.tensor([frame.forces is not None for frame in frames]),
+        has_stress=torch.tensor([f.stress is not None for f in frames]) & torch.tensor(volume),
+        weight=torch.ones(len(frames), dtype=torch.float64),
+        fixed=torch.tensor(np.concatenate([frame.fixed for frame in frames])),
+        group=torch.tensor(groups),
     )
 
 
@@ -99,7 +186,9 @@ def to_samples(
     """
     numbers = number_groups(frames) if groups is None else groups
     return [
-        Sample(
+        StoredSample(frame, cutoff, numbers[frame.group])
+        if frame.on_disk
+        else Sample(
             graph=_place_graph(frame, cutoff),
             targets=to_targets(frame, numbers[frame.group]),
             place=frame.place,
@@ -116,3 +205,36 @@ def _place_graph(frame: Frame, cutoff: float) -> Graph:
         return to_graph(frame.atoms, cutoff, frame.charge, frame.spin)
     except CoincidentAtoms as error:
         raise CoincidentAtoms(f"{frame.place}: {error}") from error
+
+
+def join_graphs(samples: Sequence[Sample]) -> Graph:
+    """The graphs of samples as one; those on disk are made together, which is faster."""
+    stored = _stored(samples)
+    if stored is None:
+        return collate([sample.graph for sample in samples])
+    return _build([sample.frame for sample in stored], stored[0].cutoff)
+
+
+def join_targets(samples: Sequence[Sample]) -> Targets:
+    """Their labels as one, likewise."""
+    stored = _stored(samples)
+    if stored is None:
+        return collate_targets([sample.targets for sample in samples])
+    return _to_targets([one.frame for one in stored], [one.number for one in stored])
+
+
+def on_disk(samples: Sequence[Sample]) -> bool:
+    """Whether some of them stay there, so that it takes time to join them."""
+    return any(isinstance(sample, StoredSample) for sample in samples)
+
+
+def _stored(samples: Sequence[Sample]) -> list[StoredSample] | None:
+    """The samples, if all of them are on disk."""
+    stored = [sample for sample in samples if isinstance(sample, StoredSample)]
+    return stored if len(stored) == len(samples) else None
+
+
+def _build(frames: Sequence[Frame], cutoff: float | None) -> Graph:
+    """The graph of frames, as in `to_graph`; without edges where there is no cutoff."""
+    states = [(f.charge or 0, UNSTATED if f.spin is None else f.spin) for f in frames]
+    return join_structures([frame.structure for frame in frames], states, cutoff)

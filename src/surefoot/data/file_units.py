@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
+from jaxtyping import Float
 from pydantic import field_validator
 
 from surefoot.settings import Settings
@@ -51,6 +54,21 @@ class FileUnits(Settings):
             text = self.stress_order
         found = [_component(part) for part in text.split()]
         return [found.index(component) for component in VOIGT]
+
+    def full_stress(self, value: Any) -> Float[np.ndarray, "3 3"]:
+        """A stress or virial of a file as a matrix.
+
+        Raises:
+            ValueError: if it has neither 6 nor 9 numbers.
+        """
+        array = np.array(value, float)
+        if array.shape == (6,):
+            return voigt_6_to_full_3x3_stress(array[self.components])
+        if array.size == 9:
+            return array.reshape(3, 3)
+        raise ValueError(
+            f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed"
+        )
 
 
 def _component(text: str) -> str:

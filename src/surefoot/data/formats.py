@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +17,12 @@ RESULTS = ("energy", "forces", "stress")
 ANGSTROM = ("Ang", "Angstrom", "Å")
 
 
-def read_ase(path: Path) -> list[Atoms]:
+def read_ase(path: Path) -> Iterator[Atoms]:
     """All images of a file that ASE reads."""
-    images = ase.io.read(path, index=":")
-    return images if isinstance(images, list) else [images]
+    yield from ase.io.iread(path, index=":")
 
 
-def read_npz(path: Path) -> list[Atoms]:
-    """Frames of one molecule in the layout of rMD17 and sGDML.
-
-    Reads `nuclear_charges` or `z` (atoms), `coords` or `R` (frames, atoms, 3), `energies` or `E`
-    and `forces` or `F`; pickled content is refused.
-    """
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        numbers = _first(arrays, "nuclear_charges", "z")
-        positions = _first(arrays, "coords", "R")
-        energies = _first(arrays, "energies", "E")
-        forces = _first(arrays, "forces", "F")
-    if numbers is None or positions is None:
-        raise ValueError("needs nuclear_charges (or z) and coords (or R)")
-    images = []
-    for index, coordinates in enumerate(positions):
-        atoms = Atoms(numbers.astype(int), positions=coordinates)
-        if energies is not None:
-            atoms.info["REF_energy"] = float(np.ravel(energies)[index])
-        if forces is not None:
-            atoms.arrays["REF_forces"] = np.array(forces[index], float)
-        images.append(atoms)
-    return images
-
-
-def _first(arrays: Any, *names: str) -> np.ndarray | None:
-    return next((arrays[name] for name in names if name in arrays), None)
-
-
-def read_database(path: Path) -> list[Atoms]:
+def read_database(path: Path) -> Iterator[Atoms]:
     """Rows of an ASE database, with what ASE's own reader drops: key-value pairs and `data`.
 
     SchNetPack keeps its labels in `data`, each as an array. What is called energy, forces or stress
@@ -70,7 +42,8 @@ def read_database(path: Path) -> list[Atoms]:
     unit = database.metadata.get("_distance_unit", ANGSTROM[0])
     if unit not in ANGSTROM:
         raise ValueError(f"its lengths are in {unit}; Å is needed, so convert the file")
-    return [row_to_atoms(row) for row in database.select()]
+    for row in database.select():
+        yield row_to_atoms(row)
 
 
 def row_to_atoms(row: AtomsRow) -> Atoms:

@@ -11,6 +11,7 @@ pickle is executed: see `pickles.record`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ MARKS = ("predicted_by", "group", "config_type", "subtracted_energy", "relax_sta
 MOST = 118  # atomic number
 
 
-def read_geometric(path: Path) -> list[Atoms]:
+def read_geometric(path: Path) -> Iterator[Atoms]:
     """Structures of such a database in the order of their numbers.
 
     Labels go to `REF_energy` and `REF_forces`, `pos_relaxed` and what else has one or three numbers
@@ -68,7 +69,8 @@ def read_geometric(path: Path) -> list[Atoms]:
             )
     if stated is not None and stated != len(records):
         raise ValueError(f"it says that it holds {stated} records, and {len(records)} are there")
-    return [_to_atoms(_unpack(value, f"record {n}"), n) for n, value in sorted(records.items())]
+    for number, value in sorted(records.items()):
+        yield _to_atoms(_unpack(value, f"record {number}"), number)
 
 
 def _unpack(value: bytes, place: str) -> Any:

@@ -19,7 +19,7 @@ def check_groups(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     files: dict[str, set[str]] = {}  # of the splits before
     for name, frames in splits.items():
         own = {frame.file for frame in frames}
-        named = [frame for frame in frames if "group" in frame.atoms.info]
+        named = [frame for frame in frames if "group" in frame.info]
         for frame in named:
             other, first = earlier.get(frame.group, (name, frame))
             if other != name and frame.file not in files[other] and first.file not in own:

@@ -19,16 +19,16 @@ def check_levels(frames: Sequence[Frame]) -> list[Finding]:
     Only what `surefoot label` wrote into info is compared; frames that do not say where their
     labels come from are taken as they are.
     """
-    stated = [frame for frame in frames if METHOD_KEY in frame.atoms.info]
+    stated = [frame for frame in frames if METHOD_KEY in frame.info]
     suspects = []
     for frame in stated[1:]:
-        first, method = stated[0], frame.atoms.info[METHOD_KEY]
+        first, method = stated[0], frame.info[METHOD_KEY]
         differences = _differences(frame, first)
-        if method == first.atoms.info[METHOD_KEY] and not differences:
+        if method == first.info[METHOD_KEY] and not differences:
             continue
         text = (
             f"the labels are of {method}{differences}, but those of {first.place} are of "
-            f"{first.atoms.info[METHOD_KEY]}"
+            f"{first.info[METHOD_KEY]}"
         )
         suspects.append(Suspect(frame, text))
     return gather(
@@ -42,12 +42,12 @@ def check_levels(frames: Sequence[Frame]) -> list[Finding]:
 
 def _differences(frame: Frame, other: Frame) -> str:
     """Settings that differ where both frames state them and name the same method."""
-    if frame.atoms.info[METHOD_KEY] != other.atoms.info[METHOD_KEY]:
+    if frame.info[METHOD_KEY] != other.info[METHOD_KEY]:
         return ""
-    ours, theirs = (f.atoms.info.get(SETTINGS_KEY) for f in (frame, other))
+    ours, theirs = (f.info.get(SETTINGS_KEY) for f in (frame, other))
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
         told = [f"{key} {ours.get(key)}, not {theirs.get(key)}" for key in keys[:DIFFERENCES]]
         return f" ({'; '.join(told)})" if told else ""
-    levels = {f.atoms.info.get(LEVEL_KEY) for f in (frame, other)} - {None}
+    levels = {f.info.get(LEVEL_KEY) for f in (frame, other)} - {None}
     return " (with other settings)" if len(levels) > 1 else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,12 @@ from typing import Literal
 from pydantic import Field
 
 from surefoot.data.file_units import FileUnits
-from surefoot.data.read import Frame, Keys, read_frames
+from surefoot.data.frame import Frame
+from surefoot.data.images import hash_content
+from surefoot.data.read import Keys, read_frames
 from surefoot.data.splits import split_groups, split_random
 from surefoot.data.statistics import References, is_isolated
+from surefoot.data.store import keep_frames
 from surefoot.settings import Settings
 
 
@@ -56,6 +58,12 @@ class DataSettings(Settings):
         description="what energies and forces of the potential are multiplied by, eV and eV/Å; "
         "measured (root mean square of force components) where not set",
     )
+    store: str | None = Field(
+        default=None,
+        description="folder in which all these frames are kept, converted once, and from which "
+        "they are read batch by batch; for data sets that do not fit into memory. The weights are "
+        "the same. All frames are held in memory where not set",
+    )
     accept: list[str] = Field(
         default=[],
         description="codes of findings of the data doctor that you have judged to be harmless",
@@ -82,21 +90,24 @@ class Splits:
         return {name: frames for name, frames in named.items() if frames}
 
 
-def load_splits(settings: DataSettings, seed: int) -> Splits:
+def load_splits(
+    settings: DataSettings, seed: int, tell: Callable[[str], None] = lambda _: None
+) -> Splits:
     """Read all files of a config and split them.
 
     Args:
         settings: of the data.
         seed: of the share that is drawn, where the settings name none.
+        tell: called with a line where something takes long.
     Raises:
         UnreadableFile, ValueError: with file and reason.
     """
-    read = read_frames(settings.train, settings.keys, settings.units)
+    read = _read(settings.train, settings, tell)
     isolated = [frame for frame in read if is_isolated(frame)]
     train = [frame for frame in read if not is_isolated(frame)]
     valid: list[Frame] = []
     if isinstance(settings.valid, list):
-        valid = _read_structures(settings.valid, settings)
+        valid = _read_structures(settings.valid, settings, tell)
     elif settings.valid != 0:
         if not 0 < settings.valid < 1:
             raise ValueError(
@@ -105,15 +116,23 @@ def load_splits(settings: DataSettings, seed: int) -> Splits:
         splitter = split_groups if settings.split == "group" else split_random
         chosen = seed if settings.split_seed is None else settings.split_seed
         train, valid = splitter(train, settings.valid, chosen)
-    test = _read_structures(settings.test, settings)
+    test = _read_structures(settings.test, settings, tell)
     return Splits(train=train, valid=valid, test=test, isolated=isolated)
 
 
-def _read_structures(paths: Sequence[str], settings: DataSettings) -> list[Frame]:
+def _read(paths: Sequence[str], settings: DataSettings, tell: Callable[[str], None]) -> list[Frame]:
+    if settings.store is None:
+        return read_frames(paths, settings.keys, settings.units)
+    return keep_frames(paths, settings.keys, settings.units, Path(settings.store), tell)
+
+
+def _read_structures(
+    paths: Sequence[str], settings: DataSettings, tell: Callable[[str], None]
+) -> list[Frame]:
     """Frames of files that judge: a free atom says nothing of a potential that gives it E0."""
     if not paths:
         return []
-    read = read_frames(paths, settings.keys, settings.units)
+    read = _read(paths, settings, tell)
     return [frame for frame in read if not is_isolated(frame)]
 
 
@@ -123,5 +142,5 @@ def hash_files(paths: Sequence[str]) -> dict[str, str]:
     for number, path in enumerate(paths, 1):
         name = Path(path).name
         name = f"{name} (file {number})" if name in hashes else name
-        hashes[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        hashes[name] = hash_content(Path(path))
     return hashes

@@ -25,10 +25,10 @@ def check_reach(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
     others = [f for name, frames in splits.items() if name != "train" for f in frames]
     if not train or not others:
         return []
-    known = {int(z) for frame in train for z in np.unique(frame.atoms.numbers)}
+    known = {int(z) for frame in train for z in np.unique(frame.structure.numbers)}
     unknown, inside = [], []
     for frame in others:
-        missing = sorted(set(frame.atoms.numbers.tolist()) - known)
+        missing = sorted(set(frame.structure.numbers.tolist()) - known)
         if missing:
             names = ", ".join(chemical_symbols[z] for z in missing)
             unknown.append(
@@ -98,11 +98,11 @@ def _tell_pair(pair: Pair, length: float, known: float | None) -> tuple[str, flo
 
 def _closest(frame: Frame, search: vesin.NeighborList) -> dict[Pair, tuple[float, int]]:
     """Shortest distance of each pair of elements within the cutoff, and one of its atoms."""
-    atoms = frame.atoms
+    atoms = frame.structure
     if len(atoms) < 2 and not atoms.pbc.any():
         return {}
     i, j, lengths = search.compute(
-        np.ascontiguousarray(atoms.positions, float), atoms.cell.array, atoms.pbc, "ijd"
+        np.ascontiguousarray(atoms.positions, float), atoms.cell, atoms.pbc, "ijd"
     )
     i, j = i.astype(int), j.astype(int)
     kinds = np.sort(np.stack([atoms.numbers[i], atoms.numbers[j]], 1), axis=1) @ [1000, 1]

@@ -1,35 +1,23 @@
-"""Files to frames: any file ASE reads, plus the few formats listed in READERS.
-
-A `Frame` is one structure with the labels found beside it, already in eV and Å, and the place it
-came from, so that every later complaint can name file and frame.
-"""
+"""Files to frames: which labels stand beside the structures, under which names, in eV and Å."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.stress import voigt_6_to_full_3x3_stress
 from pydantic import Field
 
-from surefoot.data.adsorption import (
-    REFERENCE,
-    add_references,
-    mark_subtracted,
-    subtract_reference,
-    unpack,
-)
-from surefoot.data.aselmdb import read_aselmdb
-from surefoot.data.file_units import FileUnits, SpinUnit
-from surefoot.data.formats import read_ase, read_database, read_npz
-from surefoot.data.geometric import read_geometric
+from surefoot.data.adsorption import REFERENCE, mark_subtracted, subtract_reference
+from surefoot.data.file_units import FileUnits
+from surefoot.data.frame import Frame
+from surefoot.data.hdf5 import require_sign
+from surefoot.data.images import UnreadableFile, iterate_images
 from surefoot.settings import Settings
 from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
 
@@ -68,57 +56,6 @@ class Keys(Settings):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One structure, its labels in eV and Å (None where absent), and where it came from.
-
-    Attributes:
-        atoms: the structure, without calculator; its tags and `FixAtoms` are kept.
-        energy: in eV: of the whole structure, or beyond a reference that was subtracted.
-        forces: (atoms, 3) in eV/Å.
-        stress: (3, 3) in eV/Å³, tensile positive.
-        charge: total charge in e as stated by the file.
-        spin: multiplicity 2S+1 as stated by the file, in `atoms.info` too.
-        group: the unit of splits, folds, bootstraps and block intervals.
-        config_type: the unit of error tables; `IsolatedAtom` marks reference atoms.
-        file: path of the file as the user gave it.
-        index: number of the frame in its file, from 0.
-        keys: the key under which each label was found; `calculator` for ASE's own results; for a
-            spin that is not a multiplicity in the file, what it is there and how that is known.
-    """
-
-    atoms: Atoms
-    energy: float | None = None
-    forces: np.ndarray | None = None
-    stress: np.ndarray | None = None
-    charge: int | None = None
-    spin: int | None = None
-    group: str
-    config_type: str
-    file: str
-    index: int
-    keys: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def sid(self) -> str | None:
-        """The system of OC20 that it belongs to, if the file names one."""
-        return str(self.atoms.info["sid"]) if "sid" in self.atoms.info else None
-
-    @property
-    def fid(self) -> str | None:
-        """Its number in the trajectory of that system, if the file names one."""
-        return str(self.atoms.info["fid"]) if "fid" in self.atoms.info else None
-
-    @property
-    def place(self) -> str:
-        """The frame as messages name it."""
-        return f"{self.file}, frame {self.index}"
-
-
-class UnreadableFile(ValueError):
-    """A file that can not be read, or a label that is asked for and is not there."""
-
-
 def read_frames(
     paths: Sequence[str | Path],
     keys: Keys = Keys(),
@@ -134,19 +71,32 @@ def read_frames(
         UnreadableFile: with the file and the reason.
     """
     frames: list[Frame] = []
-    seen: Counter[str] = Counter()  # frames of each composition, over all files
+    seen: Counter[str] = Counter()
     for path in paths:
-        frames += _read_file(Path(path), keys, units, seen)
+        reading = Reading(Path(path), keys, units, seen)
+        held = list(reading)
+        reason = reading.unpaired
+        frames += held if reason is None else [as_multiplicity(f, reason) for f in held]
+    require_labels(frames, paths, keys)
+    return frames
+
+
+def require_labels(frames: Sequence[Frame], paths: Sequence[str | Path], keys: Keys) -> None:
+    """Refuse files without frames, and keys that no frame has.
+
+    Raises:
+        UnreadableFile: with the files and what is there.
+    """
     if not frames:
         raise UnreadableFile(f"{', '.join(map(str, paths))}: no frames found.")
     for label in ("energy", "forces", "stress"):
         key = getattr(keys, label)
         if key not in (None, IGNORE) and all(getattr(f, label) is None for f in frames):
+            first = next(iterate_images(Path(paths[0])))
             raise UnreadableFile(
                 f"{', '.join(map(str, paths))}: no frame has the key '{key}' that is set for "
-                f"{label}. The first frame holds: {_held(read_images(Path(paths[0]))[0])}."
+                f"{label}. The first frame holds: {_held(first)}."
             )
-    return frames
 
 
 def describe_labels(frames: Sequence[Frame]) -> str:
@@ -163,40 +113,42 @@ def describe_labels(frames: Sequence[Frame]) -> str:
     return ", ".join(parts)
 
 
-def _read_file(path: Path, keys: Keys, units: FileUnits, seen: Counter[str]) -> list[Frame]:
-    images = read_images(path)
-    frames = []
-    for index, atoms in enumerate(images):
-        formula = atoms.get_chemical_formula()
-        default_group = f"{formula}#{seen[formula] // GROUP_BLOCK}"
-        seen[formula] += 1
-        try:
-            frames.append(_to_frame(atoms, str(path), index, default_group, keys, units))
-        except (TypeError, ValueError) as error:
-            raise UnreadableFile(f"{path}, frame {index}: {error}") from error
-    return _with_multiplicities(frames, units.spin)
+class Reading:
+    """The frames of one file, one after the other; what its spins are is known after the last."""
 
+    def __init__(self, path: Path, keys: Keys, units: FileUnits, seen: Counter[str]) -> None:
+        """Begin with nothing.
 
-def read_images(path: Path) -> list[Atoms]:
-    """All structures of a file as they stand there; a `.gz` or `.xz` suffix is unpacked first.
+        Args:
+            path: of the file.
+            keys: where labels stand.
+            units: of the labels.
+            seen: frames of each composition in the files before; it is counted on.
+        """
+        self._path, self._keys, self._units, self._seen = path, keys, units, seen
+        self._zeros, self._fit = False, True
 
-    Where a text of OC20 stands beside it, its numbers are put into `info`, see `add_references`.
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, with spins as the file states them."""
+        for index, atoms in enumerate(iterate_images(self._path)):
+            formula = atoms.get_chemical_formula()
+            group = f"{formula}#{self._seen[formula] // GROUP_BLOCK}"
+            self._seen[formula] += 1
+            try:
+                frame = _to_frame(atoms, str(self._path), index, group, self._keys, self._units)
+            except (TypeError, ValueError) as error:
+                raise UnreadableFile(f"{self._path}, frame {index}: {error}") from error
+            self._zeros |= frame.spin == 0
+            self._fit = self._fit and _fits_unpaired(frame)
+            yield frame
 
-    Raises:
-        UnreadableFile: with the file and the reason.
-    """
-    if not path.is_file():
-        raise UnreadableFile(f"{path}: there is no such file.")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            plain = unpack(path, Path(folder))
-            return add_references(READERS.get(plain.suffix, read_ase)(plain), path)
-        except Exception as error:  # ASE's readers raise whatever their parsers meet
-            reason = str(error) or type(error).__name__
-            raise UnreadableFile(
-                f"{path}: can not be read ({reason}). Any file that ASE reads is allowed, "
-                f"and {', '.join(READERS)}."
-            ) from error
+    @property
+    def unpaired(self) -> str | None:
+        """Why the spins are numbers of unpaired electrons; None where they are multiplicities."""
+        if self._units.spin == "unpaired":
+            return "as set"
+        guessed = self._units.spin == "auto" and self._zeros and self._fit
+        return "0 occurs, which no 2S+1 is" if guessed else None
 
 
 def check_output(output: Path, inputs: Sequence[str | Path]) -> None:
@@ -226,15 +178,6 @@ def refuse_overwriting(output: Path, inputs: Sequence[str | Path]) -> None:
         )
 
 
-READERS: dict[str, Callable[[Path], list[Atoms]]] = {
-    ".npz": read_npz,
-    ".db": read_database,
-    ".lmdb": read_geometric,
-    ".aselmdb": read_aselmdb,
-}
-"""Formats that ASE does not read, or only in part, by suffix; everything else goes to ASE."""
-
-
 def _to_frame(
     atoms: Atoms, file: str, index: int, default_group: str, keys: Keys, units: FileUnits
 ) -> Frame:
@@ -248,6 +191,7 @@ def _to_frame(
     if energy is not None:
         reference = None if keys.reference == IGNORE else keys.reference
         energy, energy_key = subtract_reference(energy, str(energy_key), info, reference)
+    require_sign(atoms, keys.forces)
     forces, forces_key = _find(atoms.arrays, results, keys.forces, FORCES_KEYS, "forces")
     stress, stress_key = _find_stress(atoms, results, keys.stress, units)
     found = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
@@ -316,25 +260,14 @@ def _find_stress(
         if stress is not None:
             unit = energy_unit / LENGTH_UNITS[units.length] ** 3
             unit = STRESS_UNITS.get(units.stress, unit)
-            return _full_stress(stress, units.components) * unit, found
+            return units.full_stress(stress) * unit, found
         if key is not None:
             return None, None
     for candidate in VIRIAL_KEYS if key is None else (key,):
         if candidate in atoms.info and abs(atoms.cell.volume) > 0:
-            virial = _full_stress(atoms.info[candidate], units.components) * energy_unit
+            virial = units.full_stress(atoms.info[candidate]) * energy_unit
             return -virial / atoms.cell.volume, candidate
     return None, None
-
-
-def _full_stress(value: Any, components: list[int]) -> np.ndarray:
-    array = np.array(value, float)
-    if array.shape == (6,):
-        return voigt_6_to_full_3x3_stress(array[components])
-    if array.size == 9:
-        return array.reshape(3, 3)
-    raise ValueError(
-        f"stress has shape {array.shape}; 6 (ASE's Voigt order) or 9 values are allowed"
-    )
 
 
 def read_state(info: dict[str, Any]) -> tuple[int | None, int | None]:
@@ -359,16 +292,6 @@ def _whole(info: dict[str, Any], names: tuple[str, ...]) -> int | None:
     return None
 
 
-def _with_multiplicities(frames: list[Frame], meaning: SpinUnit) -> list[Frame]:
-    """The frames of one file with spins as 2S+1, whatever they are in the file."""
-    if meaning == "unpaired":
-        return [_with_multiplicity(frame, "as set") for frame in frames]
-    zeros = any(frame.spin == 0 for frame in frames)
-    if meaning == "auto" and zeros and all(_fits_unpaired(frame) for frame in frames):
-        return [_with_multiplicity(frame, "0 occurs, which no 2S+1 is") for frame in frames]
-    return frames
-
-
 def _fits_unpaired(frame: Frame) -> bool:
     """Whether the stated spin can be a number of unpaired electrons; cells have no parity."""
     if frame.spin is None or frame.atoms.pbc.any():
@@ -377,14 +300,26 @@ def _fits_unpaired(frame: Frame) -> bool:
     return frame.spin >= 0 and paired >= 0 and paired % 2 == 0
 
 
-def _with_multiplicity(frame: Frame, reason: str) -> Frame:
+def as_multiplicity(frame: Frame, reason: str) -> Frame:
+    """A frame that states unpaired electrons with the multiplicity 2S+1 in their place."""
     if frame.spin is None:
         return frame
-    key = next(name for name in SPIN_KEYS if name in frame.atoms.info)
+    key = find_spin_key(frame.atoms.info)
     atoms = frame.atoms.copy()
     atoms.info[key] = frame.spin + 1
-    told = f"{key}, read as unpaired electrons: {reason}"
-    return replace(frame, atoms=atoms, spin=frame.spin + 1, keys={**frame.keys, "spin": told})
+    return replace(
+        frame, atoms=atoms, spin=frame.spin + 1, keys={**frame.keys, **tell_unpaired(key, reason)}
+    )
+
+
+def find_spin_key(info: Mapping[str, Any]) -> str:
+    """The key under which `info` states a spin."""
+    return next(name for name in SPIN_KEYS if name in info)
+
+
+def tell_unpaired(key: str, reason: str) -> dict[str, str]:
+    """What `Frame.keys` says of a spin that was a number of unpaired electrons."""
+    return {"spin": f"{key}, read as unpaired electrons: {reason}"}
 
 
 def _held(atoms: Atoms) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -40,9 +41,9 @@ def check_energy_scale(frames: Sequence[Frame]) -> list[Finding]:
     labelled = [frame for frame in frames if frame.energy is not None]
     if not labelled:
         return []
-    totals = np.array([atomic_energies(frame.atoms.numbers).sum() for frame in labelled])
+    totals = np.array([atomic_energies(frame.structure.numbers).sum() for frame in labelled])
     energies = np.array([frame.energy for frame in labelled], float)
-    sizes = np.array([len(frame.atoms) for frame in labelled])
+    sizes = np.array([len(frame.structure) for frame in labelled])
     floors = np.array([_lowest(frame) for frame in labelled])
     low = np.flatnonzero(energies < floors)
     if len(low):
@@ -55,7 +56,7 @@ def check_energy_scale(frames: Sequence[Frame]) -> list[Finding]:
 
 
 def _lowest(frame: Frame) -> float:
-    numbers = frame.atoms.numbers
+    numbers = frame.structure.numbers
     room = 1 + LEEWAY + RELATIVITY * (numbers * FINE_STRUCTURE) ** 2
     return float(np.sum(atomic_energies(numbers) * room) - BINDING * len(numbers))
 
@@ -89,7 +90,7 @@ def _tell_high(frames: Sequence[Frame]) -> list[Finding]:
             badness=per_atom,
         )
         for frame in frames
-        for per_atom in [float(frame.energy or 0.0) / len(frame.atoms)]
+        for per_atom in [float(frame.energy or 0.0) / len(frame.structure)]
     ]
     return gather(
         "energy-unit",
@@ -102,7 +103,7 @@ def _tell_high(frames: Sequence[Frame]) -> list[Finding]:
 
 def _tell_hartree(frames: Sequence[Frame], factors: Float[np.ndarray, " frames"]) -> list[Finding]:
     low, high = np.array(LOOKS_LIKE) / HARTREE
-    several = len({frame.atoms.get_chemical_formula() for frame in frames}) >= FEWEST
+    several = len({frame.structure.formula for frame in frames}) >= FEWEST
     if not several or not low < float(np.median(factors)) < high:
         return []
     suspects = [
@@ -137,22 +138,23 @@ def _name_unit(factor: float) -> str:
 def check_references(frames: Sequence[Frame]) -> list[Finding]:
     """Find energies of isolated atoms that do not fit those of the structures."""
     atoms = {
-        int(frame.atoms.numbers[0]): frame
+        int(frame.structure.numbers[0]): frame
         for frame in frames
-        if len(frame.atoms) == 1 and frame.config_type == ISOLATED and frame.energy is not None
+        if len(frame.structure) == 1 and frame.config_type == ISOLATED and frame.energy is not None
     }
     bound = [
         frame
         for frame in frames
         if frame.energy is not None
-        and len(frame.atoms) > 1
-        and set(frame.atoms.numbers.tolist()) <= set(atoms)
+        and len(frame.structure) > 1
+        and set(frame.structure.numbers.tolist()) <= set(atoms)
     ]
     if not bound:
         return []
     energies = {number: float(frame.energy or 0.0) for number, frame in atoms.items()}
     beyond = [
-        (float(f.energy or 0.0) - sum(energies[int(z)] for z in f.atoms.numbers)) / len(f.atoms)
+        (float(f.energy or 0.0) - sum(energies[int(z)] for z in f.structure.numbers))
+        / len(f.structure)
         for f in bound
     ]
     middle = float(np.median(beyond))
@@ -181,9 +183,10 @@ def check_placeholders(frames: Sequence[Frame]) -> list[Finding]:
 def _check_equal_energies(frames: Sequence[Frame]) -> list[Finding]:
     groups: dict[str, dict[bytes, Frame]] = defaultdict(dict)
     for frame in frames:
-        if frame.energy is not None and len(frame.atoms) > 1:
-            structure = np.round(frame.atoms.positions, 6).tobytes()
-            groups[frame.atoms.get_chemical_formula()][structure] = frame
+        if frame.energy is not None and len(frame.structure) > 1:
+            positions = np.round(frame.structure.positions, 6).tobytes()
+            structure = hashlib.blake2b(positions, digest_size=16).digest()
+            groups[frame.structure.formula][structure] = frame
     several = [list(group.values()) for group in groups.values() if len(group) >= FEWEST]
     if not several or any(len({frame.energy for frame in group}) > 1 for group in several):
         return []
@@ -206,7 +209,7 @@ def _check_equal_energies(frames: Sequence[Frame]) -> list[Finding]:
 
 
 def _check_zero_forces(frames: Sequence[Frame]) -> list[Finding]:
-    labelled = [frame for frame in frames if frame.forces is not None and len(frame.atoms) > 1]
+    labelled = [frame for frame in frames if frame.forces is not None and len(frame.structure) > 1]
     zero = [frame for frame in labelled if not np.any(frame.forces)]
     if len(zero) <= len(labelled) / 2:
         return []
@@ -239,10 +242,8 @@ def made_up_forces(frame: Frame) -> tuple[Float[np.ndarray, "atoms 3"], float]:
     Every real force vanishes where symmetry makes this one vanish; the reverse does not hold.
     """
     neighbours = vesin.NeighborList(cutoff=REACH, full_list=True)
-    atoms = frame.atoms
-    i, j, vectors, lengths = neighbours.compute(
-        atoms.positions, atoms.cell.array, atoms.pbc, "ijDd"
-    )
+    atoms = frame.structure
+    i, j, vectors, lengths = neighbours.compute(atoms.positions, atoms.cell, atoms.pbc, "ijDd")
     # Vanishes smoothly at the cutoff, so that a neighbour on its edge breaks no symmetry.
     size = atoms.numbers[j] * (1 - lengths / REACH) ** 3 / lengths
     total = np.zeros((len(atoms), 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,11 +45,12 @@ def split_groups(
         )
     order = np.random.default_rng(seed).permutation(len(names))
     wanted = share * len(frames)
+    sizes = Counter(frame.group for frame in frames)
     chosen: set[str] = set()
     held = 0
     for position in order[:-1]:
         name = names[position]
-        size = sum(frame.group == name for frame in frames)
+        size = sizes[name]
         if chosen and abs(held + size - wanted) > abs(held - wanted):
             continue
         chosen.add(name)

@@ -18,7 +18,7 @@ def check_states(frames: Sequence[Frame]) -> list[Finding]:
     """
     groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
-        groups[frame.atoms.get_chemical_formula()].append(frame)
+        groups[frame.structure.formula].append(frame)
     suspects = []
     for formula, group in groups.items():
         held: dict[tuple[int, int], Frame] = {}
@@ -48,8 +48,8 @@ def _state(frame: Frame) -> tuple[int, int]:
     charge = frame.charge or 0
     if frame.spin is not None:
         return charge, frame.spin
-    odd = int(frame.atoms.numbers.sum() - charge) % 2
-    return charge, 1 if frame.atoms.pbc.any() else 1 + odd  # the count of a cell has no parity
+    odd = int(frame.structure.numbers.sum() - charge) % 2
+    return charge, 1 if frame.structure.pbc.any() else 1 + odd  # the count of a cell has no parity
 
 
 def _name_state(frame: Frame) -> str:
@@ -82,7 +82,7 @@ def _check_possible(frames: Sequence[Frame]) -> list[Finding]:
 def _find_contradiction(frame: Frame) -> str | None:
     """Why the stated charge and spin can not be, or None."""
     charge = frame.charge or 0
-    electrons = int(frame.atoms.numbers.sum()) - charge
+    electrons = int(frame.structure.numbers.sum()) - charge
     counted = f"with {electrons} electrons at charge {charge}"
     if frame.charge is None:
         counted += " (charge is not stated)"
@@ -91,7 +91,7 @@ def _find_contradiction(frame: Frame) -> str | None:
     unpaired = 0 if frame.spin is None else frame.spin - 1
     if unpaired < 0:
         return f"spin is {frame.spin} {counted}, below the least multiplicity 1"
-    if frame.spin is None or frame.atoms.pbc.any():
+    if frame.spin is None or frame.structure.pbc.any():
         return None  # a cell shares its electrons with its images, so its count has no parity
     if unpaired > electrons:
         return f"spin is {frame.spin} {counted}, which needs more unpaired electrons than there are"
@@ -121,11 +121,11 @@ def _check_unstated(frames: Sequence[Frame]) -> list[Finding]:
     suspects = []
     for frame in frames:
         charge = frame.charge or 0
-        electrons = int(frame.atoms.numbers.sum()) - charge
-        molecule = len(frame.atoms) > 1 and not frame.atoms.pbc.any()
+        electrons = int(frame.structure.numbers.sum()) - charge
+        molecule = len(frame.structure) > 1 and not frame.structure.pbc.any()
         if frame.spin is None and molecule and electrons % 2:
             text = (
-                f"{frame.atoms.get_chemical_formula()} has {electrons} electrons at charge "
+                f"{frame.structure.formula} has {electrons} electrons at charge "
                 f"{charge}, an odd number"
             )
             suspects.append(Suspect(frame, f"{text}, and no spin is stated"))

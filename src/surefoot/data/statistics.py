@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +50,7 @@ def measure(
     Raises:
         ValueError: if an element has no reference, with its symbol and the remedy.
     """
-    elements = tuple(sorted({int(z) for frame in frames for z in frame.atoms.numbers}))
+    elements = tuple(sorted({z for f in frames for z in f.structure.numbers.tolist()}))
     energies, source = reference_energies(frames, elements, references)
     return Statistics(
         elements=elements,
@@ -71,7 +72,7 @@ def reference_energies(
     if not any(frame.energy is not None for frame in frames):
         return dict.fromkeys(elements, 0.0), "zero: the training data hold no energies"
     isolated = {
-        int(frame.atoms.numbers[0]): frame.energy
+        int(frame.structure.numbers[0]): frame.energy
         for frame in frames
         if is_isolated(frame) and frame.energy is not None
     }
@@ -107,7 +108,7 @@ def _fit_without_isolated(
 
 def is_isolated(frame: Frame) -> bool:
     """Whether a frame is a reference atom: a single atom that says so."""
-    return len(frame.atoms) == 1 and frame.config_type == ISOLATED
+    return frame.config_type == ISOLATED and len(frame.structure) == 1
 
 
 def _from_mapping(references: Mapping[str, float], elements: Sequence[int]) -> dict[int, float]:
@@ -128,7 +129,10 @@ def _least_squares(
 ) -> tuple[dict[int, float], str]:
     """The smallest sum of (E − Σ n_Z E0(Z))² per atom squared; the shortest solution if many."""
     labelled = [frame for frame in frames if frame.energy is not None]
-    counts = np.array([[np.sum(f.atoms.numbers == z) for z in elements] for f in labelled], float)
+    chosen, size = list(elements), max(elements) + 1
+    counts = np.array(
+        [np.bincount(f.structure.numbers, minlength=size)[chosen] for f in labelled], float
+    )
     sizes = counts.sum(1)
     design = counts / sizes[:, None]
     target = np.array([frame.energy for frame in labelled], float) / sizes
@@ -143,14 +147,20 @@ def _least_squares(
 
 
 def _scale(frames: Sequence[Frame], energies: Mapping[int, float]) -> float:
-    forces = [f.forces.ravel() for f in frames if f.forces is not None and len(f.atoms) > 1]
-    if forces:
-        rms = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    # Frame by frame: all at once would be as large as the data set.
+    squares = [
+        (float(np.sum(np.square(frame.forces))), frame.forces.size)
+        for frame in frames
+        if frame.forces is not None and len(frame.structure) > 1
+    ]
+    if squares:
+        rms = math.sqrt(math.fsum(s for s, _ in squares) / sum(count for _, count in squares))
     else:
         left = [
-            (f.energy - sum(energies[int(z)] for z in f.atoms.numbers)) / len(f.atoms)
+            (f.energy - sum(energies[z] for z in numbers)) / len(numbers)
             for f in frames
-            if f.energy is not None and len(f.atoms) > 1
+            for numbers in [f.structure.numbers.tolist()]
+            if f.energy is not None and len(numbers) > 1
         ]
         rms = float(np.std(left)) if left else 0.0
     return rms if rms > 1e-6 else 1.0

@@ -43,7 +43,7 @@ SIZES = {"auto": 1.0, **STRESS_UNITS}  # eV/Å³, as read
 
 def check_stress(frames: Sequence[Frame]) -> list[Finding]:
     """Find stress that is a pressure, in another unit or order, enormous, or a placeholder."""
-    held = [f for f in frames if f.stress is not None and f.atoms.pbc.all()]
+    held = [f for f in frames if f.stress is not None and f.structure.pbc.all()]
     if not held:
         return []
     zero = [frame for frame in held if not np.any(frame.stress)]
@@ -159,7 +159,7 @@ def _strain(frames: Sequence[Frame]) -> Strains:
     groups: dict[bytes, list[Frame]] = defaultdict(list)
     for frame in frames:
         if frame.energy is not None:
-            groups[frame.atoms.numbers.tobytes()].append(frame)
+            groups[frame.structure.numbers.tobytes()].append(frame)
     pairs, rows = [], []
     for group in groups.values():
         for number, second in enumerate(group):
@@ -182,14 +182,16 @@ def _compare(first: Frame, second: Frame) -> tuple[np.ndarray, np.ndarray, float
     """Virial, strain and change of the energy of a pair; None if it is none."""
     if first.stress is None or second.stress is None:
         return None
-    start, end = first.atoms.cell.array, second.atoms.cell.array
+    start, end = first.structure.cell, second.structure.cell
     gradient = np.linalg.solve(start, end)
     # A rotation of the cell turns the stress along; only cells that are stretched are compared.
     strain = (gradient + gradient.T) / 2 - np.eye(3)
     turned = np.abs(gradient - gradient.T).max()
     if not 1e-4 < np.abs(strain).max() < LARGEST_STRAIN or turned > 2 * np.abs(strain).max() + 1e-6:
         return None
-    scaled = [np.linalg.solve(f.atoms.cell.array.T, f.atoms.positions.T).T for f in (first, second)]
+    scaled = [
+        np.linalg.solve(f.structure.cell.T, f.structure.positions.T).T for f in (first, second)
+    ]
     step = scaled[1] - scaled[0]
     step = (step - np.round(step)) @ end
     step -= step.mean(axis=0)
@@ -197,7 +199,7 @@ def _compare(first: Frame, second: Frame) -> tuple[np.ndarray, np.ndarray, float
     forces = first.forces is not None and second.forces is not None
     if longest > (LARGEST_STEP if forces else UNFORCED_STEP):
         return None
-    volumes = first.atoms.get_volume(), second.atoms.get_volume()
+    volumes = abs(np.linalg.det(start)), abs(np.linalg.det(end))
     virial = 0.5 * (volumes[0] * first.stress + volumes[1] * second.stress)
     change = float(second.energy or 0.0) - float(first.energy or 0.0)
     if first.forces is not None and second.forces is not None:

@@ -19,7 +19,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Float, Int
 
 from surefoot.data.adsorption import unpack
-from surefoot.data.read import UnreadableFile, read_images
+from surefoot.data.images import UnreadableFile, read_images
 from surefoot.hat.connect import residue_bonds
 from surefoot.hat.proteins import ResidueId, Snapshot, Topology
 from surefoot.hat.residues import AMINO_ACIDS, IONS, WATER, canonical

@@ -46,6 +46,8 @@ from surefoot.potential import take_members
 
 FEWEST = 10
 """Labelled frames that a variance needs to be calibrated, however many atoms they have."""
+MOST = 500_000
+"""Atoms that are calibrated on: more would change nothing but the memory that is needed."""
 
 
 def calibrate(
@@ -66,7 +68,7 @@ def calibrate(
     """
     apart, units = len(unseen) > 1, _find_units(samples, unseen)
     unseen = _for_each_draw(predictor, unseen)
-    usable = unseen.sum(0) >= min(2, predictor.draws)
+    usable = _bound(samples, unseen.sum(0) >= min(2, predictor.draws))
     if not usable.any():
         reason = "no frame is unseen by two members" if apart else "no frame set aside"
         return Calibration(source=f"not calibrated: {reason}"), {}
@@ -88,6 +90,23 @@ def calibrate(
         shared_error={name: error for name, error in shared.items() if error is not None},
         **{name: factor.value for name, factor in factors.items()},
     ), factors
+
+
+def _bound(
+    samples: Sequence[Sample], usable: Bool[np.ndarray, " samples"]
+) -> Bool[np.ndarray, " samples"]:
+    """Evenly spaced groups, whole ones, where all together have more than `MOST` atoms."""
+    chosen = np.flatnonzero(usable).tolist()
+    step = -(-sum(samples[index].atoms for index in chosen) // MOST)
+    if step < 2:
+        return usable
+    groups = list(dict.fromkeys(samples[index].group for index in chosen))
+    kept = set(groups[::step])
+    few = len(groups) < step
+    used = chosen[::step] if few else [i for i in chosen if samples[i].group in kept]
+    bounded = np.zeros_like(usable)
+    bounded[used] = True
+    return bounded
 
 
 def _find_units(
@@ -313,7 +332,7 @@ def _fit_levels(
     points = points_of(judged)
     atoms = judged.counted_atoms
     labelled = judged.targets.has_energy.numpy()
-    graphs = [sample.graph for sample in samples]
+    graphs = [sample.bare for sample in samples]
     by_atom = np.concatenate([elements(graph) for graph in graphs])[atoms]
     by_frame = name_structures(graphs, units, labelled)
     kinds = {"energy": by_frame[labelled], "forces": np.repeat(by_atom, 3)}

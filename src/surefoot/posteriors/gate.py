@@ -17,8 +17,8 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, branch, under
 from surefoot.blocks.gate import atom_features, latent_squares
 from surefoot.data.batches import EVALUATION, join, plan_batches
-from surefoot.data.convert import Sample
-from surefoot.graph import Features, Graph
+from surefoot.data.convert import Sample, join_graphs
+from surefoot.graph import Features, Graph, edge_vectors
 from surefoot.potential import Potential, take_members
 from surefoot.segments import segment_sum
 
@@ -213,28 +213,45 @@ def _invert(covariance: Float[Tensor, "elements width width"]) -> Weights:
 
 
 def _shortest(potential: Potential, samples: Sequence[Sample]) -> Weights:
-    """Shortest distance between each two elements over all frames, and the step of the guard."""
+    """Shortest distance between each two elements over all frames, and the step of the guard.
+
+    Means and squares of the batches are added up as in Chan, Golub and LeVeque (1983).
+    """
     cutoff, elements = potential.model.cutoff, len(potential.baseline.elements)
-    per_frame = torch.full((len(samples), elements * elements), cutoff, dtype=torch.float64)
-    for row, sample in zip(per_frame, samples, strict=True):
-        graph = sample.graph
-        species = potential.baseline.species(graph.numbers)
-        receiver, sender = graph.edge_index
-        shift = (graph.edge_shift.double()[:, None, :] @ graph.cell[0]).squeeze(1)
-        vectors = graph.positions[sender] + shift - graph.positions[receiver]
-        lengths = torch.linalg.vector_norm(vectors, dim=-1)
-        row.scatter_reduce_(0, species[receiver] * elements + species[sender], lengths, "amin")
-    shortest = per_frame.min(0).values
-    met = per_frame < cutoff
-    # Frames in which the two elements do not meet say nothing of how it varies.
-    frames = met.sum(0).clamp(min=1)
-    mean = torch.where(met, per_frame, 0.0).sum(0) / frames
-    spread = (torch.where(met, per_frame - mean, 0.0).square().sum(0) / frames).sqrt()
+    shortest = torch.full((elements * elements,), cutoff, dtype=torch.float64)
+    frames, mean, squares = (torch.zeros_like(shortest) for _ in range(3))
+    for indices in plan_batches(samples, np.arange(len(samples)), EVALUATION):
+        rows = _closest(potential, join_graphs([samples[index] for index in indices]))
+        shortest = torch.minimum(shortest, rows.min(0).values)
+        # Frames in which the two elements do not meet say nothing of how it varies.
+        met = rows < cutoff
+        count = met.sum(0).double()
+        own = torch.where(met, rows, 0.0).sum(0) / count.clamp(min=1)
+        gap, total = own - mean, (frames + count).clamp(min=1)
+        squares += torch.where(met, rows - own, 0.0).square().sum(0)
+        squares += gap.square() * frames * count / total
+        mean += gap * count / total
+        frames += count
+    spread = (squares / frames.clamp(min=1)).sqrt()
     width = torch.maximum(WIDENING * spread, NARROWEST * shortest)
     return {
         "shortest": shortest.reshape(elements, elements),
         "width": width.reshape(elements, elements),
     }
+
+
+def _closest(potential: Potential, graph: Graph) -> Float[Tensor, "graphs pairs"]:
+    """Shortest distance between each two elements in each structure; the cutoff where none is."""
+    elements = len(potential.baseline.elements)
+    species = potential.baseline.species(graph.numbers)
+    receiver, sender = graph.edge_index
+    lengths = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)
+    rows = torch.full(
+        (len(graph.charge) * elements * elements,), potential.model.cutoff, dtype=torch.float64
+    )
+    place = (graph.graph_index[receiver] * elements + species[receiver]) * elements
+    rows.scatter_reduce_(0, place + species[sender], lengths, "amin")
+    return rows.reshape(len(graph.charge), elements * elements)
 
 
 def _edges(
@@ -249,7 +266,7 @@ def _edges(
     The features of some elements vary more from frame to frame than those it was fitted on tell;
     afterwards the root mean square over the frames set aside is 1 for each element.
     """
-    graphs = [samples[index].graph for index in judges]
+    graphs = [samples[index].bare for index in judges]
     species = potential.baseline.species(torch.cat([graph.numbers for graph in graphs]))
     scales = torch.ones(len(potential.baseline.elements), dtype=torch.float64)
     present = species.unique()

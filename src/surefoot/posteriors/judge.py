@@ -12,10 +12,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from surefoot.data.batches import EVALUATION, join, plan_batches
-from surefoot.data.convert import Sample
+from surefoot.data.convert import Sample, join_targets
 from surefoot.evaluate.quantities import PLAIN, Quantity, Ranked, Structures, Vectors
 from surefoot.evaluate.strata import name_ranges
-from surefoot.graph import Targets, collate_targets
+from surefoot.graph import Targets
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.predictor import Predictor, join_predictions
 from surefoot.prediction import Moments, Prediction
@@ -98,7 +98,7 @@ def predict_samples(
         members: whether the forces of each draw are kept.
         progress: called with the number of samples done since the last call.
     """
-    targets = collate_targets([sample.targets for sample in samples])
+    targets = join_targets(samples)
     stress = predictor.gives_stress and bool(targets.has_stress.any())
     parts = []
     for indices in plan_batches(
@@ -110,7 +110,7 @@ def predict_samples(
     return Judged(
         prediction=join_predictions(parts),
         targets=targets,
-        sizes=np.array([sample.graph.numbers.shape[0] for sample in samples]),
+        sizes=np.array([sample.atoms for sample in samples]),
         calibration=predictor.calibration,
     )
 
@@ -196,7 +196,7 @@ def _compare_forces(judged: Judged, forces: Moments, samples: Sequence[Sample]) 
     if forces.total is not None:
         _, deviations = _numpy(by_component(forces))
         std = None if deviations is None else MILLI * deviations[chosen].reshape(-1)
-    numbers = np.concatenate([sample.graph.numbers.numpy() for sample in samples])[chosen]
+    numbers = np.concatenate([sample.bare.numbers.numpy() for sample in samples])[chosen]
     lengths = np.linalg.norm(labels, axis=1)
     return Quantity(
         name="forces",

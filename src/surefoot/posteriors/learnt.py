@@ -54,7 +54,7 @@ def hash_frames(samples: Sequence[Sample]) -> Int[np.ndarray, " samples"]:
     """64 bits of elements, positions, cell, charge and spin of each structure."""
 
     def number(sample: Sample) -> int:
-        graph = sample.graph
+        graph = sample.bare
         cell = graph.cell[0] if bool(graph.pbc.any()) else graph.cell[0] * 0.0
         lengths = torch.cat([graph.positions, cell]).double() / SAME
         total = hashlib.blake2b(digest_size=8)

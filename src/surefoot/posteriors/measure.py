@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from surefoot.blocks.reference import Baseline
+from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.graph import collate, collate_targets
 from surefoot.heads import Head
 from surefoot.heads.categorical import Categorical
 from surefoot.heads.histogram import ErrorHistograms
@@ -64,14 +65,17 @@ def _require_one(foundation: Predictor) -> None:
 
 
 def _over_labels(head: Categorical, baseline: Baseline, samples: Sequence[Sample]) -> Head:
-    graph = collate([sample.graph for sample in samples])
-    targets = collate_targets([sample.targets for sample in samples])
-    known = targets.has_energy
-    beyond = targets.energy - baseline.energy(graph, baseline.species(graph.numbers))
-    counted = targets.has_forces[graph.graph_index] & ~targets.fixed
-    return head.measure(
-        beyond[known], graph.atom_counts[known], targets.forces[counted].reshape(-1), baseline.scale
-    )
+    energies, sizes, forces = [], [], []
+    for indices in plan_batches(samples, np.arange(len(samples)), EVALUATION):
+        batch = join(samples, indices)
+        graph, targets = batch.graph, batch.targets
+        known = targets.has_energy
+        beyond = targets.energy - baseline.energy(graph, baseline.species(graph.numbers))
+        counted = targets.has_forces[graph.graph_index] & ~targets.fixed
+        energies.append(beyond[known])
+        sizes.append(graph.atom_counts[known])
+        forces.append(targets.forces[counted].reshape(-1))
+    return head.measure(torch.cat(energies), torch.cat(sizes), torch.cat(forces), baseline.scale)
 
 
 def _over_errors(

@@ -120,7 +120,7 @@ def pair_frames(samples: Sequence[Sample], groups: Sequence[str]) -> Int[np.ndar
     for number, (sample, group) in enumerate(zip(samples, groups, strict=True)):
         if not bool(sample.targets.has_energy.all()):
             continue
-        graph = sample.graph
+        graph = sample.bare
         composition = graph.numbers.sort().values.numpy().tobytes()
         key = (group, composition, int(graph.charge), int(graph.spin))
         if key in before:

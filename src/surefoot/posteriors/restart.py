@@ -33,6 +33,8 @@ def _identity(plan: Plan) -> dict[str, Any]:
     if parts.train.schedule.name == "cosine" or extra or plan.task.tail is not None:
         train["epochs"] = parts.train.epochs
     # Kernels and the plain form round differently, and so do compiled steps.
+    # Frames on disk train the same weights as frames in memory.
+    data = plan.provenance.get("config", {}).get("data", {})
     form = {"computed_by": describe_form(parts.train.dtype)} if parts.model.native else {}
     return {
         **form,
@@ -45,7 +47,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "posterior": parts.posterior.model_dump(),
         "start": _origin(plan),
         "files": plan.provenance.get("files", {}),
-        "data": plan.provenance.get("config", {}).get("data", {}),
+        "data": {name: value for name, value in data.items() if name != "store"},
         "versions": plan.provenance["versions"],
         "threads": torch.get_num_threads(),
     }

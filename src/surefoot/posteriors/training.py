@@ -217,12 +217,12 @@ def _find_potential(
             model=parts.model,
             head=parts.head,
             baseline=_to_baseline(statistics, learnt, parts.model.cutoff),
-            states=find_states(sample.graph for sample in learnt)
+            states=find_states(sample.bare for sample in learnt)
             if parts.conditioning.name == "charge_spin"
             else None,
         )
     for frame in splits.valid if foundation is None else splits.train + splits.valid:
-        potential.baseline.require(frame.atoms.numbers, frame.place)
+        potential.baseline.require(frame.structure.numbers, frame.place)
         if potential.states is not None:
             potential.states.require(frame.charge, frame.spin, frame.place)
     head = lay_bins(potential.head, potential.baseline, learnt, foundation)
@@ -238,8 +238,8 @@ def _leave_out(splits: Splits, parts: Parts) -> Bool[np.ndarray, "members sample
 
 
 def _to_baseline(statistics: Statistics, learnt: Sequence[Sample], cutoff: float) -> Baseline:
-    atoms = sum(sample.graph.numbers.shape[0] for sample in learnt)
-    edges = sum(sample.graph.edge_index.shape[1] for sample in learnt)
+    atoms = sum(sample.atoms for sample in learnt)
+    edges = sum(sample.edges for sample in learnt)
     if edges == 0:
         raise ValueError(
             f"no two atoms of the training data are within the cutoff of {cutoff:g} Å, so there is "

@@ -28,8 +28,7 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.data.batches import Batch, BatchLimits, join
-from surefoot.data.convert import Sample
-from surefoot.graph import collate_targets
+from surefoot.data.convert import Sample, join_targets
 from surefoot.potential import Potential
 from surefoot.train.checkpoint import digest
 from surefoot.train.loss import LossSettings, label_weights
@@ -192,15 +191,13 @@ def take_part(
         return Part(batch=join(samples, indices), importance=importance, counts=None)
     chosen = [samples[index] for index in indices]
     # Edges make the time, atoms are there so that nothing is free.
-    costs = [s.graph.edge_index.shape[1] + s.graph.numbers.shape[0] for s in chosen]
+    costs = [sample.edges + sample.atoms for sample in chosen]
     mine = share_out(costs, team.count)[team.rank]
     if len(mine) == 0:
         return None
-    sizes = torch.tensor([sample.graph.numbers.shape[0] for sample in chosen])
+    sizes = torch.tensor([sample.atoms for sample in chosen])
     graph_index = torch.repeat_interleave(torch.arange(len(chosen)), sizes)
-    weights = label_weights(
-        collate_targets([sample.targets for sample in chosen]), graph_index, importance
-    )
+    weights = label_weights(join_targets(chosen), graph_index, importance)
     return Part(
         batch=join(samples, indices[mine]),
         importance=importance[..., torch.as_tensor(mine)],
@@ -208,14 +205,13 @@ def take_part(
     )
 
 
-def batch_gradients(  # noqa: PLR0913, PLR0917 - those of the step, the team and the samples
+def batch_gradients(
     team: Team,
     gradients_of: Gradients,
     potential: Potential,
     settings: LossSettings,
     weights: Weights,
-    samples: Sequence[Sample],
-    indices: np.ndarray,
+    part: Part | None,
     importance: Float[Tensor, "*members graphs"],
     fixed: Weights | None = None,
 ) -> tuple[dict[str, Tensor], Weights]:
@@ -227,12 +223,10 @@ def batch_gradients(  # noqa: PLR0913, PLR0917 - those of the step, the team and
         potential: as the step takes it.
         settings: as there.
         weights: as there; the same in every process.
-        samples: all samples.
-        indices: those of the batch.
+        part: what this process does, see `take_part`.
         importance: (members, graphs of the batch).
         fixed: weights that are not learned.
     """
-    part = take_part(team, samples, indices, importance)
     if part is None:
         names = [name for name in ("energy", "forces", "stress") if getattr(settings, name) > 0]
         nothing = importance.new_zeros(importance.shape[:-1])

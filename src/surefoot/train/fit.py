@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
@@ -22,8 +23,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights
-from surefoot.data.batches import BatchLimits, order_of_epoch, plan_batches
-from surefoot.data.convert import Sample
+from surefoot.data.batches import BatchLimits, ahead, order_of_epoch, plan_batches
+from surefoot.data.convert import Sample, on_disk
 from surefoot.graph import Memory
 from surefoot.models import Model
 from surefoot.potential import Potential
@@ -31,10 +32,12 @@ from surefoot.settings import Settings
 from surefoot.train.adamw import AdamW, Step
 from surefoot.train.distributed import (
     ALONE,
+    Part,
     Team,
     batch_gradients,
     require_graphs,
     require_same_state,
+    take_part,
 )
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import Plateau, ScheduleSettings, Tail, observe, rate_share
@@ -274,12 +277,25 @@ def _run_epoch(
     """The rest of the running epoch; whether it came to its end."""
     batches = _plan_epoch(task, state.epoch)
     started = time.perf_counter()
-    for indices in batches[state.batch :]:
-        _advance(task, state, indices, len(batches), gradients)
-        if stop():
-            return False
+    with closing(_load(task, team, batches[state.batch :])) as loaded:
+        for importance, part in loaded:
+            _advance(task, state, part, importance, len(batches), gradients)
+            if stop():
+                return False
     _close_epoch(task, state, len(batches), time.perf_counter() - started, team)
     return True
+
+
+def _load(
+    task: Task, team: Team, batches: Sequence[np.ndarray]
+) -> Generator[tuple[Tensor, Part | None], None, None]:
+    """Weights in the losses, and what this process does, of each batch."""
+
+    def load(indices: np.ndarray) -> tuple[Tensor, Part | None]:
+        importance = task.roles.learn[..., torch.as_tensor(indices)]
+        return importance, take_part(team, task.samples, indices, importance)
+
+    return ahead(load, batches, threaded=on_disk(task.samples))
 
 
 def _exhausted(task: Task, state: State) -> bool:
@@ -290,17 +306,19 @@ def _exhausted(task: Task, state: State) -> bool:
 
 
 def _advance(
-    task: Task, state: State, indices: np.ndarray, batches: int, gradients_of: Gradients
+    task: Task,
+    state: State,
+    part: Part | None,
+    importance: Tensor,
+    batches: int,
+    gradients_of: Gradients,
 ) -> None:
     """One optimiser step on one batch."""
     settings = task.settings
     loss = task.loss.in_epoch(state.epoch)
-    importance = task.roles.learn[..., torch.as_tensor(indices)]
 
     def gradient(weights: Weights) -> tuple[dict[str, Tensor], Weights]:
-        terms, gradients = gradients_of(
-            task.potential, loss, weights, task.samples, indices, importance, task.fixed
-        )
+        terms, gradients = gradients_of(task.potential, loss, weights, part, importance, task.fixed)
         _require_finite(terms["total"], state.step)
         return terms, gradients
 

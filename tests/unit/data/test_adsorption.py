@@ -17,7 +17,8 @@ from ase.constraints import FixAtoms
 from surefoot.cli.predict import side_by_side
 from surefoot.data.convert import to_graph, to_samples
 from surefoot.data.file_units import FileUnits
-from surefoot.data.read import Keys, UnreadableFile, describe_labels, read_frames
+from surefoot.data.images import UnreadableFile
+from surefoot.data.read import Keys, describe_labels, read_frames
 from surefoot.data.statistics import measure
 
 REFERENCE = Keys(reference="reference_energy")

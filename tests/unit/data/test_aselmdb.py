@@ -13,7 +13,8 @@ from ase.constraints import FixAtoms
 from ase.db.row import atoms2dict
 from ase.io.jsonio import encode
 
-from surefoot.data.read import UnreadableFile, read_frames
+from surefoot.data.images import UnreadableFile
+from surefoot.data.read import read_frames
 
 
 def slab():

@@ -8,7 +8,14 @@ import torch
 from ase import Atoms
 from pydantic import ValidationError
 
-from surefoot.data.batches import BatchLimits, batch_graphs, join, order_of_epoch, plan_batches
+from surefoot.data.batches import (
+    BatchLimits,
+    ahead,
+    batch_graphs,
+    join,
+    order_of_epoch,
+    plan_batches,
+)
 from surefoot.data.convert import Sample, to_graph, to_targets
 from surefoot.data.read import Frame
 from surefoot.graph import Graph
@@ -148,3 +155,27 @@ def test_joined_samples(samples) -> None:
 def test_impossible_limits_are_refused(limits) -> None:
     with pytest.raises(ValidationError, match=next(iter(limits))):
         BatchLimits.model_validate(limits)
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_loading_ahead(threaded: bool) -> None:
+    """In order, at most one item ahead, and no further where nobody asks for more."""
+    asked: list[int] = []
+
+    def load(item: int) -> int:
+        asked.append(item)
+        if item == 5:
+            raise ValueError("this one is broken")
+        return 2 * item
+
+    assert list(ahead(load, range(5), threaded=threaded)) == [0, 2, 4, 6, 8]
+    asked.clear()
+    found = ahead(load, range(4, 9), threaded=threaded)
+    assert next(found) == 8
+    with pytest.raises(ValueError, match="broken"):
+        next(found)
+    asked.clear()
+    found = ahead(load, range(10, 99), threaded=threaded)
+    assert [next(found), next(found)] == [20, 22]
+    found.close()
+    assert asked == ([10, 11, 12] if threaded else [10, 11])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from surefoot.data.read import Keys, UnreadableFile, describe_labels, read_frames
+from surefoot.data.images import UnreadableFile
+from surefoot.data.read import Keys, describe_labels, read_frames
 
 RECORDS = Path(__file__).parent / "records"
 ATOMS = 5

@@ -9,8 +9,9 @@ from ase import Atoms
 from pydantic import ValidationError
 
 from surefoot.data.file_units import FileUnits
+from surefoot.data.images import UnreadableFile
 from surefoot.data.load import DataSettings, Splits, hash_files, load_splits
-from surefoot.data.read import Frame, Keys, UnreadableFile
+from surefoot.data.read import Frame, Keys
 from surefoot.units import KCAL_PER_MOL
 
 FRAMES, GROUPS = 40, 8

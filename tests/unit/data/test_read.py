@@ -15,14 +15,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import ValidationError
 
 from surefoot.data.file_units import FileUnits
+from surefoot.data.images import UnreadableFile, read_images
 from surefoot.data.read import (
     GROUP_BLOCK,
     Frame,
     Keys,
-    UnreadableFile,
     describe_labels,
     read_frames,
-    read_images,
     read_state,
 )
 from surefoot.units import HARTREE, KCAL_PER_MOL

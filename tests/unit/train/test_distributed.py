@@ -78,10 +78,10 @@ class Case:
             step = loss_gradients
             if self.workers > 1:
                 step = partial(shared_gradients, loss_gradients, pool, self.workers)
+            part = take_part(team, self.samples, self.indices, self.importance)
             return batch_gradients(
-                team, step, self.potential, LOSS, self.weights, self.samples, self.indices,
-                self.importance,
-            )  # fmt: skip
+                team, step, self.potential, LOSS, self.weights, part, self.importance
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

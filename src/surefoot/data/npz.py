@@ -1,0 +1,81 @@
+"""Archives of numpy: frames of one molecule or cell as rMD17, sGDML and NequIP have them.
+
+| array | names | shape |
+|---|---|---|
+| atomic numbers | `nuclear_charges`, `z`, `atomic_numbers` | (atoms) or (frames, atoms) |
+| positions | `coords`, `R`, `pos`, `positions` | (frames, atoms, 3) |
+| energies | `energies`, `E`, `energy`, `total_energy` | as many numbers as frames |
+| forces | `forces`, `F`, `force` | (frames, atoms, 3) |
+| cell | `cell` | (3, 3) or (frames, 3, 3) |
+| periodic axes | `pbc` | (3) or (frames, 3) |
+
+As in NequIP, a cell without `pbc` is periodic along each vector that is not zero. Units are those
+of the config; what a file says of its own is not read. Pickled content is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Shaped
+
+NUMBERS = ("nuclear_charges", "z", "atomic_numbers")
+POSITIONS = ("coords", "R", "pos", "positions")
+ENERGIES = ("energies", "E", "energy", "total_energy")
+FORCES = ("forces", "F", "force")
+
+
+def read_npz(path: Path) -> Iterator[Atoms]:
+    """Frames of an archive, with energies in `info` and forces in `arrays`.
+
+    Raises:
+        ValueError: if numbers or positions are missing, or shapes do not fit together.
+    """
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        numbers, positions = _first(arrays, NUMBERS), _first(arrays, POSITIONS)
+        energies, forces = _first(arrays, ENERGIES), _first(arrays, FORCES)
+        cells, periodic = _first(arrays, ("cell",)), _first(arrays, ("pbc",))
+    if numbers is None or positions is None:
+        raise ValueError("needs nuclear_charges (or z) and coords (or R)")
+    count, atoms = _require_frames(positions)
+    numbers = _spread("atomic numbers", numbers, (count, atoms))
+    cells = _spread("cell", np.zeros((3, 3)) if cells is None else cells, (count, 3, 3))
+    periodic = np.any(cells, axis=-1) if periodic is None else _spread("pbc", periodic, (count, 3))
+    if energies is not None and energies.size != count:
+        raise ValueError(f"there are {energies.size} energies for {count} frames")
+    if forces is not None and forces.shape != positions.shape:
+        raise ValueError(f"forces have shape {forces.shape}, and positions {positions.shape}")
+    for index, coordinates in enumerate(positions):
+        frame = Atoms(
+            numbers[index].astype(int),
+            positions=coordinates,
+            cell=cells[index],
+            pbc=periodic[index].astype(bool),
+        )
+        if energies is not None:
+            frame.info["REF_energy"] = float(np.ravel(energies)[index])
+        if forces is not None:
+            frame.arrays["REF_forces"] = np.array(forces[index], float)
+        yield frame
+
+
+def _first(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _require_frames(positions: np.ndarray) -> tuple[int, int]:
+    if positions.ndim != 3 or positions.shape[2] != 3:
+        raise ValueError(f"positions have shape {positions.shape}; (frames, atoms, 3) is needed")
+    return positions.shape[0], positions.shape[1]
+
+
+def _spread(
+    name: str, array: np.ndarray, shape: tuple[int, ...]
+) -> Shaped[np.ndarray, "frames ..."]:
+    """What is stated once, for each frame."""
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(f"{name} have shape {array.shape}; {shape[1:]} or {shape} is needed")
+    return np.broadcast_to(array, shape)
