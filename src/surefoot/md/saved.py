@@ -18,7 +18,7 @@ from torch import Tensor
 from surefoot.data.read import read_state
 from surefoot.md.settings import Simulation
 from surefoot.md.state import State
-from surefoot.md.trajectory import Marks
+from surefoot.md.trajectory import Marks, Sums
 from surefoot.motion.systems import Configuration, find_fixed
 from surefoot.train.checkpoint import RefusedFile, digest, read_tree, refuse_difference, write_tree
 
@@ -51,6 +51,7 @@ class Saved:
         ids: (systems) which they are.
         step: how many have been made.
         marks: how much of the trajectory counts.
+        sums: what tells whether that is as it was written.
         endings: by number of the system.
         made_by: versions of what adds and draws.
     """
@@ -60,6 +61,7 @@ class Saved:
     ids: Tensor
     step: int
     marks: Marks
+    sums: Sums
     endings: dict[int, Ending]
     made_by: dict[str, str]
 
@@ -134,6 +136,7 @@ def save(folder: Path, saved: Saved, identity: dict[str, Any]) -> None:
         "identity": identity,
         "step": saved.step,
         "marks": saved.marks,
+        "sums": saved.sums,
         "endings": {str(n): vars(one) for n, one in saved.endings.items()},
         "versions": saved.made_by,
     }
@@ -184,6 +187,7 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
             ids=tree["ids"],
             step=header["step"],
             marks=header["marks"],
+            sums=header.get("sums", {}),
             endings={int(n): Ending(**one) for n, one in header["endings"].items()},
             made_by=header["versions"],
         )
