@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import h5py
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from torture.process import run
 
 from surefoot.md.trajectory import read_trajectory
 from surefoot.train.checkpoint import digest, read_tree
+from torture.process import run
 
 TRAINING = """
 data: {{train: [{inputs}/{data}.xyz], valid: {valid}, split: random}}
@@ -77,6 +78,7 @@ rules: {{rounds: 2}}
 engine: {{name: processes, workers: 1}}
 """
 Command = list[object]
+KEY = re.compile(rb'"key": "(\w+)"')  # of a label that was calculated
 POTENTIAL, CHECKPOINT = "potential.safetensors", "last.safetensors"
 
 
@@ -195,8 +197,7 @@ def label(inputs: Path) -> Case:
         return [*command, "--workers", 1]
 
     def outcome(place: Path) -> Any:
-        lines = (place / f"{output}.journal.jsonl").read_text().splitlines()
-        keys = [json.loads(line)["key"] for line in lines]
+        keys = KEY.findall((place / f"{output}.journal.jsonl").read_bytes())
         return (place / output).read_text(), len(keys) == len(set(keys))
 
     return Case(name="label", next=following, outcome=outcome)
@@ -232,17 +233,19 @@ def learn(inputs: Path) -> Case:
     return Case(name="learn", next=following, outcome=judge_campaign, checkpoints=(0.0, 0.1, None))
 
 
+DECIDED = ("figures.json", "candidates.xyz", "choice.json", "chosen.xyz", "labels.xyz")
+
+
 def judge_campaign(place: Path) -> Any:
     """All that was decided in each round, its labels and its weights."""
     found: list[Any] = [hash_weights(place / POTENTIAL)]
     for one in sorted((place / "rounds").iterdir()):
-        for name in ("figures.json", "candidates.xyz", "choice.json", "chosen.xyz", "labels.xyz"):
-            found.append((one / name).read_text() if (one / name).exists() else None)
+        files = [one / name for name in DECIDED]
+        found += [file.read_text() if file.exists() else None for file in files]
         found.append(hash_weights(one / "train" / POTENTIAL))
         found.append(json.loads((one / "round.json").read_text())["ended"])
         journal = one / "labels.xyz.journal.jsonl"
-        lines = journal.read_text().splitlines() if journal.exists() else []
-        keys = [json.loads(line)["key"] for line in lines]
+        keys = KEY.findall(journal.read_bytes()) if journal.exists() else []
         found.append(len(keys) == len(set(keys)))
     return found
 
@@ -323,7 +326,7 @@ def relaxations(inputs: Path) -> list[Case]:
 
 
 def judge_relaxation(place: Path) -> Any:
-    """All frames up to rounding: a structure may be in another batch, whose sums round otherwise."""
+    """All frames up to rounding: in another batch a structure is summed in another order."""
     found: dict[str, Any] = {}
     for path in sorted(place.glob("*.xyz")):
         frames = ase.io.read(path, ":")

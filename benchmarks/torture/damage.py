@@ -1,4 +1,4 @@
-"""What becomes of files: bits flip, copies break off, files of another run or another hour come in."""
+"""What becomes of files: bits flip, copies break off, another run or hour brings its own."""
 
 import shutil
 from collections.abc import Callable

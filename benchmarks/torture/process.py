@@ -1,8 +1,8 @@
 """One run of the program in a fork of this process, and what strikes it.
 
 Nothing is imported anew, so that a run costs what it calculates. A blow falls after some seconds,
-or at the n-th time that the run opens, writes, synchronises, renames or removes a file: such moments
-are short, and a clock would hardly ever meet them.
+or at the n-th time that the run opens, writes, synchronises, renames or removes a file: such
+moments are short, and a clock would hardly ever meet them.
 """
 
 import faulthandler
@@ -185,9 +185,7 @@ def _be_the_run(
 
 def _count(folder: Path, blow: Blow | None) -> list[int]:
     """Count touches of files under a folder, and strike at one of them; the count so far."""
-    count = [0]
-    # Files beside the folder that bear its name are those of the run, too.
-    inside = str(folder)
+    count, synchronise, write = [0], os.fsync, os.write
 
     def touch() -> None:
         count[0] += 1
@@ -197,12 +195,9 @@ def _count(folder: Path, blow: Blow | None) -> list[int]:
                 os.kill(os.getpid(), blow.signal)
 
     def hear(event: str, details: tuple[Any, ...]) -> None:
-        if event in TOUCHES and isinstance(details[0], str | os.PathLike):
-            if str(details[0]).startswith(inside):
-                touch()
-
-    sys.addaudithook(hear)
-    synchronise, write = os.fsync, os.write
+        named = event in TOUCHES and isinstance(details[0], str | os.PathLike)
+        if named and str(details[0]).startswith(str(folder)):
+            touch()
 
     def fsync(handle: int) -> None:
         touch()
@@ -212,10 +207,12 @@ def _count(folder: Path, blow: Blow | None) -> list[int]:
     def tear(handle: int, content: bytes) -> int:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return write(handle, content)  # a pipe to another process
-        if blow is not None and blow.touch == count[0] + 1 and blow.signal == signal.SIGKILL:
+        due = blow is not None and blow.touch == count[0] + 1
+        if due and blow is not None and blow.signal == signal.SIGKILL:
             write(handle, content[: len(content) // 2])
         touch()
         return write(handle, content)
 
+    sys.addaudithook(hear)
     os.fsync, os.write = fsync, tear
     return count

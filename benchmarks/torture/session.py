@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from surefoot.lock import LOCK
 from torture.cases import Case, prepare
 from torture.damage import Damage, strike
 from torture.process import Blow, Ended, run
-
-from surefoot.lock import LOCK
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 MOST_BLOWS = 4
@@ -56,7 +56,7 @@ class Bench:
             place = self.whole(case, seed)
             if place.with_suffix(".txt").exists():
                 continue
-            for warming in (True, False):  # the first may compile, which the others find done
+            for _ in ("compiles", "finds that done"):
                 shutil.rmtree(place, ignore_errors=True)
                 self.lay(case, place)
                 ended = run(case.next(place, seed) or (), place, None, case.checkpoints[0])
@@ -79,7 +79,7 @@ class Failed(Exception):
 
 def warm_up() -> None:
     """Import what the runs would import one by one."""
-    import torch._inductor.compile_fx
+    import torch._inductor.compile_fx  # noqa: F401
 
     import surefoot.active.loop
     import surefoot.cli.learn_config

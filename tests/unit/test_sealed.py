@@ -26,7 +26,7 @@ def test_every_flipped_bit_is_found() -> None:
         for bit in range(8):
             damaged = line[:place] + bytes([line[place] ^ 1 << bit]) + line[place + 1 :]
             if not damaged[place : place + 1].isspace() or line[place : place + 1] != b" ":
-                with pytest.raises(ValueError, match="."):
+                with pytest.raises(ValueError, match=r"^it |Expecting|checksum"):
                     unseal(damaged)
 
 
@@ -34,7 +34,7 @@ def test_every_flipped_bit_is_found() -> None:
     "line", [b"", b"[1]", b"3", b"{" * 100_000, b"[" * 100_000, b"\xff", b"{}"]
 )
 def test_what_is_no_record_is_refused(line: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"^it |Expecting|checksum"):
         unseal(line)
 
 

@@ -30,10 +30,8 @@ def label_chosen(campaign: Campaign, this: Round) -> None:
     """
     again, folder = campaign.again, campaign.folder / "engine"
     frames = read_frames([this.chosen], NO_LABELS)
-    # What a killed process has written before its last turn is not all.
-    if this.labels.exists() and is_noted(this, this.labels):
-        if len(read_structures(this.labels)) == len(frames):
-            return
+    if _are_labelled(this, len(frames)):
+        return
     with ExitStack() as stack:
         executor, turn = stack.enter_context(campaign.engine.open(folder)), 0
         while True:
@@ -64,6 +62,13 @@ def label_chosen(campaign: Campaign, this: Round) -> None:
                     note_sum(this, this.labels)
                     return
             turn += 1
+
+
+def _are_labelled(this: Round, count: int) -> bool:
+    """Whether all have labels; what a killed process has written before its last turn is not all."""
+    if not (this.labels.exists() and is_noted(this, this.labels)):
+        return False
+    return len(read_structures(this.labels)) == count
 
 
 def _follow(campaign: Campaign, done: int, total: int) -> None:

@@ -1,8 +1,9 @@
 """What a relaxation has done so far, on disk: a killed one goes on with what is left.
 
 One line of JSON with a checksum for each thing that was done, synchronised as it is written; a line
-that a kill has torn is cut off. The first line says what is relaxed and how. Structures that had not left the batch
-begin anew, so that what was recorded of them counts only in the session in which they left.
+that a kill has torn is cut off. The first line says what is relaxed and how. Structures that had
+not left the batch begin anew, so that what was recorded of them counts only in the session in which
+they left.
 """
 
 from __future__ import annotations

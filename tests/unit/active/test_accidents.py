@@ -116,6 +116,7 @@ def test_what_a_killed_process_left_is_no_stranger(make: Callable[..., Campaign]
     assert run(campaign).ended == "1 rounds are done"
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_not_as_it_was_written_is_refused(make: Callable[..., Campaign]) -> None:
     """A changed digit in a file of an earlier round would be learnt from."""
     campaign = make(rules=Rules(rounds=1))
@@ -141,6 +142,7 @@ def test_what_is_not_as_it_was_written_is_refused(make: Callable[..., Campaign])
     assert run(campaign).ended == expected.ended
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_missing_in_a_round_that_goes_on_is_made_again(
     make: Callable[..., Campaign],
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_changed_digit_is_damage(tmp_path: Path) -> None:
     text = path.read_text()
     assert '"energy": -0.3' in text
     path.write_text(text.replace('"energy": -0.3', '"energy": -0.7'))
-    with pytest.raises(ValueError, match="line 1: .* does not match its checksum"):
+    with pytest.raises(ValueError, match=r"line 1: .* does not match its checksum"):
         Journal(path)
 
 
@@ -96,7 +96,7 @@ def test_lines_of_older_versions_have_no_checksum_and_stand_before_those_that_ha
         assert journal.reason("a") == "no way"
         assert "b" in journal
     path.write_text(path.read_text() + '{"key": "c", "failed": "no way"}\n')
-    with pytest.raises(ValueError, match="line 3: .* no checksum"):
+    with pytest.raises(ValueError, match=r"line 3: .* no checksum"):
         Journal(path)
 
 
