@@ -5,10 +5,11 @@ Usage: python benchmarks/torture.py [--minutes 20] [--only train learn …] [--s
 
 Each session kills a small run of `train`, `label`, `evaluate`, `learn`, `md` or `relax` up to four
 times (SIGKILL, SIGINT, SIGTERM; after some seconds or at the n-th touch of a file), and lets it
-come to its end, which has to equal that of a run that nobody disturbed, to the bit. Every third session
-damages a file that a killed run has left (flipped, cut, blanked, swapped with that of another run,
-taken from an earlier hour, …): the next command has to come to the same end, or to refuse in one
-sentence, and once the file is put back the run has to come to its end.
+come to its end, which has to equal that of a run that nobody disturbed, to the bit. Every third
+session damages a file that a killed run has left (flipped, cut, blanked, swapped with that of
+another run, taken from an earlier hour, …): the next command has to come to the same end, or to
+refuse in one sentence, and once the file is put back the run has to come to its end. With --sweep
+each case is killed at each of its touches, once.
 
 Counts are kept in benchmarks/torture/seed_N.json after each session, and the same seed goes on with
 those that are there; `table` writes benchmarks/torture/README.md from all of them. What fails stays

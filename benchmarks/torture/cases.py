@@ -30,7 +30,7 @@ train:
 posterior: {posterior}
 """
 SCHNET = "{name: schnet, features: 4, interactions: 1, gaussians: 8, cutoff: 3.0}"
-MACE = "{name: mace, cutoff: 3.0, irreps: 4x0e + 4x1o, lmax: 2, correlation: 2}"
+MACE = "{name: mace, cutoff: 3.0, irreps: 4x0e + 4x1o, max_ell: 2, correlation: 2}"
 USUAL = {
     "data": "first",
     "valid": 0.25,
@@ -45,7 +45,7 @@ USUAL = {
 }
 NLL = {
     "head": "{energy: mean_variance}",
-    "loss": "{energy_rule: joint_nll, forces_rule: joint_nll}",
+    "loss": "{energy_rule: nll, forces_rule: nll}",
 }
 TRAININGS: dict[str, dict[str, Any]] = {
     "ensemble": {},
@@ -127,7 +127,7 @@ def prepare(inputs: Path) -> None:
     for name, count, width in (("first", 16, 0.05), ("test", 6, 0.15), ("bare", 8, 0.05)):
         if (inputs / f"{name}.xyz").exists():
             continue
-        images = [shaken(width, generator) for _ in range(count)]
+        images = [shaken(width, generator, f"{name} {n // 2}") for n in range(count)]
         plain = inputs / ("bare.xyz" if name == "bare" else f"plain_{name}.xyz")
         ase.io.write(plain, images, format="extxyz")
         if name != "bare":
@@ -151,11 +151,11 @@ def prepare(inputs: Path) -> None:
         )
 
 
-def shaken(width: float, generator: np.random.Generator) -> Atoms:
+def shaken(width: float, generator: np.random.Generator, group: str) -> Atoms:
     """Water off its minimum."""
     atoms = molecule("H2O")
     atoms.positions += generator.normal(0.0, width, (3, 3))
-    atoms.info |= {"charge": 0, "spin": 1}
+    atoms.info |= {"charge": 0, "spin": 1, "group": group}
     return atoms
 
 

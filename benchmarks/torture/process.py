@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 TOUCHES = frozenset(("open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"))
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds after which a run counts as hung."""
 GRACE = 20.0
 """Seconds in which the processes that a run has started have to follow it."""
@@ -70,6 +70,7 @@ def run(
     folder: Path,
     blow: Blow | None = None,
     checkpoint_seconds: float | None = None,
+    limit: float = LIMIT,
 ) -> Ended:
     """The program with these arguments, until it ends or the blow falls.
 
@@ -78,6 +79,7 @@ def run(
         folder: whose files are counted.
         blow: what strikes it.
         checkpoint_seconds: between checkpoints of a training, if not as usual.
+        limit: seconds after which it counts as hung.
     """
     notes = folder.parent / f"{folder.name}.notes"
     notes.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def run(
     os.close(tell)
     os.read(ready, 1)  # it is about to begin, or gone
     os.close(ready)
-    status, hung = _wait(child, blow)
+    status, hung = _wait(child, blow, limit)
     seconds = time.monotonic() - began
     count = notes / "touches"
     touches = int(count.read_text()) if count.exists() else 0
@@ -106,7 +108,7 @@ def run(
     )
 
 
-def _wait(child: int, blow: Blow | None) -> tuple[int, bool]:
+def _wait(child: int, blow: Blow | None, limit: float) -> tuple[int, bool]:
     """The status of the child, and whether it had to be ended."""
     began = time.monotonic()
     due = [] if blow is None or blow.seconds is None else [blow.seconds]
@@ -120,7 +122,7 @@ def _wait(child: int, blow: Blow | None) -> tuple[int, bool]:
         if due and blow is not None and passed >= due[0]:
             due.pop(0)
             os.kill(child, blow.signal)
-        if passed > LIMIT:
+        if passed > limit:
             os.kill(child, signal.SIGABRT)  # it writes down where it stands
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), True
         time.sleep(min(0.002, due[0] - passed) if due and due[0] > passed else 0.002)

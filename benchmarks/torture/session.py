@@ -16,6 +16,7 @@ from torture.process import Blow, Ended, run
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 MOST_BLOWS = 4
+COMPILING = 3600.0  # s that a first run may take
 SENTENCE = 900  # characters of a refusal; it may name many files
 
 
@@ -59,7 +60,8 @@ class Bench:
             for _ in ("compiles", "finds that done"):
                 shutil.rmtree(place, ignore_errors=True)
                 self.lay(case, place)
-                ended = run(case.next(place, seed) or (), place, None, case.checkpoints[0])
+                command = case.next(place, seed) or ()
+                ended = run(command, place, None, case.checkpoints[0], COMPILING)
                 if ended.status:
                     raise RuntimeError(f"{case.name}: status {ended.status}: {ended.err}")
                 if seed:

@@ -20,14 +20,19 @@ def test_records_come_back() -> None:
     assert repr(record) == repr(RECORD)
 
 
-def test_every_flipped_bit_is_found() -> None:
-    line = seal(RECORD).rstrip()
+def test_a_flipped_bit_is_found_or_changes_nothing() -> None:
+    """JSON has several ways to write one record, such as 1e-300 and 1E-300."""
+    line, harmless = seal(RECORD).rstrip(), 0
     for place in range(len(line)):
         for bit in range(8):
             damaged = line[:place] + bytes([line[place] ^ 1 << bit]) + line[place + 1 :]
-            if not damaged[place : place + 1].isspace() or line[place : place + 1] != b" ":
-                with pytest.raises(ValueError, match=r"^it |Expecting|checksum"):
-                    unseal(damaged)
+            try:
+                record, _ = unseal(damaged)
+            except ValueError:
+                continue
+            assert repr(record) == repr(RECORD)
+            harmless += 1
+    assert harmless < 10
 
 
 @pytest.mark.parametrize(
