@@ -20,6 +20,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 import warnings
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,8 @@ def run(
         count = max(1, round(cases * target.share / shares))
         began = time.monotonic()
         case = partial(read_case, target, seed, work=work)
-        found = watch(case, range(count), work, str(lay(target, work)))
+        folder = str(lay(target, work))
+        found = watch(case, range(count), work, folder, strict=target.strict)
         failed[target.name] = len(found.failures)
         told = {
             "cases": count,
@@ -105,14 +107,14 @@ def keep(results: Path, name: str, seed: int, told: dict[str, Any]) -> None:
 
 def show(target: Target, seed: int, number: int, work: Path) -> None:
     """What becomes of one case, with its traceback."""
-    import traceback
-
     folder = lay(target, work)
-    print(judge(partial(read_case, target, seed, work=work), number, str(folder)))
-    try:
-        read_case(target, seed, number, work)
-    except Exception:  # noqa: BLE001
-        traceback.print_exc()
+    what = judge(partial(read_case, target, seed, work=work), number, str(folder))
+    print(what)
+    if not what.startswith("took"):
+        try:
+            read_case(target, seed, number, work)
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
     print(folder / target.file)
 
 

@@ -7,6 +7,7 @@ no accident makes them: then the checks behind it have to hold.
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,8 +36,8 @@ def potentials(work: Path) -> list[Target]:
     from surefoot.data.convert import to_graph
     from surefoot.posteriors.predictor import load_predictor
 
-    seeds = [path.read_bytes() for path in make_potentials(work)]
-    water = molecule("H2O")
+    files = make_potentials(work)
+    seeds, water = [path.read_bytes() for path in files], molecule("H2O")
 
     def read(path: Path) -> Any:
         predictor = load_predictor(path)
@@ -61,6 +62,7 @@ def make_potentials(work: Path) -> list[Path]:
     from surefoot.blocks.conditioning import States
     from surefoot.blocks.dense import stack
     from surefoot.blocks.reference import Baseline
+    from surefoot.data.convert import to_samples
     from surefoot.heads.mean_variance import MeanVariance
     from surefoot.heads.scalar import Scalar
     from surefoot.models.mace import Mace
@@ -68,8 +70,9 @@ def make_potentials(work: Path) -> list[Path]:
     from surefoot.models.schnet import Schnet
     from surefoot.posteriors.calibration import Calibration
     from surefoot.posteriors.ensemble import Ensemble
+    from surefoot.posteriors.learnt import remember
     from surefoot.posteriors.posterior import Single
-    from surefoot.posteriors.predictor import build_predictor
+    from surefoot.posteriors.predictor import build_predictor, with_gate
     from surefoot.potential import Potential
 
     folder = work / "potentials"
@@ -86,7 +89,8 @@ def make_potentials(work: Path) -> list[Path]:
         (mace, Scalar(), None),
         (race, Scalar(), None),
     ]
-    found = []
+    found, aside = [], np.arange(24) % 2 == 0
+    samples = to_samples(label_water(24), 3.0)
     for number, (model, head, known) in enumerate(parts):
         potential = Potential(model=model, head=head, baseline=baseline, states=known)
         drawn = [potential.init(seed, torch.float32) for seed in (0, 1)]
@@ -94,7 +98,9 @@ def make_potentials(work: Path) -> list[Path]:
         factors = Calibration(energy=1.2, forces=0.8, source="made up")
         provenance = {"states": [[0, 1]], "config": {"train": {"epochs": 3}}}
         path = folder / f"{number}.safetensors"
-        build_predictor(potential, posterior, factors, provenance).save(path)
+        predictor = build_predictor(potential, posterior, factors, provenance)
+        predictor = with_gate(predictor, samples, aside)
+        replace(predictor, learnt=remember(samples, ~aside[None])).save(path)
         found.append(path)
     return found
 
@@ -155,10 +161,32 @@ def _change_tensor(value: torch.Tensor, random: Random) -> torch.Tensor:
     return random.choice(ways)()
 
 
+def label_water(count: int) -> list[Any]:
+    """Frames of shaken water with labels drawn at random."""
+    from surefoot.data.read import Frame
+
+    generator, frames = np.random.default_rng(0), []
+    for index in range(count):
+        atoms = molecule("H2O")
+        atoms.positions += 0.1 * generator.normal(size=(3, 3))
+        frame = Frame(
+            atoms=atoms,
+            energy=float(generator.normal()),
+            forces=generator.normal(size=(3, 3)),
+            charge=0,
+            spin=1,
+            group=f"g{index}",
+            config_type="c",
+            file="f",
+            index=index,
+        )
+        frames.append(frame)
+    return frames
+
+
 def checkpoints(work: Path) -> list[Target]:
     """The checkpoint of a training, read for the run that it belongs to."""
     from surefoot.data.load import Splits
-    from surefoot.data.read import Frame
     from surefoot.heads.scalar import Scalar
     from surefoot.models.schnet import Schnet
     from surefoot.posteriors.ensemble import EnsembleSettings
@@ -166,14 +194,7 @@ def checkpoints(work: Path) -> list[Target]:
     from surefoot.posteriors.training import Parts, plan_training, start
     from surefoot.train.fit import TrainSettings, fit
 
-    generator = np.random.default_rng(0)
-    frames = []
-    for index in range(8):
-        atoms = molecule("H2O")
-        atoms.positions += 0.1 * generator.normal(size=(3, 3))
-        labels = {"energy": float(generator.normal()), "forces": generator.normal(size=(3, 3))}
-        frames.append(Frame(atoms=atoms, **labels, group=f"g{index}", config_type="c", file="f",
-                            index=index))  # fmt: skip
+    frames = label_water(8)
     parts = Parts(
         model=Schnet(cutoff=3.0, features=4, interactions=1, gaussians=5),
         head=Scalar(),
@@ -237,7 +258,7 @@ def motions(work: Path) -> list[Target]:
 
     def take_parts(path: Path) -> Any:
         writer = HdfWriter(path.parent.parent, systems, torch.tensor([30.0, 60.0]))
-        writer.cut({"parts": 1}, {})
+        writer._take(path)  # noqa: SLF001  one part alone
 
     return [
         Target(name="state of dynamics, bytes", file="state.safetensors", make=of_bytes([state]),

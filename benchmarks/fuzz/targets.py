@@ -23,6 +23,7 @@ class Target:
         read: what the package does with the file.
         share: of all cases, beside those of the other targets.
         beside: other files in the folder, which stay as they are.
+        strict: whether memory that is asked for and not filled counts, too.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Target:
     read: Callable[[Path], Any]
     share: float = 1.0
     beside: tuple[tuple[str, bytes], ...] = ()
+    strict: bool = True
 
 
 def of_bytes(seeds: list[bytes]) -> Make:

@@ -190,7 +190,8 @@ class Torture:
 
     def damage_one(self) -> None:
         """One file; then the same end, or a sentence, and the same end once it is put back."""
-        other, spared = self.bench.whole(self.case, 1), self.case.spared
+        other = self.bench.whole(self.case, 1)
+        spared = (*self.case.spared, f"*{LOCK}")
         done = strike(self.place, other, self.older, self.generator, spared)
         if done is None:
             return
@@ -199,7 +200,7 @@ class Torture:
         answer = "the same end"
         if ended.status:
             answer = read_refusal(ended, self.place)
-            kept = (path for path in before if path.name != LOCK)
+            kept = (path for path in before if not path.name.endswith(LOCK))
             lost = [path.name for path in kept if not path.exists()]
             if lost:
                 raise Failed(f"{done.kind} {done.file}: {answer} and {lost} are gone")

@@ -13,6 +13,11 @@ import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
 
+GAP = 10  # cutoffs without an atom along an axis that is not periodic
+LARGEST = 1e9  # Å, of positions and cell vectors
+PAIRS, PAIRS_OF_ATOM = 10_000_000, 2000
+"""What a structure may have of them, and more for each atom: water has 700 within 12 Å."""
+IMAGES = 1e6  # of a cell along one axis
 COINCIDENT = 1e-6  # Å; squares of smaller distances are lost in single precision
 
 
@@ -38,13 +43,18 @@ def find_neighbors(
         half of the edges are the first half reversed, in the same order.
     Raises:
         CoincidentAtoms: if two atoms are at one place, naming both.
-        ValueError: if a periodic axis has no cell vector, or the cutoff is not positive.
+        ValueError: if a periodic axis has no cell vector, the cutoff is not positive, a number is
+            not finite, or the cell is so small that atoms would have neighbours without end.
     """
     if not cutoff > 0:
         raise ValueError(f"the cutoff is {cutoff} Å; it must be positive.")
     if len(positions) < 1:
         return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int64)
-    box = _complete_cell(cell, pbc)
+    _refuse_nonsense(positions, cell, pbc)
+    box, widths = _complete_cell(cell, pbc)
+    if len(widths):
+        _refuse_crowds(len(positions), widths, cutoff)
+    positions = _without_gaps(np.asarray(positions, np.float64), box, pbc, cutoff)
     # One thread: the order of the edges, and with it every sum, is the same in every run.
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, sorted=True, n_threads=1)
     first, second, shifts, lengths = calculator.compute(
@@ -59,6 +69,57 @@ def find_neighbors(
     return np.concatenate([pairs, pairs[::-1]], axis=1), np.concatenate([shifts, -shifts])
 
 
+def _refuse_nonsense(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
+    sane = (np.abs(positions) < LARGEST).all(1)
+    if not sane.all():
+        raise ValueError(
+            f"a position of atom {int(np.flatnonzero(~sane)[0])} is not finite, or beyond "
+            f"{LARGEST:g} Å."
+        )
+    if not (np.abs(cell[pbc]) < LARGEST).all():
+        raise ValueError(f"a cell vector is not finite, or longer than {LARGEST:g} Å.")
+
+
+def _refuse_crowds(atoms: int, widths: np.ndarray, cutoff: float) -> None:
+    """Refuse cells whose images would fill the memory: their atoms are at one place, nearly.
+
+    Args:
+        atoms: how many.
+        widths: singular values of the periodic vectors, Å, in descending order.
+        cutoff: Å.
+    """
+    volume = float(np.prod(widths))
+    ball = (1.0, 2 * cutoff, np.pi * cutoff**2, 4 / 3 * np.pi * cutoff**3)[len(widths)]
+    crowded = atoms**2 * ball > volume * (PAIRS + PAIRS_OF_ATOM * atoms)
+    if crowded or not cutoff < IMAGES * widths[-1]:
+        raise ValueError(
+            f"the cell is {widths[-1]:.3g} Å thin, and its {atoms} atoms would have neighbours "
+            "without end; correct the cell, whose lengths are in Å."
+        )
+
+
+def _without_gaps(
+    positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> np.ndarray:
+    """Positions with the same neighbours and no empty space that is longer than it need be.
+
+    The engine looks through all of it, and its counts overflow where an atom has flown off.
+    """
+    free = np.eye(3) if not pbc.any() else box[~pbc]
+    for axis in free:
+        along = positions @ axis
+        if np.ptp(along) < GAP * cutoff:
+            continue
+        order = np.argsort(along, kind="stable")
+        steps = np.diff(along[order])
+        if steps.max(initial=0.0) < GAP * cutoff:
+            continue
+        moved = np.zeros_like(along)
+        moved[order[1:]] = np.cumsum(np.minimum(steps, 2 * cutoff))
+        positions = positions - np.outer(along, axis) + np.outer(moved, axis)
+    return positions
+
+
 def _refuse_coincident(first: np.ndarray, second: np.ndarray, lengths: np.ndarray) -> None:
     closest = lengths.min(initial=np.inf)
     if closest > COINCIDENT:
@@ -70,8 +131,11 @@ def _refuse_coincident(first: np.ndarray, second: np.ndarray, lengths: np.ndarra
     )
 
 
-def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """A cell of full rank: axes that are not periodic get vectors normal to the others."""
+def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A cell of full rank, and the singular values of its periodic vectors.
+
+    Axes that are not periodic get vectors normal to the others.
+    """
     box = np.array(cell, np.float64)
     for axis in range(3):
         if pbc[axis] and not np.linalg.norm(box[axis]) > 0:
@@ -80,11 +144,11 @@ def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
                 "set the cell or pbc of this axis to False."
             )
     if not pbc.any():
-        return np.zeros((3, 3))
+        return np.zeros((3, 3)), np.zeros(0)
     periodic = box[pbc]
-    if np.linalg.matrix_rank(periodic) < len(periodic):
+    _, widths, directions = np.linalg.svd(periodic)
+    if widths[-1] <= widths[0] * 3 * np.finfo(np.float64).eps:
         raise ValueError(f"the periodic cell vectors {periodic.tolist()} are linearly dependent.")
-    # Rows of `normals` beyond the rank span what is normal to all periodic vectors.
-    normals = np.linalg.svd(periodic)[2][len(periodic) :]
-    box[~pbc] = normals
-    return box
+    # Rows beyond the rank span what is normal to all periodic vectors.
+    box[~pbc] = directions[len(periodic) :]
+    return box, widths

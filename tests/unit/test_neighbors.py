@@ -188,3 +188,34 @@ def test_atoms_at_one_place_are_named(rng) -> None:
     positions[4, 0] += 1e-4
     index, _ = find_neighbors(positions, SKEWED, np.ones(3, bool), CUTOFF)
     assert index.shape[1] > 0
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, False, False), (True, False, True)])
+@pytest.mark.parametrize("far", [60.0, 900.0, 1e6, 9e8])
+def test_an_atom_that_has_flown_off_costs_nothing(pbc, far: float, rng) -> None:
+    """The engine would look through all that is empty, and its counts overflow: SIGFPE."""
+    periodic = np.array(pbc)
+    positions = rng.uniform(0, 1, (5, 3)) @ SKEWED
+    near = find_neighbors(positions, SKEWED, periodic, CUTOFF)
+    # Along what is normal to all periodic vectors, so that no image of it is near.
+    normal = np.linalg.svd(SKEWED[periodic])[2][-1] if periodic.any() else np.ones(3)
+    found = find_neighbors(np.vstack([positions, far * normal]), SKEWED, periodic, CUTOFF)
+    both = (found[0] < 5).all(0)
+    assert as_set(found[0][:, both], found[1][both]) == as_set(*near)
+    others = as_set(found[0][:, ~both], found[1][~both])
+    assert all(one[0] == one[1] == 5 for one in others)  # its own images
+
+
+@pytest.mark.parametrize(
+    ("positions", "cell", "words"),
+    [
+        (np.array([[0, 0, 0], [0, np.nan, 0]]), 5 * np.eye(3), "position of atom 1 is not finite"),
+        (np.array([[0, 0, 0], [0, 1e12, 0]]), 5 * np.eye(3), r"beyond 1e\+09 Å"),
+        (np.zeros((1, 3)), np.diag([5, np.inf, 5]), "cell vector is not finite"),
+        (np.zeros((3, 3)), 1e-3 * np.eye(3), "its 3 atoms would have neighbours without end"),
+        (np.zeros((1, 3)), np.diag([5.0, 1e-8, 5.0]), "neighbours without end"),
+    ],
+)
+def test_what_would_crash_or_never_end_is_refused(positions, cell, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        find_neighbors(positions, cell, np.ones(3, bool), CUTOFF)

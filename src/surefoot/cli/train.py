@@ -35,7 +35,8 @@ def run(
 ) -> None:
     from surefoot.cli.screen import require_writable
     from surefoot.lock import LOCK, hold
-    from surefoot.posteriors.restart import CHECKPOINT
+    from surefoot.posteriors.restart import CHECKPOINT, WRITTEN
+    from surefoot.train.checkpoint import sweep
     from surefoot.train.distributed import open_team
 
     with open_team() as team, _only_first_speaks(team), ExitStack() as stack:
@@ -44,6 +45,7 @@ def run(
             require_writable(output / CHECKPOINT)
             if team.leads:
                 stack.enter_context(hold(output / LOCK, _say_in_use(output)))
+                sweep(output, WRITTEN)
             return _prepare(config, overrides or (), output, resume, team.count)
 
         _train(prepare, output, team)

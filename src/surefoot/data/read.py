@@ -28,7 +28,7 @@ from surefoot.data.adsorption import (
 )
 from surefoot.data.aselmdb import read_aselmdb
 from surefoot.data.file_units import FileUnits, SpinUnit
-from surefoot.data.formats import read_ase, read_database, read_npz
+from surefoot.data.formats import read_ase, read_database, read_npz, read_xyz, say_reason
 from surefoot.data.geometric import read_geometric
 from surefoot.settings import Settings
 from surefoot.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS
@@ -52,6 +52,7 @@ IGNORE = "none"
 SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
 ISOLATED = "IsolatedAtom"  # config_type of frames that give reference energies
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
+MOST = 118  # atomic number
 GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
 
 
@@ -167,13 +168,16 @@ def _read_file(path: Path, keys: Keys, units: FileUnits, seen: Counter[str]) -> 
     images = read_images(path)
     frames = []
     for index, atoms in enumerate(images):
+        strange = atoms.numbers[(atoms.numbers < 0) | (atoms.numbers > MOST)]
+        if len(strange):
+            raise UnreadableFile(f"{path}, frame {index}: there is no element {strange[0]}")
         formula = atoms.get_chemical_formula()
         default_group = f"{formula}#{seen[formula] // GROUP_BLOCK}"
         seen[formula] += 1
         try:
             frames.append(_to_frame(atoms, str(path), index, default_group, keys, units))
         except (TypeError, ValueError) as error:
-            raise UnreadableFile(f"{path}, frame {index}: {error}") from error
+            raise UnreadableFile(f"{path}, frame {index}: {say_reason(error)}") from error
     return _with_multiplicities(frames, units.spin)
 
 
@@ -192,10 +196,9 @@ def read_images(path: Path) -> list[Atoms]:
             plain = unpack(path, Path(folder))
             return add_references(READERS.get(plain.suffix, read_ase)(plain), path)
         except Exception as error:  # ASE's readers raise whatever their parsers meet
-            reason = str(error) or type(error).__name__
             raise UnreadableFile(
-                f"{path}: can not be read ({reason}). Any file that ASE reads is allowed, "
-                f"and {', '.join(READERS)}."
+                f"{path}: can not be read ({say_reason(error)}). Any file that ASE reads is "
+                f"allowed, and {', '.join(READERS)}."
             ) from error
 
 
@@ -227,6 +230,8 @@ def refuse_overwriting(output: Path, inputs: Sequence[str | Path]) -> None:
 
 
 READERS: dict[str, Callable[[Path], list[Atoms]]] = {
+    ".xyz": read_xyz,
+    ".extxyz": read_xyz,
     ".npz": read_npz,
     ".db": read_database,
     ".lmdb": read_geometric,

@@ -49,6 +49,14 @@ def remove_run(folder: Path) -> None:
             room.rmdir()
 
 
+def sweep_run(folder: Path) -> None:
+    """Remove what a killed process has left of files that it was writing."""
+    for place, names in FILES.items():
+        for path in (folder / place).glob(".*"):
+            if re.fullmatch(HIDDEN.format(names), path.name) and path.is_file():
+                path.unlink()
+
+
 def _is_ours(path: Path, folder: Path) -> bool:
     if path.is_dir():
         return _is_room(path, folder)

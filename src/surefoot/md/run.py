@@ -12,7 +12,7 @@ from torch import Tensor
 from surefoot.data.read import read_state
 from surefoot.lock import LOCK, hold
 from surefoot.md.checks import find_limits, say_momentless
-from surefoot.md.folder import find_strangers, remove_run
+from surefoot.md.folder import find_strangers, remove_run, sweep_run
 from surefoot.md.integrator import Engine, conserved, draw_momenta, rest
 from surefoot.md.job import Job, Report
 from surefoot.md.loop import Run
@@ -142,6 +142,7 @@ def resume(job: Job) -> Report:
 
 def _go_on(job: Job) -> Report:
     """What `resume` does in a folder of its own."""
+    sweep_run(job.folder)
     require_known(job)
     saved = load(job.folder, job.identity)
     if saved.made_by != versions():

@@ -20,7 +20,14 @@ from surefoot.md.settings import Simulation
 from surefoot.md.state import State
 from surefoot.md.trajectory import Marks, Sums
 from surefoot.motion.systems import Configuration, find_fixed
-from surefoot.train.checkpoint import RefusedFile, digest, read_tree, refuse_difference, write_tree
+from surefoot.train.checkpoint import (
+    BROKEN,
+    RefusedFile,
+    digest,
+    read_tree,
+    refuse_difference,
+    write_tree,
+)
 
 KIND = "state of molecular dynamics"
 STATE = "state.safetensors"
@@ -164,18 +171,22 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
     """
     path = folder / STATE
     tree, header = read_tree(path, KIND)
-    if not _same_names(header["identity"], identity):
+    found = header.get("identity")
+    if not isinstance(found, Mapping) or not _same_names(found, identity):
         raise RefusedFile(
             f"{path}: another version of surefoot has written it, with other settings; go on with "
             "that version, or begin a new run in another folder."
         )
-    refuse_difference(header["identity"], identity, path)
+    refuse_difference(found, identity, path)
     if {f"state.{name.name}" for name in fields(State)} - tree.keys():
         raise RefusedFile(
             f"{path}: another version of surefoot has written it, and it lacks what a run goes on "
             "from here; go on with that version, or begin a new run in another folder."
         )
     try:
+        counts = (header["step"], *header["marks"].values())
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a count is none")
         state = State(
             **{n.removeprefix("state."): v for n, v in tree.items() if n.startswith("state.")}
         )
@@ -191,5 +202,7 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
             endings={int(n): Ending(**one) for n, one in header["endings"].items()},
             made_by=header["versions"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RefusedFile(f"{path}: it lacks {error}; the run can not go on from it.") from error
+    except BROKEN as error:
+        raise RefusedFile(
+            f"{path}: it is not the state of a run ({error}); the run can not go on from it."
+        ) from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,6 +28,9 @@ from surefoot.train.checkpoint import RefusedFile, write_atomically
 from surefoot.units import DALTON
 
 INDEX, PARTS = "trajectory.h5", "parts"
+SMALL, SWELLING = 2**24, 1100  # bytes that are read in any case, and of each that is packed
+BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
+"""What h5py and NumPy raise where a file is damaged."""
 BEHIND = 8
 """The share of its parts, as one of so many, that the index of a run that goes on may not show."""
 UNITS = {
@@ -195,7 +198,7 @@ class HdfWriter:
         try:
             with h5py.File(path) as file:
                 self.shapes.append({name: file[name].shape for name in file})  # type: ignore[union-attr]
-        except (OSError, RuntimeError, KeyError, AttributeError) as error:
+        except BROKEN as error:
             raise RefusedFile(
                 f"{path}: this part of the trajectory is damaged ({error}); put it back, or begin "
                 "a new run."
@@ -294,14 +297,41 @@ def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
     Returns:
         Arrays by name with the frame as first axis; and what does not change, such as `numbers`.
     Raises:
-        ValueError: if there is no such system.
+        ValueError: if there is no such system, or the index or a part is damaged.
     """
-    with h5py.File(folder / INDEX) as file:
-        data = {name: np.asarray(file[name]) for name in file}
-        moving = {name for name in file if file[name].is_virtual}  # type: ignore[union-attr]
-    mine = data["system_of_atom"] == system
+    parts = (folder / PARTS).glob("*.h5")
+    most = SMALL + SWELLING * sum(path.stat().st_size for path in (folder / INDEX, *parts))
+    try:
+        with h5py.File(folder / INDEX) as file:
+            if sum(file[name].nbytes for name in file) > most:  # type: ignore[union-attr]
+                raise ValueError("it states far more numbers than its parts can hold")
+            data = {name: np.asarray(file[name]) for name in file}
+            moving = {name for name in file if file[name].is_virtual}  # type: ignore[union-attr]
+        mine = data["system_of_atom"] == system
+        chosen = _choose(data, moving, system, mine)
+    except BROKEN as error:
+        raise ValueError(
+            f"{folder / INDEX}: it can not be read, or one of the parts that it shows ({error}); a "
+            "run that is resumed writes it anew."
+        ) from error
     if not mine.any():
         raise ValueError(f"{folder}: there is no system {system}; they are numbered from 0.")
+    return chosen
+
+
+def _choose(
+    data: Mapping[str, np.ndarray], moving: Collection[str], system: int, mine: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is of one system.
+
+    Args:
+        data: of all systems.
+        moving: names of what has frames.
+        system: its number.
+        mine: (atoms) which are its own.
+    """
+    if not mine.any():
+        return {}
     there = np.isfinite(data["energy"][:, system])
     found = {}
     for name, value in data.items():

@@ -125,7 +125,10 @@ def _read_line(line: bytes, path: Path, number: int) -> tuple[str, int, int]:
     """
     try:
         found, _ = unseal(line)
-        return str(found["kind"]), int(found["number"]), int(found["session"])
+        structure, session = found["number"], found["session"]
+        if type(structure) is not int or type(session) is not int or type(found["text"]) is not str:
+            raise ValueError("it says nothing of a structure")
+        return str(found["kind"]), structure, session
     except (KeyError, TypeError, ValueError) as error:
         raise RefusedFile(
             f"{path}, line {number}: it is damaged ({error}). Put the file back, remove all from "
