@@ -1,4 +1,4 @@
-"""Positions, cell and cutoff to edges: one function, vesin behind it.
+"""Positions, cell and cutoff to edges: one function, vesin behind it where it can be.
 
 Every pair (receiver i, sender j, shift S) with 0 < |r_j + S·cell − r_i| < cutoff appears once in
 each direction, images of an atom itself included; cells may be smaller than the cutoff and skewed,
@@ -9,15 +9,20 @@ periodic axis), where the engine is slower than that.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
 
 GAP = 10  # cutoffs without an atom along an axis that is not periodic
 LARGEST = 1e9  # Å, of positions and cell vectors
 PAIRS, PAIRS_OF_ATOM = 10_000_000, 2000
 """What a structure may have of them, and more for each atom: water has 700 within 12 Å."""
-IMAGES = 1e6  # of a cell along one axis
+IMAGES = 1e3  # of a cell along one axis
+LONG = 500.0  # Å, beyond which trees search
+CELLS = 1e5  # that the engine looks through at most
 COINCIDENT = 1e-6  # Å; squares of smaller distances are lost in single precision
 
 
@@ -55,6 +60,20 @@ def find_neighbors(
     if len(widths):
         _refuse_crowds(len(positions), widths, cutoff)
     positions = _without_gaps(np.asarray(positions, np.float64), box, pbc, cutoff)
+    search = _search_cells if _fits_engine(positions, box, pbc, cutoff) else _search_tree
+    first, second, shifts, lengths = search(positions, box, pbc, cutoff)
+    _refuse_coincident(first, second, lengths)
+    pairs = np.stack([first, second]).astype(np.int64)
+    shifts = shifts.astype(np.int64)
+    return np.concatenate([pairs, pairs[::-1]], axis=1), np.concatenate([shifts, -shifts])
+
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""First and second atom of each pair, the shift of the second, and their distance."""
+
+
+def _search_cells(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> Found:
+    """Each pair once, by the engine."""
     # One thread: the order of the edges, and with it every sum, is the same in every run.
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=False, sorted=True, n_threads=1)
     first, second, shifts, lengths = calculator.compute(
@@ -63,10 +82,53 @@ def find_neighbors(
         periodic=np.asarray(pbc, bool),
         quantities="ijSd",
     )
-    _refuse_coincident(first, second, lengths)
-    pairs = np.stack([first, second]).astype(np.int64)
-    shifts = shifts.astype(np.int64)
-    return np.concatenate([pairs, pairs[::-1]], axis=1), np.concatenate([shifts, -shifts])
+    return first, second, shifts, lengths
+
+
+def _fits_engine(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> bool:
+    """Whether the engine finds pairs here: in very long or flat boxes it divides by zero.
+
+    It looks through cells as long as the cutoff. Where they are more than `CELLS` it makes them
+    longer, so that their numbers keep their ratios and give `CELLS` together, and rounds down:
+    along a short axis none is left. What else ends it in boxes that are long is not known.
+    """
+    sides = np.ptp(positions, axis=0)
+    if sides.max() > LONG or (pbc.any() and np.linalg.norm(box[pbc], axis=1).max() > LONG):
+        return False
+    if pbc.any():
+        sides = 1 / np.linalg.norm(np.linalg.inv(box), axis=0)
+    x, y, z = np.maximum(np.trunc(sides / cutoff), 1.0)
+    if x * y * z <= CELLS:
+        return True
+    fewest = np.cbrt(CELLS / (x / y * (y / z) ** 2))
+    return bool(min(fewest, y / z * np.trunc(fewest), x / z * np.trunc(fewest)) > 1 + 1e-6)
+
+
+def _search_tree(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> Found:
+    """The same by trees of the atoms and of their images, sorted by atoms and shifts."""
+    box = box if pbc.any() else np.eye(3)
+    inverse = np.linalg.inv(box)
+    cells = np.where(pbc, np.floor(positions @ inverse), 0.0)
+    inside = positions - cells @ box
+    fractions, margin = inside @ inverse, cutoff * np.linalg.norm(inverse, axis=0)
+    reach = np.where(pbc, np.ceil(margin), 0.0).astype(int)
+    owners, offsets = [], []
+    for shift in itertools.product(*(range(-n, n + 1) for n in reach)):
+        moved = fractions + shift
+        near = ~pbc | ((moved > -margin) & (moved < 1 + margin))
+        chosen = np.flatnonzero(near.all(1))
+        owners.append(chosen)
+        offsets.append(np.tile(shift, (len(chosen), 1)))
+    owner, offset = np.concatenate(owners), np.concatenate(offsets)
+    images = cKDTree(inside[owner] + offset @ box)
+    pairs = cKDTree(inside).sparse_distance_matrix(images, cutoff, output_type="ndarray")
+    first, second = pairs["i"], owner[pairs["j"]]
+    shifts = (offset[pairs["j"]] - cells[second] + cells[first]).astype(np.int64)
+    leading = np.sign(shifts) @ np.array([9, 3, 1])  # that of the first number that is not zero
+    once = ((first < second) | ((first == second) & (leading > 0))) & (pairs["v"] < cutoff)
+    first, second, shifts, lengths = first[once], second[once], shifts[once], pairs["v"][once]
+    order = np.lexsort((*shifts.T[::-1], second, first))
+    return first[order], second[order], shifts[order], lengths[order]
 
 
 def _refuse_nonsense(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:

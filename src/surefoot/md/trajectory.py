@@ -305,8 +305,8 @@ def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
         with h5py.File(folder / INDEX) as file:
             if sum(file[name].nbytes for name in file) > most:  # type: ignore[union-attr]
                 raise ValueError("it states far more numbers than its parts can hold")
-            data = {name: np.asarray(file[name]) for name in file}
-            moving = {name for name in file if file[name].is_virtual}  # type: ignore[union-attr]
+            data = {str(name): np.asarray(file[name]) for name in file}
+            moving = {str(name) for name in file if file[name].is_virtual}  # type: ignore[union-attr]
         mine = data["system_of_atom"] == system
         chosen = _choose(data, moving, system, mine)
     except BROKEN as error:

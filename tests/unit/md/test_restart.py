@@ -23,7 +23,7 @@ from surefoot.md.job import Job
 from surefoot.md.run import resume, start
 from surefoot.md.saved import KIND, STATE
 from surefoot.md.settings import Dynamics, Langevin, Simulation
-from surefoot.md.trajectory import read_trajectory
+from surefoot.md.trajectory import INDEX, read_trajectory
 from surefoot.motion.lennard_jones import LennardJones
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
@@ -163,6 +163,19 @@ def test_a_damaged_part_is_refused(tmp_path, whole, damage, words: str) -> None:
     damage(folder / "parts" / "000001.h5")
     with pytest.raises(RefusedFile, match=words):
         resume(longer)
+
+
+def test_a_damaged_trajectory_is_told(tmp_path, whole) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for path in (folder / INDEX, folder / "parts" / "000001.h5"):
+        content = path.read_bytes()
+        for damaged in (content[: len(content) // 2], b"", bytes(len(content))):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"trajectory\.h5: it can not be read"):
+                read_trajectory(folder, 0)
+        path.write_bytes(content)
+    assert len(read_trajectory(folder, 0)["step"]) == 41
 
 
 def test_a_folder_belongs_to_one_run(tmp_path, whole) -> None:
