@@ -92,8 +92,10 @@ def _fits_engine(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff
     longer, so that their numbers keep their ratios and give `CELLS` together, and rounds down:
     along a short axis none is left. What else ends it in boxes that are long is not known.
     """
-    sides = np.ptp(positions, axis=0)
-    if sides.max() > LONG or (pbc.any() and np.linalg.norm(box[pbc], axis=1).max() > LONG):
+    free = np.eye(3) if not pbc.any() else box[~pbc]
+    sides = np.ptp(positions @ free.T, axis=0)
+    lengths = np.concatenate([sides, np.linalg.norm(box[pbc], axis=1)])
+    if lengths.max() > LONG:
         return False
     if pbc.any():
         sides = 1 / np.linalg.norm(np.linalg.inv(box), axis=0)

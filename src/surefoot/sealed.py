@@ -1,9 +1,14 @@
-"""What tells a damaged line or file from a whole one: records with a checksum, sums of files."""
+"""What tells a damaged line or file from a whole one: records with a checksum, sums of files.
+
+Files of HDF5 carry their sum behind their end, where readers of HDF5 do not look: the library follows
+what stands in a damaged one, and may end the interpreter.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +17,11 @@ from typing import Any
 CHECK = "check"
 """The key of the checksum, the last one of a record."""
 BLOCK = 2**20  # bytes that are read at once
+MARK = b"\nsha256 "
+SUM = 64  # hexadecimal digits
+HDF = b"\x89HDF\r\n\x1a\n"
+ENDS = {0: 40, 1: 44, 2: 28, 3: 28}
+"""Where the superblock of each version says where the file ends."""
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
@@ -61,3 +71,30 @@ def sum_up(path: Path, length: int | None = None) -> Any:
             total.update(block)
             left = None if left is None else left - len(block)
     return total
+
+
+def sign(content: bytes) -> bytes:
+    """A file of HDF5 with its sum behind its end."""
+    return content + MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def require_signed(path: Path) -> None:
+    """Refuse a file of HDF5 that is not as it was written; older ones, without a sum, pass.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        version = head[len(HDF)] if len(head) == 64 and head.startswith(HDF) else None
+        if version not in ENDS:
+            raise ValueError("it is no file of HDF5")
+        (end,) = struct.unpack_from("<Q", head, ENDS[version])
+        if size == end:
+            return
+        file.seek(max(0, size - SUM - len(MARK)))
+        stated = file.read()
+    total = sum_up(path, size - len(stated)).hexdigest()
+    if size != end + len(stated) or stated != MARK + total.encode():
+        raise ValueError("it is damaged, since its content does not match its sum")

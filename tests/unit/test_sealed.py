@@ -1,10 +1,15 @@
 """A record that is not as it was written is no record."""
 
 import hashlib
+import io
+from pathlib import Path
+from typing import Literal
 
+import h5py
+import numpy as np
 import pytest
 
-from surefoot.sealed import seal, sum_up, unseal
+from surefoot.sealed import require_signed, seal, sign, sum_up, unseal
 
 RECORD = {
     "energy": -1 / 3,
@@ -56,3 +61,27 @@ def test_sums_of_the_beginning_of_a_file(tmp_path) -> None:
     total = sum_up(path, 1_100_000)
     total.update(content[1_100_000:])
     assert total.digest() == hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize("version", ["earliest", "v110", "latest"])
+def test_signed_files_of_hdf5(
+    tmp_path: Path, version: Literal["earliest", "v110", "latest"]
+) -> None:
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver=version) as file:
+        file["x"] = np.arange(200.0)
+    path, signed = tmp_path / "a.h5", sign(content.getvalue())
+    path.write_bytes(signed)
+    require_signed(path)
+    with h5py.File(path) as file:
+        assert file["x"][:].sum() == 19900.0  # type: ignore[index]
+    for place in range(0, len(signed), 7):
+        path.write_bytes(signed[:place] + bytes([signed[place] ^ 4]) + signed[place + 1 :])
+        with pytest.raises(ValueError, match="does not match its sum|no file of HDF5"):
+            require_signed(path)
+    for length in (0, 5, 100, len(signed) - 1):
+        path.write_bytes(signed[:length])
+        with pytest.raises(ValueError, match="does not match its sum|no file of HDF5"):
+            require_signed(path)
+    path.write_bytes(content.getvalue())  # as versions before wrote it
+    require_signed(path)

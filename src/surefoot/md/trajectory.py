@@ -23,7 +23,7 @@ from torch import Tensor
 
 from surefoot.motion.surface import OF_ATOMS, Evaluation
 from surefoot.motion.systems import Systems
-from surefoot.sealed import sum_up
+from surefoot.sealed import require_signed, sign, sum_up
 from surefoot.train.checkpoint import RefusedFile, write_atomically
 from surefoot.units import DALTON
 
@@ -149,8 +149,9 @@ class HdfWriter:
         with h5py.File(content, "w") as file:
             for name, value in data.items():
                 file.create_dataset(name, data=value, compression="gzip", compression_opts=1)
-        write_atomically(self._part(len(self.shapes)), content.getvalue())
-        self.total.update(hashlib.sha256(content.getvalue()).digest())
+        whole = sign(content.getvalue())
+        write_atomically(self._part(len(self.shapes)), whole)
+        self.total.update(hashlib.sha256(whole).digest())
         self.shapes.append({name: value.shape for name, value in data.items()})
         if len(self.shapes) - self.indexed > self.indexed // BEHIND:
             self._write_index()
@@ -196,6 +197,7 @@ class HdfWriter:
             )
         self.total.update(sum_up(path).digest())
         try:
+            require_signed(path)
             with h5py.File(path) as file:
                 self.shapes.append({name: file[name].shape for name in file})  # type: ignore[union-attr]
         except BROKEN as error:
@@ -219,7 +221,7 @@ class HdfWriter:
             for name in names:
                 self._index(file, name)
             self._describe(file)
-        write_atomically(self.folder / INDEX, content.getvalue())
+        write_atomically(self.folder / INDEX, sign(content.getvalue()))
         self.indexed = len(self.shapes)
 
     def _index(self, file: Any, name: str) -> None:
@@ -299,9 +301,12 @@ def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
     Raises:
         ValueError: if there is no such system, or the index or a part is damaged.
     """
-    parts = (folder / PARTS).glob("*.h5")
-    most = SMALL + SWELLING * sum(path.stat().st_size for path in (folder / INDEX, *parts))
+    files = [folder / INDEX, *sorted((folder / PARTS).glob("*.h5"))]
+    most = SMALL + SWELLING * sum(path.stat().st_size for path in files)
+    path = files[0]
     try:
+        for path in files:
+            require_signed(path)
         with h5py.File(folder / INDEX) as file:
             if sum(file[name].nbytes for name in file) > most:  # type: ignore[union-attr]
                 raise ValueError("it states far more numbers than its parts can hold")
@@ -311,8 +316,8 @@ def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
         chosen = _choose(data, moving, system, mine)
     except BROKEN as error:
         raise ValueError(
-            f"{folder / INDEX}: it can not be read, or one of the parts that it shows ({error}); a "
-            "run that is resumed writes it anew."
+            f"{path}: it can not be read ({error}); put it back, or begin a new run. A run that is "
+            f"resumed writes {INDEX} anew."
         ) from error
     if not mine.any():
         raise ValueError(f"{folder}: there is no system {system}; they are numbered from 0.")

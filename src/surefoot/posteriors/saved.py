@@ -130,7 +130,7 @@ def _read_repulsion(header: dict[str, Any] | None, species: int) -> Repulsion | 
     radii = read_numbers(header["radii"], "the radii of its repulsion")
     others = {n: read_number(v, f"{n:.20} of its repulsion") for n, v in header.items()
               if n != "radii"}  # fmt: skip
-    if len(radii) != species or not float(others.get("power", 6)).is_integer():
+    if len(radii) != species or others.get("power", 6) not in range(1, 101):
         raise ValueError("its repulsion is not one of its elements")
     power = {"power": int(others["power"])} if "power" in others else {}
     return Repulsion(**{**others, **power, "radii": radii})

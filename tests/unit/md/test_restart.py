@@ -172,8 +172,13 @@ def test_a_damaged_trajectory_is_told(tmp_path, whole) -> None:
         content = path.read_bytes()
         for damaged in (content[: len(content) // 2], b"", bytes(len(content))):
             path.write_bytes(damaged)
-            with pytest.raises(ValueError, match=r"trajectory\.h5: it can not be read"):
+            with pytest.raises(ValueError, match=rf"{path.name}: it can not be read"):
                 read_trajectory(folder, 0)
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=rf"{path.name}: .* does not match its sum"):
+            read_trajectory(folder, 0)
         path.write_bytes(content)
     assert len(read_trajectory(folder, 0)["step"]) == 41
 
