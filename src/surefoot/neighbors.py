@@ -14,7 +14,7 @@ import itertools
 import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 GAP = 10  # cutoffs without an atom along an axis that is not periodic
 LARGEST = 1e9  # Å, of positions and cell vectors
@@ -122,8 +122,8 @@ def _search_tree(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff
         owners.append(chosen)
         offsets.append(np.tile(shift, (len(chosen), 1)))
     owner, offset = np.concatenate(owners), np.concatenate(offsets)
-    images = cKDTree(inside[owner] + offset @ box)
-    pairs = cKDTree(inside).sparse_distance_matrix(images, cutoff, output_type="ndarray")
+    images = KDTree(inside[owner] + offset @ box)
+    pairs = KDTree(inside).sparse_distance_matrix(images, cutoff, output_type="ndarray")
     first, second = pairs["i"], owner[pairs["j"]]
     shifts = (offset[pairs["j"]] - cells[second] + cells[first]).astype(np.int64)
     leading = np.sign(shifts) @ np.array([9, 3, 1])  # that of the first number that is not zero

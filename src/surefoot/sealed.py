@@ -1,7 +1,7 @@
 """What tells a damaged line or file from a whole one: records with a checksum, sums of files.
 
-Files of HDF5 carry their sum behind their end, where readers of HDF5 do not look: the library follows
-what stands in a damaged one, and may end the interpreter.
+Files of HDF5 carry their sum behind their end, where readers of HDF5 do not look: the library
+follows what stands in a damaged one, and may end the interpreter.
 """
 
 from __future__ import annotations

@@ -77,11 +77,11 @@ def test_signed_files_of_hdf5(
         assert file["x"][:].sum() == 19900.0  # type: ignore[index]
     for place in range(0, len(signed), 7):
         path.write_bytes(signed[:place] + bytes([signed[place] ^ 4]) + signed[place + 1 :])
-        with pytest.raises(ValueError, match="does not match its sum|no file of HDF5"):
+        with pytest.raises(ValueError, match=r"does not match its sum|no file of HDF5"):
             require_signed(path)
     for length in (0, 5, 100, len(signed) - 1):
         path.write_bytes(signed[:length])
-        with pytest.raises(ValueError, match="does not match its sum|no file of HDF5"):
+        with pytest.raises(ValueError, match=r"does not match its sum|no file of HDF5"):
             require_signed(path)
     path.write_bytes(content.getvalue())  # as versions before wrote it
     require_signed(path)
