@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.docs_installed
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: help setup demo test quick slow check fmt lint types contract examples docs bench clean
+.PHONY: help setup demo test quick slow check fmt lint types contract examples docs bench torture fuzz clean
 help:        ## what there is
 	@grep -hE '^[a-z]+: *.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -62,6 +62,12 @@ docs: $(DOCS_STAMP)        ## the documentation as a site, build/site/index.html
 
 bench: $(STAMP)        ## figures of benchmarks/, some minutes
 	$(BIN)/python benchmarks/ensemble_speed.py
+
+torture: $(STAMP)        ## kill and damage small runs for 20 minutes: nothing may be lost
+	$(BIN)/python benchmarks/torture.py --minutes 20 --work runs/torture --kept runs/torture/kept
+
+fuzz: $(STAMP)        ## 100,000 damaged files for every reader
+	$(BIN)/python benchmarks/fuzz.py --results runs/fuzz.json
 
 clean:        ## remove the environment and runs
 	rm -rf $(VENV) runs

@@ -260,3 +260,47 @@ def test_template_of_an_unknown_posterior(surefoot) -> None:
     done = surefoot("template", "--posterior", "dropout", check=False)
     assert done.returncode == 1
     assert "--posterior dropout: not known; there is ensemble, shallow" in done.stderr
+
+
+def swelling(way: str) -> str:
+    """A short text that stands for more values than there is memory."""
+    if way == "aliases":
+        lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1]"]
+        lines += [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 8)}]" for n in range(1, 30)]
+    else:
+        lines = ["x0: &x0 {k: 1}"]
+        lines += [f"x{n}: &x{n} {{<<: [*x{n - 1}, *x{n - 1}]}}" for n in range(1, 40)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (swelling("aliases"), "its aliases stand for more than 100000 values"),
+        (swelling("merged keys"), "its aliases stand for more than 100000 values"),
+        ("data: &a {train: [*a]}", "an alias contains itself"),
+        ("data: " + "[" * 5000, "nested too deeply"),
+        ("train: {epochs: !!bool much}", "not of the kind it is marked as"),
+        ("train: {epochs: 2001-99-99}", "not of the kind it is marked as"),
+        ("train: {epochs: %s}" % ("9" * 5000), "not of the kind it is marked as"),
+        ('data: {train: ["\\ud800"]}', "a character that is none"),
+        ("\n".join(f"k{n}: 1" for n in range(3000)), "and 2993 more"),
+        ("data: {train: [a]}\nmodel: {name: mace, irreps: %s}" % ("9x0e + " * 2000), "…"),
+    ],
+)
+def test_what_swells_or_is_none_of_its_kind_is_refused(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 3000
+
+
+def test_aliases_that_do_not_swell_are_values(tmp_path: Path) -> None:
+    text = "data: &d {train: [a.xyz]}\ntrain: {batch: &b {graphs: 3}}"
+    assert load_config(write(tmp_path, text)).train.batch.graphs == 3
+    text = "data: {train: &files [a.xyz, b.xyz], valid: *files}"
+    assert load_config(write(tmp_path, text)).data.valid == ["a.xyz", "b.xyz"]

@@ -103,6 +103,18 @@ def test_wrong_settings_are_refused_before_anything_runs(
     assert {path.name for path in tmp_path.iterdir()} == {"in.xyz"}
 
 
+@pytest.mark.parametrize("name", ["abacus", "[xtb]", "{xtb: 1}", "1.5"])
+def test_a_labeler_that_is_none_is_refused_with_its_file(
+    surefoot, structures: Path, tmp_path: Path, name: str
+) -> None:
+    config = tmp_path / "label.yaml"
+    config.write_text(f"labeler: {{name: {name}}}")
+    done = surefoot("label", structures, "-o", tmp_path / "o.xyz", "--config", config, check=False)
+    assert done.returncode == 1
+    assert f"{config}: labeler " in done.stderr
+    assert "not known; there is xtb" in done.stderr
+
+
 STAND_IN = """#!/bin/sh
 if [ "$1" = --version ]; then echo "xtb version 1.0"; exit 0; fi
 echo $$ > {record}

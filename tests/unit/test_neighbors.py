@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from surefoot import neighbors
 from surefoot.blocks.reference import Baseline
 from surefoot.graph import build_graph
 from surefoot.heads.scalar import Scalar
@@ -188,3 +189,74 @@ def test_atoms_at_one_place_are_named(rng) -> None:
     positions[4, 0] += 1e-4
     index, _ = find_neighbors(positions, SKEWED, np.ones(3, bool), CUTOFF)
     assert index.shape[1] > 0
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, False, False), (True, False, True)])
+@pytest.mark.parametrize("far", [60.0, 900.0, 1e6, 9e8])
+def test_an_atom_that_has_flown_off_costs_nothing(pbc, far: float, rng) -> None:
+    """The engine would look through all that is empty, and its counts overflow: SIGFPE."""
+    periodic = np.array(pbc)
+    positions = rng.uniform(0, 1, (5, 3)) @ SKEWED
+    near = find_neighbors(positions, SKEWED, periodic, CUTOFF)
+    # Along what is normal to all periodic vectors, so that no image of it is near.
+    normal = np.linalg.svd(SKEWED[periodic])[2][-1] if periodic.any() else np.ones(3)
+    found = find_neighbors(np.vstack([positions, far * normal]), SKEWED, periodic, CUTOFF)
+    both = (found[0] < 5).all(0)
+    assert as_set(found[0][:, both], found[1][both]) == as_set(*near)
+    others = as_set(found[0][:, ~both], found[1][~both])
+    assert all(one[0] == one[1] == 5 for one in others)  # its own images
+
+
+@pytest.mark.parametrize(
+    ("positions", "cell", "words"),
+    [
+        (np.array([[0, 0, 0], [0, np.nan, 0]]), 5 * np.eye(3), "position of atom 1 is not finite"),
+        (np.array([[0, 0, 0], [0, 1e12, 0]]), 5 * np.eye(3), r"beyond 1e\+09 Å"),
+        (np.zeros((1, 3)), np.diag([5, np.inf, 5]), "cell vector is not finite"),
+        (np.zeros((3, 3)), 1e-3 * np.eye(3), "its 3 atoms would have neighbours without end"),
+        (np.zeros((1, 3)), np.diag([5.0, 1e-8, 5.0]), "neighbours without end"),
+    ],
+)
+def test_what_would_crash_or_never_end_is_refused(positions, cell, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        find_neighbors(positions, cell, np.ones(3, bool), CUTOFF)
+
+
+@pytest.mark.parametrize("pbc", list(itertools.product([False, True], repeat=3)))
+@pytest.mark.parametrize("outside", [False, True])
+def test_trees_find_what_the_engine_finds(pbc, outside, rng) -> None:
+    positions = rng.uniform(0, 1, (5, 3)) @ SKEWED
+    if outside:
+        positions += rng.integers(-2, 3, (5, 3)) @ SKEWED
+    periodic = np.array(pbc)
+    box, _ = neighbors._complete_cell(SKEWED, periodic)
+    engine, tree = (
+        search(positions, box, periodic, CUTOFF)
+        for search in (neighbors._search_cells, neighbors._search_tree)
+    )
+    both = []
+    for first, second, shifts, lengths in (engine, tree):
+        pairs = np.stack([first, second]).astype(int), shifts.astype(int)
+        half = as_set(*pairs) | as_set(pairs[0][::-1], -pairs[1])
+        both.append((half, np.sort(lengths)))
+        assert len(half) == 2 * len(first)
+    assert both[0][0] == both[1][0] == lattice_sum(positions, SKEWED, periodic, CUTOFF)
+    np.testing.assert_allclose(both[0][1], both[1][1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cell", "pbc"),
+    [
+        (np.diag([1e4, 1e4, 7.0]), (True, True, True)),
+        (np.diag([1e4, 1e4, 0.0]), (True, True, False)),
+        (np.array([[5.0, 0, 0], [0, 6, 3e8], [0, 0, 7]]), (True, True, False)),
+        (np.diag([9e8, 5.0, 7.0]), (True, True, True)),
+    ],
+)
+def test_flat_cells_do_not_end_the_interpreter(cell, pbc, rng) -> None:
+    """The engine divides by the number of its cells along the short axis, of which none is left."""
+    periodic, positions = np.array(pbc), rng.uniform(0, 3, (4, 3))
+    found = find_neighbors(positions, cell, periodic, CUTOFF)
+    # Images along the long axes are far away.
+    short = periodic & (np.linalg.norm(cell, axis=1) < 100)
+    assert as_set(*found) == lattice_sum(positions, cell, short, CUTOFF)

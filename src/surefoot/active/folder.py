@@ -3,7 +3,8 @@
     FOLDER/
       campaign.json        what may not change, and with what it was begun
       rounds/000/          train/ (checkpoint, log, potential), figures.json, candidates.xyz,
-                           choice.json and chosen.xyz, labels.xyz (with its journal), round.json
+                           choice.json and chosen.xyz, labels.xyz (with its journal), round.json,
+                           sums.json (what tells that these are as they were written)
       rounds/001/ …
       potential.safetensors   that of the last round that has one
 
@@ -13,10 +14,9 @@ is not.
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,15 +26,18 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
+from surefoot.lock import LOCK
+from surefoot.lock import hold as locked
+from surefoot.sealed import seal, sum_up, unseal
 from surefoot.train.checkpoint import write_atomically
 
-CAMPAIGN = "campaign.json"
+CAMPAIGN, SUMS = "campaign.json", "sums.json"
 KIND = "surefoot campaign"
 FORMAT = 1
 
 
 class OtherCampaign(ValueError):
-    """A folder that another campaign, or another process, is in."""
+    """A folder that another campaign is in."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +111,11 @@ def hold(folder: Path) -> Iterator[None]:
     """The folder for this process alone, as long as it lives.
 
     Raises:
-        OtherCampaign: if another process has it.
+        InUse: if another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OtherCampaign(
-                f"{folder}: another process works on this campaign; wait for its end, or stop it."
-            ) from error
+    sentence = f"{folder}: another process works on this campaign; wait for its end, or stop it."
+    with locked(folder / LOCK, sentence):
         yield
-    finally:
-        os.close(handle)
 
 
 def agree(folder: Path, fixed: dict[str, Any], *, write: bool) -> None:
@@ -137,7 +131,7 @@ def agree(folder: Path, fixed: dict[str, Any], *, write: bool) -> None:
     file = folder / CAMPAIGN
     if not file.exists():
         # What a killed process has left of `CAMPAIGN` is no stranger.
-        own = (".lock", f".{CAMPAIGN}.")
+        own = (LOCK, f".{CAMPAIGN}.")
         strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith(own))
         if strangers:
             raise OtherCampaign(
@@ -148,7 +142,9 @@ def agree(folder: Path, fixed: dict[str, Any], *, write: bool) -> None:
             write_json(file, {"kind": KIND, "format": FORMAT, "fixed": fixed})
         return
     found = read_json(file)
-    if found.get("kind") != KIND or found.get("format") != FORMAT:
+    found = found if isinstance(found, dict) else {}
+    known = found.get("kind") == KIND and found.get("format") == FORMAT
+    if not known or not isinstance(found.get("fixed"), dict):
         raise OtherCampaign(f"{file}: not a campaign that this version of surefoot knows.")
     before, now = found["fixed"], json.loads(json.dumps(fixed))
     differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
@@ -161,9 +157,80 @@ def agree(folder: Path, fixed: dict[str, Any], *, write: bool) -> None:
         )
 
 
+def put(this: Round, file: Path, content: bytes) -> None:
+    """Write a file of a round, whole or not at all; its sum is noted before it is there.
+
+    Args:
+        this: the round.
+        file: one of its files.
+        content: of the file.
+    """
+    _note(this, file, hashlib.sha256(content).hexdigest())
+    write_atomically(file, content)
+
+
+def note_sum(this: Round, file: Path) -> None:
+    """Note the sum of a file that something else has just written."""
+    _note(this, file, sum_up(file).hexdigest())
+
+
+def is_noted(this: Round, file: Path) -> bool:
+    """Whether there is a sum of the file."""
+    return str(file.relative_to(this.folder)) in _read_sums(this)
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse files that are not as the campaign wrote them: further rounds would rest on them.
+
+    Args:
+        folder: of the campaign. Rounds of older versions have no sums and are taken as they are.
+    Raises:
+        OtherCampaign: naming the first such file.
+    """
+    for one in find_rounds(folder):
+        for name, known in _read_sums(one).items():
+            file = one.folder / name
+            if not file.exists():
+                if one.summary.exists():
+                    raise OtherCampaign(
+                        f"{file}: it is missing, and its round is over; put it back."
+                    )
+            elif not file.is_file() or sum_up(file).hexdigest() not in known:
+                raise OtherCampaign(
+                    f"{file}: it is not as this campaign wrote it; put it back, or remove it to "
+                    "have it made again where its round is not over."
+                )
+
+
+def _note(this: Round, file: Path, total: str) -> None:
+    sums, name = _read_sums(this), str(file.relative_to(this.folder))
+    known = sums.get(name, [])
+    if known[-1:] != [total]:
+        # The sum before is that of the file until the new one has its place.
+        write_atomically(this.folder / SUMS, seal({**sums, name: [*known, total][-2:]}))
+
+
+def _read_sums(this: Round) -> dict[str, list[str]]:
+    file = this.folder / SUMS
+    if not file.exists():
+        return {}
+    try:
+        return unseal(file.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        raise OtherCampaign(
+            f"{file}: damaged ({error}); put it back, or remove it, and the files of this round "
+            "are taken as they are."
+        ) from error
+
+
 def write_json(file: Path, content: Any) -> None:
     """Whole or not at all."""
-    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(file, as_json(content))
+
+
+def as_json(content: Any) -> bytes:
+    """What `read_json` reads."""
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def read_json(file: Path) -> Any:
@@ -174,20 +241,31 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise OtherCampaign(
             f"{file}: damaged ({error}); remove it, and what it stood for is done again."
         ) from error
 
 
-def write_structures(file: Path, structures: Sequence[Atoms]) -> None:
-    """Extended XYZ, whole or not at all."""
+def as_xyz(structures: Sequence[Atoms]) -> bytes:
+    """Extended XYZ; nothing where there is no structure."""
     text = io.StringIO()
     if structures:
         ase.io.write(text, list(structures), format="extxyz")
-    write_atomically(file, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def read_structures(file: Path) -> list[Atoms]:
-    """What `write_structures` wrote."""
-    return list(ase.io.iread(file, ":", format="extxyz")) if file.stat().st_size else []
+    """What `as_xyz` made.
+
+    Raises:
+        OtherCampaign: if the file is damaged.
+    """
+    try:
+        return list(ase.io.iread(file, ":", format="extxyz")) if file.stat().st_size else []
+    except OSError:
+        raise
+    except Exception as error:  # ASE's readers raise whatever their parsers meet
+        raise OtherCampaign(
+            f"{file}: damaged ({error}); remove it, and what it stood for is done again."
+        ) from error

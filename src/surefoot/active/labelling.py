@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from surefoot.active.campaign import Campaign, stop_if_asked
-from surefoot.active.folder import Round, read_json, read_structures
+from surefoot.active.folder import Round, is_noted, note_sum, read_json, read_structures
 from surefoot.data.read import IGNORE, Keys, read_frames
 from surefoot.label.labeler import LabelingFailed
 from surefoot.label.output import beside
@@ -30,8 +30,7 @@ def label_chosen(campaign: Campaign, this: Round) -> None:
     """
     again, folder = campaign.again, campaign.folder / "engine"
     frames = read_frames([this.chosen], NO_LABELS)
-    # What a killed process has written before its last turn is not all.
-    if this.labels.exists() and len(read_structures(this.labels)) == len(frames):
+    if _are_labelled(this, len(frames)):
         return
     with ExitStack() as stack:
         executor, turn = stack.enter_context(campaign.engine.open(folder)), 0
@@ -60,8 +59,16 @@ def label_chosen(campaign: Campaign, this: Round) -> None:
                     raise LabelingFailed(_say_commonest(this, str(error))) from error
             else:
                 if not report.failed or turn == again.retries:
+                    note_sum(this, this.labels)
                     return
             turn += 1
+
+
+def _are_labelled(this: Round, count: int) -> bool:
+    """Whether all have labels: what a killed process has written before its last turn is not."""
+    if not (this.labels.exists() and is_noted(this, this.labels)):
+        return False
+    return len(read_structures(this.labels)) == count
 
 
 def _follow(campaign: Campaign, done: int, total: int) -> None:

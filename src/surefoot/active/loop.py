@@ -25,13 +25,17 @@ from surefoot.active.explore.explorer import Interrupted, Scene, is_whole, note,
 from surefoot.active.folder import (
     Round,
     agree,
+    as_json,
+    as_xyz,
     find_rounds,
     hold,
+    is_noted,
+    note_sum,
     open_round,
+    put,
     read_json,
     read_structures,
-    write_json,
-    write_structures,
+    require_whole,
 )
 from surefoot.active.judge import Figures, judge, judge_paths
 from surefoot.active.labelling import label_chosen
@@ -66,7 +70,8 @@ def run(campaign: Campaign) -> Outcome:
     Args:
         campaign: what it is made of.
     Raises:
-        OtherCampaign: if the folder is in use, or that of another campaign.
+        InUse: if another process works in the folder.
+        OtherCampaign: if it is that of another campaign, or a file is not as it was written.
         Overlap, ValueError: if it can not be judged, or can not begin.
         LabelingFailed: if no structure of a round could be labelled, with the commonest reason.
         NoScore: if the potential can not give a score that is asked for.
@@ -76,6 +81,7 @@ def run(campaign: Campaign) -> Outcome:
     require_engine(campaign.engine, campaign.conduct)
     with hold(campaign.folder):
         agree(campaign.folder, campaign.fixed, write=True)
+        require_whole(campaign.folder)
         threads, ended = _threads(campaign), None
         try:
             number = count_whole(campaign.folder)
@@ -108,13 +114,15 @@ def preview(campaign: Campaign) -> Preview | None:
 
     Raises:
         NothingToChoose: if no candidate is left.
-        OtherCampaign: if the folder is that of another campaign.
+        OtherCampaign: if the folder is that of another campaign, or a file is not as it was
+            written.
     """
     campaign = with_states(campaign)
     require_sound(campaign)
     if not campaign.folder.is_dir():
         return None
     agree(campaign.folder, campaign.fixed, write=False)
+    require_whole(campaign.folder)
     rounds = find_rounds(campaign.folder)
     if not rounds or not (rounds[-1].training / POTENTIAL).exists():
         return None
@@ -145,12 +153,16 @@ def _run_round(campaign: Campaign, this: Round, threads: int) -> str | None:
     say = campaign.told.say
     with clock(this, "train"):
         potential = _train(campaign, this)
+    if not is_noted(this, potential):
+        note_sum(this, potential)
     torch.set_num_threads(threads)
     predictor = load_predictor(potential)
     with clock(this, "judge"):
         figures = _judge(campaign, this, predictor)
     write_atomically(campaign.folder / POTENTIAL, potential.read_bytes())
-    history = [read_json(one.figures) for one in find_rounds(campaign.folder)]
+    # Later rounds are there where a file of this one is made again.
+    sofar = [one for one in find_rounds(campaign.folder) if one.number <= this.number]
+    history = [read_json(one.figures) for one in sofar]
     labelled = count_labels(campaign.folder, this.number)
     say(f"round {this.number}: {show_figures(figures)}, {labelled} new labels so far")
     ended = why_end(campaign.rules, history, labelled, count_seconds(campaign.folder))
@@ -159,23 +171,24 @@ def _run_round(campaign: Campaign, this: Round, threads: int) -> str | None:
             _extend(campaign, this, predictor)
         except NothingToChoose as error:
             ended = f"nothing is left to be labelled: {error}"
-    write_json(this.summary, {**summarize(this, figures), "ended": ended})
+    put(this, this.summary, as_json({**summarize(this, figures), "ended": ended}))
     return ended
 
 
 def _extend(campaign: Campaign, this: Round, predictor: Predictor) -> None:
     """Exploration, choice and labels of a round, as far as they are not there."""
-    if not this.chosen.exists():
+    if not all(file.exists() for file in (this.candidates, this.choice, this.chosen)):
         if not this.candidates.exists():
             with clock(this, "explore"):
-                write_structures(this.candidates, _explore(campaign, this, predictor, this))
+                found = _explore(campaign, this, predictor, this)
+            put(this, this.candidates, as_xyz(found))
         shutil.rmtree(this.exploration, ignore_errors=True)
         stop_if_asked(campaign)
         with clock(this, "choose"):
             candidates = read_structures(this.candidates)
             chosen = _choose(campaign, this, predictor, candidates)
-            write_json(this.choice, record_choice(chosen, candidates))
-            write_structures(this.chosen, [candidates[index] for index in chosen.indices])
+            put(this, this.choice, as_json(record_choice(chosen, candidates)))
+            put(this, this.chosen, as_xyz([candidates[index] for index in chosen.indices]))
     stop_if_asked(campaign)
     with clock(this, "label"):
         label_chosen(campaign, this)
@@ -249,7 +262,7 @@ def _judge(campaign: Campaign, this: Round, predictor: Predictor) -> Figures:
     if not this.figures.exists():
         test = campaign.splits.test
         figures = judge(predictor, to_samples(test, predictor.cutoff))
-        write_json(this.figures, figures | judge_paths(predictor, test))
+        put(this, this.figures, as_json(figures | judge_paths(predictor, test)))
     return read_json(this.figures)
 
 

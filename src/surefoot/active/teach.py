@@ -16,12 +16,18 @@ from surefoot.data.load import Splits
 from surefoot.data.read import Frame
 from surefoot.data.statistics import References
 from surefoot.posteriors.learnt import hash_frames
-from surefoot.posteriors.restart import CHECKPOINT, Keeper, load_checkpoint, take_threads
+from surefoot.posteriors.restart import (
+    CHECKPOINT,
+    POTENTIAL,
+    WRITTEN,
+    Keeper,
+    load_checkpoint,
+    take_threads,
+)
 from surefoot.posteriors.training import Parts, finish, plan_training, start
+from surefoot.train.checkpoint import sweep
 from surefoot.train.fit import fit
 from surefoot.train.state import State
-
-POTENTIAL = "potential.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ def teach(
     if potential.exists():
         return potential
     lesson.folder.mkdir(parents=True, exist_ok=True)
+    sweep(lesson.folder, WRITTEN)
     train = take_threads(lesson.parts.train, lesson.parts.posterior)
     threads = train.threads or 1
     parts = replace(lesson.parts, train=train)

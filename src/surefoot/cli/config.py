@@ -15,6 +15,7 @@ from surefoot.blocks.conditioning import Conditioning
 from surefoot.cli.recipes import recipe
 from surefoot.cli.screen import UserError
 from surefoot.cli.tasks import TASKS
+from surefoot.cli.yaml_text import read_yaml
 from surefoot.data.load import DataSettings
 from surefoot.data.read import Frame
 from surefoot.data.states import check_states
@@ -30,6 +31,9 @@ from surefoot.train.fit import TrainSettings
 from surefoot.train.loss import LossSettings
 
 VALID = 0.1  # set aside, to calibrate what learns from all training frames
+SHOWN = 200  # characters of a value in a message
+REASON = 600  # of what is wrong with it
+TOLD = 8  # mistakes that are told at once
 FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of the data or less
 
 Whole = TypeVar("Whole", bound=Settings)
@@ -109,7 +113,9 @@ def validate(root: type[Whole], content: Mapping[str, Any], path: Path, choices:
     try:
         return root.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem, path, content, root, choices) for problem in error.errors()]
+        problems = error.errors()
+        lines = [_explain(one, path, content, root, choices) for one in problems[:TOLD]]
+        lines += [f"{path}: and {len(problems) - TOLD} more."] * (len(problems) > TOLD)
         raise UserError("\n".join(lines)) from error
 
 
@@ -125,7 +131,7 @@ def read_config(path: Path, overrides: Sequence[str], template: str) -> dict[str
         UserError: if it is not there, is no YAML, or an override does not fit.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; `{template}` writes one.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -148,7 +154,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise UserError(f"--set {override}: '{section}' is a value, not a section.")
     try:
-        place[key] = yaml.safe_load(value)
+        place[key] = read_yaml(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not YAML ({error}).") from error
 
@@ -164,13 +170,22 @@ def _explain(
         return f"{path}: there is no key '{name}'; near it there is {', '.join(near)}."
     if problem["type"] == "missing":
         return f"{path}: the key '{name}' is missing; it has no default."
-    reason = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    reason = _cut(problem["msg"].removeprefix("Value error, ").rstrip("."), REASON)
     value = problem["input"]
     if problem["type"] == "less_than_equal" and location[0] == "model":
         # Models end where their products are built and tested.
         reason = f"more than {problem['ctx']['le']} is not built"
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {value!r})"
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {shorten(value)})"
     return f"{path}: {name + ': ' if name else ''}{reason}{shown}."
+
+
+def shorten(value: Any) -> str:
+    """A value in a message, cut where it is too long to read."""
+    return _cut(repr(value), SHOWN)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + "…"
 
 
 def _valid_keys(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surefoot.lock import LOCK
+
 if TYPE_CHECKING:
     from surefoot.data.read import Frame
     from surefoot.motion.guard import Guard
@@ -32,6 +34,11 @@ class Files:
     def journal(self) -> Path:
         """Beside the output."""
         return self.output.with_name(f"{self.output.name}.journal")
+
+    @property
+    def lock(self) -> Path:
+        """Beside the output, too: two relaxations would write over each other's journal."""
+        return self.output.with_name(f".{self.output.name}{LOCK}")
 
     @property
     def named(self) -> dict[str, Path]:
@@ -68,8 +75,13 @@ class Files:
                 f"--record {self.record}: nothing would be written to it; set --guard-uncertainty "
                 "or --guard-ood, and another --guard-action than warn."
             )
-        if resume or force:
-            return
+        if not (resume or force):
+            self.require_fresh()
+
+    def require_fresh(self) -> None:
+        """Refuse to write over anything, and to leave what an interrupted relaxation has done."""
+        from surefoot.cli.screen import UserError
+
         self.require_new()
         if self.journal.exists():
             raise UserError(

@@ -132,8 +132,9 @@ def load_labeler(
         )
     settings = content["labeler"]
     chosen = settings.get("name", "xtb")
-    if chosen not in LABELERS:
-        raise UserError(f"--labeler {chosen}: not known; there is {', '.join(LABELERS)}.")
+    if not isinstance(chosen, str) or chosen not in LABELERS:
+        said = f"--labeler {name}" if name is not None else f"{place}: labeler {chosen!r:.200}"
+        raise UserError(f"{said}: not known; there is {', '.join(LABELERS)}.")
     if chosen == "ase" and method is not None:
         raise UserError(
             f"--method {method}: what a calculator of ASE calculates is said by its keywords, "
@@ -147,13 +148,14 @@ def _override(content: dict[str, Any], override: str) -> None:
     import yaml
 
     from surefoot.cli.screen import UserError
+    from surefoot.cli.yaml_text import read_yaml
 
     name, found, value = override.partition("=")
     section, dot, key = name.partition(".")
     if not (found and dot):
         raise UserError(f"--set {override}: write section.key=value, such as labeler.grid=4.")
     try:
-        content.setdefault(section, {})[key] = yaml.safe_load(value)
+        content.setdefault(section, {})[key] = read_yaml(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not YAML ({error}).") from error
 
@@ -162,9 +164,10 @@ def _read_sections(path: Path) -> dict[str, Any]:
     import yaml
 
     from surefoot.cli.screen import UserError
+    from surefoot.cli.yaml_text import read_yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: can not be read as YAML ({error}).") from error
     if not isinstance(content, dict) or not all(isinstance(s, dict) for s in content.values()):
@@ -177,6 +180,7 @@ def _read_sections(path: Path) -> dict[str, Any]:
 def _validate(settings: Any, content: dict[str, Any], place: str) -> Any:
     from pydantic import ValidationError
 
+    from surefoot.cli.config import shorten
     from surefoot.cli.screen import UserError
 
     try:
@@ -187,4 +191,4 @@ def _validate(settings: Any, content: dict[str, Any], place: str) -> Any:
         reason = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             reason = f"there is no such key; there is {', '.join(settings.model_fields)}"
-        raise UserError(f"{place}: {key}: {reason} (found {problem['input']!r}).") from error
+        raise UserError(f"{place}: {key}: {reason} (found {shorten(problem['input'])}).") from error

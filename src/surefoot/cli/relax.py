@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,7 +114,8 @@ def run(
     predictor, frames = open_inputs(potential, structures, **speed, spin_unit=spin_unit)
     identity = identify(potential, frames, settings, guard, {**speed, **files.asked})
     work = Work(files=files, identity=identity, frames=frames, guard=guard, settings=settings)
-    work.go(predictor, together, resume=resume, force=force)
+    with work.alone():
+        work.go(predictor, together, resume=resume, force=force)
 
 
 @dataclass(kw_only=True)
@@ -127,6 +129,17 @@ class Work:
     guard: Guard | None
     waiting: dict[int, list[Atoms]] = field(default_factory=dict)
 
+    def alone(self) -> AbstractContextManager[None]:
+        """The output for this process."""
+        from surefoot.lock import hold
+
+        output = self.files.output
+        return hold(
+            self.files.lock,
+            f"{output}: another process relaxes into this file; wait for its end, or choose "
+            "another output.",
+        )
+
     def go(self, predictor: Predictor, together: int, *, resume: bool, force: bool) -> None:
         """Relax what is left, and write everything where it belongs."""
         from surefoot.cli.screen import complain
@@ -138,6 +151,8 @@ class Work:
             if not over:
                 self.files.require_new()
         else:
+            if not force:  # again: who was here before may have left something
+                self.files.require_fresh()
             kept = begin_journal(journal, self.identity, over=force)
         try:
             self.relax(kept, predictor, together)
@@ -234,6 +249,7 @@ class Work:
         from surefoot.train.checkpoint import write_atomically
 
         files = self.files
+        kept.begin_outputs()
         for path, kind in (
             (files.trajectory, PATH),
             (files.record, RECORD),

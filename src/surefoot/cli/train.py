@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,10 +36,29 @@ def run(
         typer.Option("--set", help="Override the file, e.g. --set train.epochs=50."),
     ] = None,
 ) -> None:
+    from surefoot.cli.screen import require_writable
+    from surefoot.lock import LOCK, hold
+    from surefoot.posteriors.restart import CHECKPOINT, WRITTEN
+    from surefoot.train.checkpoint import sweep
     from surefoot.train.distributed import open_team
 
-    with open_team() as team, _only_first_speaks(team):
-        _train(lambda: _prepare(config, overrides or (), output, resume, team.count), output, team)
+    with open_team() as team, _only_first_speaks(team), ExitStack() as stack:
+
+        def prepare() -> tuple[Plan, State]:
+            require_writable(output / CHECKPOINT)
+            if team.leads:
+                stack.enter_context(hold(output / LOCK, _say_in_use(output)))
+                sweep(output, WRITTEN)
+            return _prepare(config, overrides or (), output, resume, team.count)
+
+        _train(prepare, output, team)
+
+
+def _say_in_use(folder: Path) -> str:
+    return (
+        f"{folder}: another process trains in this folder; wait for its end, or choose another "
+        "folder."
+    )
 
 
 def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) -> None:
@@ -136,7 +155,7 @@ def _prepare(
 
     from surefoot.cli.check import diagnose
     from surefoot.cli.config import load_config
-    from surefoot.cli.screen import STATUS_REFUSED, require_writable, say
+    from surefoot.cli.screen import STATUS_REFUSED, say
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
     from surefoot.posteriors.restart import CHECKPOINT, take_threads
@@ -148,7 +167,6 @@ def _prepare(
     train = take_threads(settings.train, settings.posterior)
     settings = settings.model_copy(update={"train": train})
     checkpoint = output / CHECKPOINT
-    require_writable(checkpoint)
     _refuse_mixing(checkpoint, resume)
     splits = load_splits(settings.data, settings.train.seed, say)
     for name, frames in splits.by_name().items():

@@ -183,6 +183,7 @@ def to_samples(
 
     Raises:
         CoincidentAtoms: if two atoms of a frame are at one place, naming them and the frame.
+        ValueError: if a frame can have no neighbours for another reason, naming it.
     """
     numbers = number_groups(frames) if groups is None else groups
     return [
@@ -203,8 +204,9 @@ def _place_graph(frame: Frame, cutoff: float) -> Graph:
     """The graph of a frame, which an error names."""
     try:
         return to_graph(frame.atoms, cutoff, frame.charge, frame.spin)
-    except CoincidentAtoms as error:
-        raise CoincidentAtoms(f"{frame.place}: {error}") from error
+    except ValueError as error:
+        kind = CoincidentAtoms if isinstance(error, CoincidentAtoms) else ValueError
+        raise kind(f"{frame.place}: {error}") from error
 
 
 def join_graphs(samples: Sequence[Sample]) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,52 @@ from ase.db.row import AtomsRow
 
 SQLITE = b"SQLite format 3\0"  # how every such file begins
 RESULTS = ("energy", "forces", "stress")
+REASON = 300  # characters of what is wrong
+SHORTEST = 2  # bytes of the line of an atom
+COLUMNS = re.compile(rb"(?=:[A-Za-z]:\s*(\w+))")  # of properties in the comment of a frame
+MOST_DIGITS = 6  # of their number
 ANGSTROM = ("Ang", "Angstrom", "Å")
 
 
 def read_ase(path: Path) -> Iterator[Atoms]:
     """All images of a file that ASE reads."""
     yield from ase.io.iread(path, index=":")
+
+
+def read_xyz(path: Path) -> Iterator[Atoms]:
+    """All frames of extended XYZ, whose counts are compared with the file first.
+
+    ASE's reader counts to the number of atoms that a line states, whether lines follow or not, and
+    makes as many columns as it is told to.
+
+    Raises:
+        ValueError: if a count is more than the file can hold.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while True:
+            try:
+                count = int(file.readline().decode("utf-8", "replace"))
+            except ValueError:
+                break  # its end, or what ASE says more about
+            comment = file.readline()
+            if count > (size - file.tell()) // SHORTEST + 1:
+                raise ValueError(f"it states {count:.6g} atoms in a frame, which it can not hold")
+            if any(len(columns) > MOST_DIGITS for columns in COLUMNS.findall(comment)):
+                raise ValueError("it states more columns for a property than any has")
+            for _ in range(count):
+                file.readline()
+            place = file.tell()
+            while file.readline().lstrip().startswith(b"VEC"):
+                place = file.tell()
+            file.seek(place)
+    yield from read_ase(path)
+
+
+def say_reason(error: Exception) -> str:
+    """What a reader says is wrong, cut where it is too long to read."""
+    reason = str(error) or type(error).__name__
+    return reason if len(reason) <= REASON else f"{reason[:REASON]}…"
 
 
 def read_database(path: Path) -> Iterator[Atoms]:

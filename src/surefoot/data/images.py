@@ -12,12 +12,14 @@ from ase import Atoms
 from surefoot.data.adsorption import add_references, find_text, unpack
 from surefoot.data.aselmdb import read_aselmdb
 from surefoot.data.deepmd import TYPES, read_deepmd
-from surefoot.data.formats import read_ase, read_database
+from surefoot.data.formats import read_ase, read_database, read_xyz, say_reason
 from surefoot.data.geometric import read_geometric
 from surefoot.data.hdf5 import read_hdf5
 from surefoot.data.npz import read_npz
 
 READERS: dict[str, Callable[[Path], Iterable[Atoms]]] = {
+    ".xyz": read_xyz,
+    ".extxyz": read_xyz,
     ".npz": read_npz,
     ".db": read_database,
     ".lmdb": read_geometric,
@@ -54,10 +56,9 @@ def iterate_images(path: Path) -> Iterator[Atoms]:
             plain = unpack(path, Path(folder))
             yield from add_references(_find_reader(plain)(plain), path)
         except Exception as error:  # ASE's readers raise whatever their parsers meet
-            reason = str(error) or type(error).__name__
             raise UnreadableFile(
-                f"{path}: can not be read ({reason}). Any file that ASE reads is allowed, "
-                f"and {', '.join(READERS)}."
+                f"{path}: can not be read ({say_reason(error)}). Any file that ASE reads is "
+                f"allowed, and {', '.join(READERS)}."
             ) from error
 
 

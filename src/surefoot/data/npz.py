@@ -15,6 +15,8 @@ of the config; what a file says of its own is not read. Pickled content is refus
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,14 +28,22 @@ NUMBERS = ("nuclear_charges", "z", "atomic_numbers")
 POSITIONS = ("coords", "R", "pos", "positions")
 ENERGIES = ("energies", "E", "energy", "total_energy")
 FORCES = ("forces", "F", "force")
+UNPACKED, SWELLING = 2**27, 64  # bytes of zip files: some in any case, and more for each packed one
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""How the header of an array is read, by version."""
 
 
 def read_npz(path: Path) -> Iterator[Atoms]:
     """Frames of an archive, with energies in `info` and forces in `arrays`.
 
     Raises:
-        ValueError: if numbers or positions are missing, or shapes do not fit together.
+        ValueError: if numbers or positions are missing, shapes do not fit together, or arrays are
+            larger than their entries.
     """
+    require_sizes(path)
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         numbers, positions = _first(arrays, NUMBERS), _first(arrays, POSITIONS)
         energies, forces = _first(arrays, ENERGIES), _first(arrays, FORCES)
@@ -62,12 +72,32 @@ def read_npz(path: Path) -> Iterator[Atoms]:
         yield frame
 
 
+def require_sizes(path: Path) -> None:
+    """Refuse a zip file of arrays that would fill the memory: NumPy makes what a header says.
+
+    Raises:
+        ValueError: with the name of the entry.
+    """
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        if sum(info.file_size for info in infos) > UNPACKED + SWELLING * path.stat().st_size:
+            raise ValueError("it unpacks to far more than its size; unpack it first if it is meant")
+        for info in infos:
+            with archive.open(info) as entry:
+                version = np.lib.format.read_magic(entry)
+                if version not in HEADERS:
+                    raise ValueError(f"{info.filename} is in a format of arrays that is not read")
+                shape, _, kind = HEADERS[version](entry)
+            if math.prod(shape) * kind.itemsize > info.file_size:
+                raise ValueError(f"{info.filename} has fewer numbers than its header says")
+
+
 def _first(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
     return next((arrays[name] for name in names if name in arrays), None)
 
 
 def _require_frames(positions: np.ndarray) -> tuple[int, int]:
-    if positions.ndim != 3 or positions.shape[2] != 3:
+    if positions.ndim != 3 or positions.shape[2] != 3 or not positions.shape[1]:
         raise ValueError(f"positions have shape {positions.shape}; (frames, atoms, 3) is needed")
     return positions.shape[0], positions.shape[1]
 

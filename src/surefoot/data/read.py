@@ -15,6 +15,7 @@ from pydantic import Field
 
 from surefoot.data.adsorption import REFERENCE, mark_subtracted, subtract_reference
 from surefoot.data.file_units import FileUnits
+from surefoot.data.formats import say_reason
 from surefoot.data.frame import Frame
 from surefoot.data.hdf5 import require_sign
 from surefoot.data.images import UnreadableFile, iterate_images
@@ -40,6 +41,7 @@ IGNORE = "none"
 SUFFIXES = (".xyz", ".extxyz")  # of files this package writes
 ISOLATED = "IsolatedAtom"  # config_type of frames that give reference energies
 PREDICTED = "predicted_by"  # marks frames that `surefoot predict` wrote
+MOST = 118  # atomic number
 GROUP_BLOCK = 50  # consecutive frames of one composition that count as one group
 
 
@@ -131,13 +133,18 @@ class Reading:
     def __iter__(self) -> Iterator[Frame]:
         """The frames, with spins as the file states them."""
         for index, atoms in enumerate(iterate_images(self._path)):
+            strange = atoms.numbers[(atoms.numbers < 0) | (atoms.numbers > MOST)]
+            if len(strange):
+                raise UnreadableFile(
+                    f"{self._path}, frame {index}: there is no element {strange[0]}"
+                )
             formula = atoms.get_chemical_formula()
             group = f"{formula}#{self._seen[formula] // GROUP_BLOCK}"
             self._seen[formula] += 1
             try:
                 frame = _to_frame(atoms, str(self._path), index, group, self._keys, self._units)
             except (TypeError, ValueError) as error:
-                raise UnreadableFile(f"{self._path}, frame {index}: {error}") from error
+                raise UnreadableFile(f"{self._path}, frame {index}: {say_reason(error)}") from error
             self._zeros |= frame.spin == 0
             self._fit = self._fit and _fits_unpaired(frame)
             yield frame

@@ -14,7 +14,6 @@ any number of processes may read it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -40,12 +39,11 @@ from surefoot.data.frame import Frame
 from surefoot.data.images import UnreadableFile, hash_source
 from surefoot.data.read import Keys, Reading, find_spin_key, require_labels, tell_unpaired
 from surefoot.data.stored import FIXED, LABELS, UNPAIRED, Store, StoredFrame
+from surefoot.lock import LOCK, UNABLE
 
 SUFFIX = ".store"
-LOCK = ".lock"
 PART = f".part-{platform.node()}-"  # what a writer of this machine works in
 SHOWN = 50_000  # frames between two lines about a conversion
-UNABLE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 Tell = Callable[[str], None]
 

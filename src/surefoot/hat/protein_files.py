@@ -224,7 +224,12 @@ def _with_occupancy(line: str) -> str:
 def _read_gro(path: Path) -> _Table:
     from biotite.structure.io.gro import GROFile
 
-    array = GROFile.read(str(path)).get_structure()
+    file = GROFile.read(str(path))
+    # As many atoms are made as a line states, whether lines follow or not.
+    counts = [int(line) for line in file.lines if line.strip().isdigit()]
+    if max(counts, default=0) > len(file.lines):
+        raise ValueError(f"it states {max(counts)} atoms, and has {len(file.lines)} lines")
+    array = file.get_structure()
     return _from_array(array, [""] * array.array_length(), [], array.box)
 
 
@@ -284,7 +289,7 @@ def _symbol(element: str, name: str, residue: str) -> str:
     letters = name.lstrip("0123456789")
     if canonical(residue) in AMINO_ACIDS or residue.upper() in WATER | {"ACE", "NME", "NMA"}:
         own = element.capitalize()
-        return own if own in ("H", "C", "N", "O", "S", "Se", "P") else letters[:1].upper() or "X"
+        return own if own in ("H", "C", "N", "O", "S", "Se", "P") else _first_letter(letters)
     found = element.capitalize()
     if found in atomic_numbers and found in chemical_symbols:
         return found
@@ -292,7 +297,12 @@ def _symbol(element: str, name: str, residue: str) -> str:
         guess = "".join(one for one in residue if one.isalpha()).capitalize()
         guess = {"Sod": "Na", "Cla": "Cl", "Pot": "K", "Cal": "Ca", "Ces": "Cs"}.get(guess, guess)
         return guess if guess in atomic_numbers else "X"
-    return letters[:1].upper() if letters[:1].upper() in atomic_numbers else "X"
+    return _first_letter(letters)
+
+
+def _first_letter(name: str) -> str:
+    """The element that a name begins with, if there is one of a letter."""
+    return name[:1].upper() if name[:1].upper() in atomic_numbers else "X"
 
 
 def _choose(

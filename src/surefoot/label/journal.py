@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,8 @@ import numpy as np
 from ase import Atoms
 
 from surefoot.label.labeler import Labels
+from surefoot.lock import InUse, seize
+from surefoot.sealed import seal, unseal
 
 
 def content_hash(atoms: Atoms, charge: int, spin: int, settings: dict[str, Any]) -> str:
@@ -40,14 +41,16 @@ class Journal:
     """Labels and failures by content hash, appended to a file and read back on the next run.
 
     A record is written by one system call and synchronised to the disk, so a killed run can leave
-    at most one torn line at the end; it is cut off when the journal is opened again.
+    at most one torn line at the end; it is cut off when the journal is opened again. Each line has
+    a checksum, so that no other line is taken for what was calculated.
     """
 
     def __init__(self, path: Path) -> None:
         """Read what an earlier run left at `path`, if there was one, and open it for appending.
 
         Raises:
-            ValueError: if another run holds the journal, or a line other than the last is damaged.
+            InUse: if another run holds the journal.
+            ValueError: if a line other than the last is damaged.
         """
         self.path = path
         self._labels: dict[str, Labels] = {}
@@ -158,28 +161,32 @@ class Journal:
 
     def _write(self, record: dict[str, Any], seconds: float | None) -> None:
         if seconds is not None:
-            record["seconds"] = round(seconds, 3)
-        line = (json.dumps(record) + "\n").encode()
-        if os.write(self._file, line) != len(line):
-            raise OSError(f"{self.path}: could not be written to the end; is the disk full?")
+            record = {**record, "seconds": round(seconds, 3)}
+        line, before = seal(record), os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(f"{self.path}: could not be written to the end; is the disk full?")
+        except OSError:
+            os.ftruncate(self._file, before)  # half of a line would hide the next one
+            raise
         os.fsync(self._file)
 
     def _lock(self) -> None:
         # Two runs on one journal would calculate everything twice. The lock ends with the process.
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
+        if not seize(self._file, self.path):
+            raise InUse(
                 f"{self.path}: another run is writing labels here; wait for it, or choose another "
                 "output."
-            ) from error
+            )
 
     def _read(self) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
+        checked = False  # lines of older versions have no checksum, and none follows one that has
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                self._take(json.loads(line))
+                record, checked = unseal(line, required=checked)
+                self._take(record)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{self.path}, line {number}: this is no record of a label or a failure "

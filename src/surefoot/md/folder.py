@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from surefoot.lock import LOCK
 from surefoot.md.job import GUARD
 from surefoot.md.saved import STATE
 from surefoot.md.trajectory import INDEX, PARTS
@@ -30,7 +31,7 @@ def find_strangers(folder: Path) -> list[str]:
     Returns:
         Paths within it.
     """
-    top = sorted(folder.iterdir())
+    top = sorted(path for path in folder.iterdir() if path.name != LOCK)
     if not any(_matches(MARKS, path) for path in top):
         return [path.name for path in top]
     found = sorted(folder.rglob("*"))
@@ -38,9 +39,9 @@ def find_strangers(folder: Path) -> list[str]:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a run has written, and nothing else; the folder stays."""
+    """Remove what a run has written, and nothing else; the folder and the lock on it stay."""
     for path in sorted(folder.rglob("*")):
-        if _is_ours(path, folder) and not _is_room(path, folder):
+        if path != folder / LOCK and _is_ours(path, folder) and not _is_room(path, folder):
             path.unlink()
     for name in (PARTS, GUARD):
         room = folder / name
@@ -48,9 +49,19 @@ def remove_run(folder: Path) -> None:
             room.rmdir()
 
 
+def sweep_run(folder: Path) -> None:
+    """Remove what a killed process has left of files that it was writing."""
+    for place, names in FILES.items():
+        for path in (folder / place).glob(".*"):
+            if re.fullmatch(HIDDEN.format(names), path.name) and path.is_file():
+                path.unlink()
+
+
 def _is_ours(path: Path, folder: Path) -> bool:
     if path.is_dir():
         return _is_room(path, folder)
+    if path == folder / LOCK:
+        return True
     names = FILES.get(str(path.parent.relative_to(folder)))
     return names is not None and _matches(names, path)
 

@@ -14,7 +14,8 @@ from surefoot.md.integrator import Engine, conserved, kick, move
 from surefoot.md.job import GUARD, Job, Progress, Report, write_frame
 from surefoot.md.saved import Ending, Saved, full_disk, save, versions
 from surefoot.md.state import State, kinetic_energy, temperature
-from surefoot.md.trajectory import Frame, Writer, to_structure
+from surefoot.md.trajectory import Frame, Writer
+from surefoot.md.xyz import to_structure
 from surefoot.motion.guard import judge, look_closer, mark_frame, say_verdict
 from surefoot.motion.skin import NeighborLists, NoNeighbors
 from surefoot.motion.surface import Evaluation
@@ -263,6 +264,7 @@ class Run:
                 ids=self.engine.systems.ids,
                 step=self.step,
                 marks=self.writer.marks(),
+                sums=self.writer.sums(),
                 endings=self.endings,
                 made_by=versions(),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from surefoot.data.read import read_state
+from surefoot.lock import LOCK, hold
 from surefoot.md.checks import find_limits, say_momentless
-from surefoot.md.folder import find_strangers, remove_run
+from surefoot.md.folder import find_strangers, remove_run, sweep_run
 from surefoot.md.integrator import Engine, conserved, draw_momenta, rest
 from surefoot.md.job import Job, Report
 from surefoot.md.loop import Run
@@ -19,7 +21,8 @@ from surefoot.md.saved import STATE, load, versions
 from surefoot.md.settings import Langevin
 from surefoot.md.state import at_rest, kinetic_energy
 from surefoot.md.timestep import fastest_periods, say_too_long
-from surefoot.md.trajectory import HdfWriter, Writer, XyzWriter
+from surefoot.md.trajectory import HdfWriter, Writer
+from surefoot.md.xyz import XyzWriter
 from surefoot.motion.bias import Bias, NothingToPull
 from surefoot.motion.guard import require_scores
 from surefoot.motion.skin import NeighborLists
@@ -48,23 +51,35 @@ def start(job: Job, *, over: bool = False) -> Report:
         over: whether a run that the folder holds is removed, once it is certain that this one can
             begin.
     Raises:
+        InUse: if another process works in the folder.
         RunExists: if the folder holds anything that may not be removed.
         UnfitStructure: if a structure can not be moved.
         NoUncertainty: if the guard has a limit on what the potential does not say.
         ValueError: if settings contradict the structures, or the surface them.
     """
     _require_room(job.folder, over=over)
-    run, evaluation, asked = _begin(job)
-    if over and job.folder.is_dir():
-        remove_run(job.folder)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    run.keep()  # before anything else: what is killed from here on can go on, or be removed
-    run.finish_step(evaluation, asked)
-    return run.until_done()
+    with _alone(job.folder):
+        _require_room(job.folder, over=over)  # again: who was here before may have left something
+        run, evaluation, asked = _begin(job)
+        if over:
+            remove_run(job.folder)
+        run.keep()  # before anything else: what is killed from here on can go on, or be removed
+        run.finish_step(evaluation, asked)
+        return run.until_done()
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """The folder for this process."""
+    return hold(
+        folder / LOCK,
+        f"{folder}: another process runs dynamics in this folder; wait for its end, or choose "
+        "another one.",
+    )
 
 
 def _require_room(folder: Path, *, over: bool) -> None:
     held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    held = [name for name in held if name != LOCK]  # which a killed run has left
     if held and not over:
         raise RunExists(
             f"{folder}: it is not empty ({held[0]}) and nothing is written over another run; "
@@ -113,6 +128,7 @@ def resume(job: Job) -> Report:
     """Go on with a run where its state on disk stands.
 
     Raises:
+        InUse: if another process works in the folder.
         RefusedFile: if there is no state, or it is of another run.
     """
     if not (job.folder / STATE).is_file():
@@ -120,6 +136,13 @@ def resume(job: Job) -> Report:
             f"{job.folder}: there is no {STATE} to go on from; begin a new run, in another folder "
             "or over what an interrupted one has left here."
         )
+    with _alone(job.folder):
+        return _go_on(job)
+
+
+def _go_on(job: Job) -> Report:
+    """What `resume` does in a folder of its own."""
+    sweep_run(job.folder)
     require_known(job)
     saved = load(job.folder, job.identity)
     if saved.made_by != versions():
@@ -129,12 +152,12 @@ def resume(job: Job) -> Report:
         )
     if saved.step == 0:  # nothing has moved, and the beginning is the same again
         run, evaluation, asked = _begin(job)
-        run.writer.cut({})
+        run.writer.cut({}, {})
         run.finish_step(evaluation, asked)
         return run.until_done()
     everything, _ = join_systems(job.structures, job.places)
     run = _prepare(job, everything, torch.tensor(job.temperatures, dtype=torch.float64))
-    run.writer.cut(saved.marks)
+    run.writer.cut(saved.marks, saved.sums)
     run.step, run.endings = saved.step, saved.endings
     run.first_step = saved.step
     if len(saved.ids) == 0:

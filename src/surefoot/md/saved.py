@@ -18,9 +18,16 @@ from torch import Tensor
 from surefoot.data.read import read_state
 from surefoot.md.settings import Simulation
 from surefoot.md.state import State
-from surefoot.md.trajectory import Marks
+from surefoot.md.trajectory import Marks, Sums
 from surefoot.motion.systems import Configuration, find_fixed
-from surefoot.train.checkpoint import RefusedFile, digest, read_tree, refuse_difference, write_tree
+from surefoot.train.checkpoint import (
+    BROKEN,
+    RefusedFile,
+    digest,
+    read_tree,
+    refuse_difference,
+    write_tree,
+)
 
 KIND = "state of molecular dynamics"
 STATE = "state.safetensors"
@@ -51,6 +58,7 @@ class Saved:
         ids: (systems) which they are.
         step: how many have been made.
         marks: how much of the trajectory counts.
+        sums: what tells whether that is as it was written.
         endings: by number of the system.
         made_by: versions of what adds and draws.
     """
@@ -60,6 +68,7 @@ class Saved:
     ids: Tensor
     step: int
     marks: Marks
+    sums: Sums
     endings: dict[int, Ending]
     made_by: dict[str, str]
 
@@ -134,6 +143,7 @@ def save(folder: Path, saved: Saved, identity: dict[str, Any]) -> None:
         "identity": identity,
         "step": saved.step,
         "marks": saved.marks,
+        "sums": saved.sums,
         "endings": {str(n): vars(one) for n, one in saved.endings.items()},
         "versions": saved.made_by,
     }
@@ -161,18 +171,22 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
     """
     path = folder / STATE
     tree, header = read_tree(path, KIND)
-    if not _same_names(header["identity"], identity):
+    found = header.get("identity")
+    if not isinstance(found, Mapping) or not _same_names(found, identity):
         raise RefusedFile(
             f"{path}: another version of surefoot has written it, with other settings; go on with "
             "that version, or begin a new run in another folder."
         )
-    refuse_difference(header["identity"], identity, path)
+    refuse_difference(found, identity, path)
     if {f"state.{name.name}" for name in fields(State)} - tree.keys():
         raise RefusedFile(
             f"{path}: another version of surefoot has written it, and it lacks what a run goes on "
             "from here; go on with that version, or begin a new run in another folder."
         )
     try:
+        counts = (header["step"], *header["marks"].values())
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a count is none")
         state = State(
             **{n.removeprefix("state."): v for n, v in tree.items() if n.startswith("state.")}
         )
@@ -184,8 +198,11 @@ def load(folder: Path, identity: dict[str, Any]) -> Saved:
             ids=tree["ids"],
             step=header["step"],
             marks=header["marks"],
+            sums=header.get("sums", {}),
             endings={int(n): Ending(**one) for n, one in header["endings"].items()},
             made_by=header["versions"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RefusedFile(f"{path}: it lacks {error}; the run can not go on from it.") from error
+    except BROKEN as error:
+        raise RefusedFile(
+            f"{path}: it is not the state of a run ({error}); the run can not go on from it."
+        ) from error

@@ -3,34 +3,34 @@
 HDF5: every chunk of frames is a file of its own in `parts`, written under another name and moved;
 `trajectory.h5` beside it is a small index of virtual datasets that shows all parts as one, written
 at the end and whenever there are an eighth more parts than it knows: a long run writes it a few
-dozen times, and not once for every chunk, which would cost the square of their number. Extended
-XYZ: every chunk is appended to the file of its system and synchronised, and the length that counts
-is in the state of the run: what a killed run has written beyond is cut off when it goes on.
+dozen times, and not once for every chunk, which would cost the square of their number. The state of
+the run has a sum over what counts, so that it goes on from nothing else.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import ase.io
 import h5py
 import numpy as np
 import torch
-from ase import Atoms
 from torch import Tensor
 
-from surefoot.motion.frames import with_results
 from surefoot.motion.surface import OF_ATOMS, Evaluation
-from surefoot.motion.systems import Systems, to_atoms
+from surefoot.motion.systems import Systems
+from surefoot.sealed import require_signed, sign, sum_up
 from surefoot.train.checkpoint import RefusedFile, write_atomically
 from surefoot.units import DALTON
 
 INDEX, PARTS = "trajectory.h5", "parts"
+SMALL, SWELLING = 2**24, 1100  # bytes that are read in any case, and of each that is packed
+BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
+"""What h5py and NumPy raise where a file is damaged."""
 BEHIND = 8
 """The share of its parts, as one of so many, that the index of a run that goes on may not show."""
 UNITS = {
@@ -89,6 +89,8 @@ others have rows per system."""
 
 Marks = dict[str, int]
 """How much of each file counts, for the state of a run."""
+Sums = dict[str, str]
+"""SHA-256 of what counts, likewise; empty in states of older versions."""
 
 
 @runtime_checkable
@@ -103,8 +105,12 @@ class Writer(Protocol):
         """How much counts now."""
         ...
 
-    def cut(self, marks: Marks) -> None:
-        """Forget what was written after these marks."""
+    def sums(self) -> Sums:
+        """What tells whether that is still as it was written."""
+        ...
+
+    def cut(self, marks: Marks, sums: Sums) -> None:
+        """Forget what was written after these marks; refuse what is not as it was written."""
         ...
 
     def finish(self) -> None:
@@ -125,6 +131,7 @@ class HdfWriter:
         bias: what pulled the atoms beside the potential, as JSON; empty where nothing did.
         shapes: of the datasets of each chunk so far, by name.
         indexed: how many of them the index shows.
+        total: SHA-256 over those of all parts so far.
     """
 
     folder: Path
@@ -133,6 +140,7 @@ class HdfWriter:
     bias: str = ""
     shapes: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
     indexed: int = 0
+    total: Any = field(default_factory=hashlib.sha256)
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Put a chunk on the disk, whole or not at all."""
@@ -141,7 +149,9 @@ class HdfWriter:
         with h5py.File(content, "w") as file:
             for name, value in data.items():
                 file.create_dataset(name, data=value, compression="gzip", compression_opts=1)
-        write_atomically(self._part(len(self.shapes)), content.getvalue())
+        whole = sign(content.getvalue())
+        write_atomically(self._part(len(self.shapes)), whole)
+        self.total.update(hashlib.sha256(whole).digest())
         self.shapes.append({name: value.shape for name, value in data.items()})
         if len(self.shapes) - self.indexed > self.indexed // BEHIND:
             self._write_index()
@@ -150,22 +160,26 @@ class HdfWriter:
         """How many parts count now."""
         return {"parts": len(self.shapes)}
 
-    def cut(self, marks: Marks) -> None:
+    def sums(self) -> Sums:
+        """The sum over all parts."""
+        return {PARTS: self.total.hexdigest()}
+
+    def cut(self, marks: Marks, sums: Sums) -> None:
         """Forget later parts.
 
         Raises:
-            RefusedFile: if one that counts is missing.
+            RefusedFile: if one that counts is missing or damaged.
         """
-        count = marks.get("parts", 0)
+        count = marks.get(PARTS, 0)
         self.shapes.clear()
+        self.total = hashlib.sha256()
         for number in range(count):
-            if not self._part(number).is_file():
-                raise RefusedFile(
-                    f"{self._part(number)}: this part of the trajectory is missing; put it back, "
-                    "or begin a new run."
-                )
-            with h5py.File(self._part(number)) as file:
-                self.shapes.append({name: file[name].shape for name in file})  # type: ignore[union-attr]
+            self._take(self._part(number))
+        if sums.get(PARTS, self.total.hexdigest()) != self.total.hexdigest():
+            raise RefusedFile(
+                f"{self.folder / PARTS}: one of the first {count} parts of the trajectory is not "
+                "as this run has written it; put it back, or begin a new run."
+            )
         for path in (self.folder / PARTS).glob("*.h5"):
             if not path.stem.isdigit() or int(path.stem) >= count:
                 path.unlink()
@@ -174,6 +188,23 @@ class HdfWriter:
             (self.folder / INDEX).unlink(missing_ok=True)
         else:
             self._write_index()
+
+    def _take(self, path: Path) -> None:
+        """Count a part that is there."""
+        if not path.is_file():
+            raise RefusedFile(
+                f"{path}: this part of the trajectory is missing; put it back, or begin a new run."
+            )
+        self.total.update(sum_up(path).digest())
+        try:
+            require_signed(path)
+            with h5py.File(path) as file:
+                self.shapes.append({name: file[name].shape for name in file})  # type: ignore[union-attr]
+        except BROKEN as error:
+            raise RefusedFile(
+                f"{path}: this part of the trajectory is damaged ({error}); put it back, or begin "
+                "a new run."
+            ) from error
 
     def finish(self) -> None:
         """Write the index over all parts."""
@@ -190,7 +221,7 @@ class HdfWriter:
             for name in names:
                 self._index(file, name)
             self._describe(file)
-        write_atomically(self.folder / INDEX, content.getvalue())
+        write_atomically(self.folder / INDEX, sign(content.getvalue()))
         self.indexed = len(self.shapes)
 
     def _index(self, file: Any, name: str) -> None:
@@ -259,94 +290,6 @@ def _columns(frame: Frame) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in values.items()}
 
 
-@dataclass
-class XyzWriter:
-    """Chunks appended to one file of extended XYZ for each system.
-
-    Attributes:
-        folder: of the run.
-        structures: as they came, for what does not move.
-        made_by: goes into `predicted_by`.
-    """
-
-    folder: Path
-    structures: Sequence[Atoms]
-    made_by: str
-
-    def write(self, frames: Sequence[Frame]) -> None:
-        """Put a chunk on the disk; it counts once the state of the run names its length."""
-        before = self.marks()
-        try:
-            self._append(frames)
-        except OSError:
-            self.cut(before)
-            raise
-
-    def _append(self, frames: Sequence[Frame]) -> None:
-        texts: dict[int, io.StringIO] = {}
-        for frame in frames:
-            for number, system in enumerate(frame.systems.ids.tolist()):
-                atoms = to_structure(frame, number, self.structures[system], self.made_by)
-                ase.io.write(texts.setdefault(system, io.StringIO()), atoms, format="extxyz")
-        for system, text in texts.items():
-            with self._path(system).open("ab") as file:
-                file.write(text.getvalue().encode())
-                file.flush()
-                os.fsync(file.fileno())
-
-    def marks(self) -> Marks:
-        """How long each file is."""
-        paths = [self._path(system) for system in range(len(self.structures))]
-        return {path.name: path.stat().st_size for path in paths if path.exists()}
-
-    def cut(self, marks: Marks) -> None:
-        """Cut off what was written later.
-
-        Raises:
-            RefusedFile: if a file is shorter than it was.
-        """
-        for system in range(len(self.structures)):
-            path = self._path(system)
-            length, mark = path.stat().st_size if path.exists() else 0, marks.get(path.name, 0)
-            if length < mark:
-                raise RefusedFile(
-                    f"{path}: it has {length} bytes where the run had written {mark}; put the file "
-                    "back, or begin a new run."
-                )
-            if length > mark:
-                os.truncate(path, mark)
-
-    def finish(self) -> None:
-        """Nothing: files show what they hold."""
-
-    def _path(self, system: int) -> Path:
-        return self.folder / f"system-{system:04d}.xyz"
-
-
-def to_structure(frame: Frame, number: int, template: Atoms, made_by: str) -> Atoms:
-    """One system of a frame as an ASE structure with momenta and results.
-
-    Args:
-        frame: of the run.
-        number: of the system in the frame.
-        template: the structure as it came.
-        made_by: goes into `predicted_by`.
-    """
-    chosen = torch.arange(frame.systems.count) == number
-    atoms = chosen[frame.systems.owner]
-    moved = to_atoms(template, frame.positions[atoms], frame.cell[number])
-    # ASE's momenta are in Da · √(eV/Da).
-    velocities = frame.momenta[atoms] / frame.systems.masses[atoms, None] * DALTON**0.5
-    moved.set_momenta(velocities.numpy() * moved.get_masses()[:, None], apply_constraint=False)
-    moved = with_results(moved, frame.evaluation.select(chosen, atoms), made_by)
-    moved.info |= {"step": frame.step, "time": frame.time}
-    for name, values in frame.measured.items():
-        moved.info[name] = float(values[number])
-    if frame.bias:
-        moved.info["bias"] = frame.bias
-    return moved
-
-
 def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
     """The frames of one system of a run that was written as HDF5, until it left.
 
@@ -356,14 +299,44 @@ def read_trajectory(folder: Path, system: int) -> dict[str, np.ndarray]:
     Returns:
         Arrays by name with the frame as first axis; and what does not change, such as `numbers`.
     Raises:
-        ValueError: if there is no such system.
+        ValueError: if there is no such system, or the index or a part is damaged.
     """
-    with h5py.File(folder / INDEX) as file:
-        data = {name: np.asarray(file[name]) for name in file}
-        moving = {name for name in file if file[name].is_virtual}  # type: ignore[union-attr]
-    mine = data["system_of_atom"] == system
+    files = [folder / INDEX, *sorted((folder / PARTS).glob("*.h5"))]
+    most = SMALL + SWELLING * sum(path.stat().st_size for path in files)
+    path = files[0]
+    try:
+        for path in files:
+            require_signed(path)
+        with h5py.File(folder / INDEX) as file:
+            if sum(file[name].nbytes for name in file) > most:  # type: ignore[union-attr]
+                raise ValueError("it states far more numbers than its parts can hold")
+            data = {str(name): np.asarray(file[name]) for name in file}
+            moving = {str(name) for name in file if file[name].is_virtual}  # type: ignore[union-attr]
+        mine = data["system_of_atom"] == system
+        chosen = _choose(data, moving, system, mine)
+    except BROKEN as error:
+        raise ValueError(
+            f"{path}: it can not be read ({error}); put it back, or begin a new run. A run that is "
+            f"resumed writes {INDEX} anew."
+        ) from error
     if not mine.any():
         raise ValueError(f"{folder}: there is no system {system}; they are numbered from 0.")
+    return chosen
+
+
+def _choose(
+    data: Mapping[str, np.ndarray], moving: Collection[str], system: int, mine: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is of one system.
+
+    Args:
+        data: of all systems.
+        moving: names of what has frames.
+        system: its number.
+        mine: (atoms) which are its own.
+    """
+    if not mine.any():
+        return {}
     there = np.isfinite(data["energy"][:, system])
     found = {}
     for name, value in data.items():

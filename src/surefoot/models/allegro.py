@@ -71,7 +71,10 @@ class Allegro(Settings):
     tensors: int = Field(default=32, ge=1, description="tensor channels of each edge")
     bessels: int = Field(default=8, ge=1, description="radial basis functions")
     power: int = Field(
-        default=6, ge=2, description="of the polynomial cutoff; a smaller one decays earlier"
+        default=6,
+        ge=2,
+        le=100,
+        description="of the polynomial cutoff; a smaller one decays earlier",
     )
     embedding: int | None = Field(
         default=None,

@@ -134,7 +134,10 @@ class Mace(Settings):
     )
     basis_size: int = Field(default=8, ge=2, description="functions of the distance")
     cutoff_power: int = Field(
-        default=5, ge=2, description="p of the polynomial cutoff; more is steeper at the end"
+        default=5,
+        ge=2,
+        le=100,
+        description="p of the polynomial cutoff; more is steeper at the end",
     )
     radial: tuple[PositiveInt, ...] = Field(
         default=(64, 64, 64), description="hidden widths of the radial network"

@@ -129,7 +129,10 @@ class Race(Settings):
     )
     basis_size: int = Field(default=8, ge=1, description="Bessel functions of the distance")
     cutoff_power: int = Field(
-        default=2, ge=2, description="p of the polynomial cutoff; more is steeper at the end"
+        default=2,
+        ge=2,
+        le=100,
+        description="p of the polynomial cutoff; more is steeper at the end",
     )
     radial: tuple[PositiveInt, ...] = Field(
         default=(64, 64), description="hidden widths of the radial network"

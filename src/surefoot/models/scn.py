@@ -114,6 +114,7 @@ class Scn(Settings):
     rings: int | None = Field(
         default=None,
         ge=1,
+        le=1000,
         description="of the grid, twice as many points each; lmax + 3 if not set",
     )
     bands: Literal[1, 2] = Field(
@@ -123,7 +124,9 @@ class Scn(Settings):
         default="sphere",
         description="rows of features: values at points of the sphere, or degree 0 (equivariant)",
     )
-    samples: int = Field(default=128, ge=2, description="points on the sphere, at least")
+    samples: int = Field(
+        default=128, ge=2, le=100_000, description="points on the sphere, at least"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Scn:

@@ -5,6 +5,7 @@ It is part of a Predictor and of its file, as JSON.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -115,27 +116,37 @@ def read_calibration(header: Mapping[str, Any]) -> Calibration:
     """What `Calibration.header` gave.
 
     Raises:
-        KeyError, TypeError: if it is of another form.
+        KeyError, TypeError, ValueError, AttributeError: if it is of another form.
     """
+    factors = {n: float(header[n]) for n in QUANTITIES if header.get(n) is not None}
+    if not all(0 < factor < math.inf for factor in factors.values()):
+        raise ValueError("a factor of its calibration is not positive")
+    draws = header.get("draws")
+    if draws is not None and (type(draws) is not int or draws < 1):
+        raise ValueError("the number of draws that it is calibrated for is none")
+    if not all(0 <= share < math.inf for share in header.get("shared_error", {}).values()):
+        raise ValueError("a shared error of its calibration is no share")
     levels = {
         name: Levels(
-            isotonic=Isotonic(**{key: tuple(value) for key, value in held["isotonic"].items()}),
+            isotonic=Isotonic(
+                **{key: tuple(map(float, value)) for key, value in held["isotonic"].items()}
+            ),
             conformal=Grouped(
                 maps={kind: _read_conformal(own) for kind, own in held["conformal"]["maps"].items()}
             ),
         )
         for name, held in header["levels"].items()
     }
-    return Calibration(**{**header, "levels": levels})
+    return Calibration(**{**header, **factors, "levels": levels})
 
 
 def _read_conformal(held: Mapping[str, Any]) -> Conformal:
     """The quantiles of one kind; in older files each point counted as a group."""
-    count, scores = held["count"], tuple(held["scores"])
+    count, scores = int(held["count"]), tuple(map(float, held["scores"]))
     if "ranks" in held:
         ranks = held["ranks"] or range(1, count + 1)
         return Conformal(scores=scores, shares=tuple(r / count for r in ranks), count=count)
-    return Conformal(scores=scores, shares=tuple(held["shares"]), count=count)
+    return Conformal(scores=scores, shares=tuple(map(float, held["shares"])), count=count)
 
 
 def _bind(conformal: Grouped, kinds: np.ndarray) -> Bounds:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,7 @@ from surefoot.data.convert import Sample, join_graphs
 from surefoot.graph import Features, Graph, edge_vectors
 from surefoot.potential import Potential, take_members
 from surefoot.segments import segment_sum
+from surefoot.train.checkpoint import RefusedFile
 
 EDGE = 0.95
 """The share of frames set aside that lies inside the edge."""
@@ -79,6 +81,37 @@ def read_gate(tree: Weights, source: str | None) -> tuple[Weights, Gate | None]:
         return rest, None
     held = branch(tree, "gate")
     return rest, Gate(tree={name: held[name] for name in PARTS}, source=source)
+
+
+def require_shapes(gate: Gate, potential: Potential, path: Path) -> None:
+    """Refuse tensors that are not those of a gate of this potential.
+
+    Args:
+        gate: as it was read.
+        potential: whose elements and features it should know.
+        path: of the file.
+    Raises:
+        RefusedFile: naming the first tensor that does not fit.
+    """
+    species = len(potential.baseline.elements)
+    width = sum(one.values for one in potential.model.widths)
+    rank = gate.tree["axes"].shape[-1:].numel()
+    shapes = {
+        "centre": (species, width),
+        "axes": (species, width, rank),
+        "tail": (species,),
+        "inverse": (species, rank),
+        "shortest": (species, species),
+        "width": (species, species),
+        "edges": (2,),
+    }
+    for name, needed in shapes.items():
+        found = gate.tree[name]
+        if tuple(found.shape) != needed or not found.is_floating_point():
+            raise RefusedFile(
+                f"{path}: the tensor gate.{name} is {found.dtype} of shape {tuple(found.shape)}, "
+                f"and the potential needs real numbers of shape {needed}; the file is of no use."
+            )
 
 
 @dataclass

@@ -29,13 +29,19 @@ from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
 from surefoot.posteriors.described import describe
 from surefoot.posteriors.ensemble import Ensemble
-from surefoot.posteriors.gate import FEWEST, Gate, first_draw, fit_gate, read_gate
+from surefoot.posteriors.gate import FEWEST, Gate, first_draw, fit_gate, read_gate, require_shapes
 from surefoot.posteriors.gaussian import DiagonalLaplace, Ivon, Swag
 from surefoot.posteriors.last_layer import LastLayer
 from surefoot.posteriors.learnt import Learnt, read_learnt
 from surefoot.posteriors.mixing import mix_outputs
 from surefoot.posteriors.posterior import ClosedForm, Posterior, Single
-from surefoot.posteriors.saved import read_baseline, read_states, require_weights, say_setting
+from surefoot.posteriors.saved import (
+    read_baseline,
+    read_provenance,
+    read_states,
+    require_weights,
+    say_setting,
+)
 from surefoot.posteriors.shallow import Shallow
 from surefoot.potential import (
     Evaluate,
@@ -49,7 +55,7 @@ from surefoot.potential import (
 )
 from surefoot.prediction import Moments, Prediction
 from surefoot.tables import html_table
-from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
+from surefoot.train.checkpoint import BROKEN, SHOWN, RefusedFile, read_tree, write_tree
 
 KIND = "predictor"
 
@@ -239,17 +245,22 @@ def load_predictor(
         calibration = read_calibration(header["calibration"])
         tree, gate = read_gate(tree, header["gate"])
         tree, learnt = read_learnt(tree)
-        provenance = header["provenance"]
-    except (KeyError, TypeError, ValueError) as error:
-        reason = say_setting(error) if isinstance(error, ValidationError) else error
+        provenance = read_provenance(header["provenance"])
+    except BROKEN as error:
+        reason = say_setting(error) if isinstance(error, ValidationError) else str(error)[:SHOWN]
         raise RefusedFile(
             f"{path}: made with parts this version of surefoot does not have ({reason})."
         ) from error
     posterior = _read_posterior(posterior_type.read, tree, path)
-    predictor = build_predictor(
-        potential, posterior, calibration, provenance, draws=draws, dtype=dtype
-    )
+    try:
+        predictor = build_predictor(
+            potential, posterior, calibration, provenance, draws=draws, dtype=dtype
+        )
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise RefusedFile(_say_incomplete(path, error)) from error
     require_weights(predictor.potential, predictor.weights, path)
+    if gate is not None:
+        require_shapes(gate, potential, path)
     if draws is not None and draws != (calibration.draws or _natural(posterior)):
         kept = ("energy", "difference") if isinstance(posterior, ClosedForm) else ()
         calibration = calibration.for_draws(draws, kept=kept)
@@ -269,11 +280,13 @@ def _read_posterior(read: Callable[[Weights], Posterior], tree: Weights, path: P
     """
     try:
         return read(tree)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RefusedFile(
-            f"{path}: the tensors of its posterior are not complete ({error}); the file is of no "
-            "use."
-        ) from error
+    except (*BROKEN, RuntimeError) as error:
+        raise RefusedFile(_say_incomplete(path, error)) from error
+
+
+def _say_incomplete(path: Path, error: Exception) -> str:
+    reason = f"the tensors of its posterior are not complete ({error!s:.{SHOWN}})"
+    return f"{path}: {reason}; the file is of no use."
 
 
 def _slices(weights: Weights, width: int) -> list[Weights]:

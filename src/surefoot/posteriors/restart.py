@@ -10,10 +10,18 @@ from typing import Any
 
 import torch
 
+from surefoot.blocks.dense import Weights
 from surefoot.blocks.native import describe_form
 from surefoot.posteriors.posterior import Method
 from surefoot.posteriors.training import Plan, to_predictor, write_log
-from surefoot.train.checkpoint import digest, read_tree, refuse_difference, write_tree
+from surefoot.train.checkpoint import (
+    BROKEN,
+    RefusedFile,
+    digest,
+    read_tree,
+    refuse_difference,
+    write_tree,
+)
 from surefoot.train.distributed import ALONE, Team
 from surefoot.train.fit import TrainSettings
 from surefoot.train.state import State, restore_state
@@ -21,6 +29,10 @@ from surefoot.train.state import State, restore_state
 KIND = "checkpoint"
 CHECKPOINT = "last.safetensors"
 BEST = "best.safetensors"
+LOG = "log.csv"
+POTENTIAL = "potential.safetensors"
+WRITTEN = (CHECKPOINT, BEST, LOG, POTENTIAL)
+"""Files of a training."""
 CHECKPOINT_SECONDS = 20.0  # between checkpoints of a running training
 
 
@@ -92,7 +104,15 @@ def load_checkpoint(path: Path, plan: Plan, processes: int = 1) -> State:
             would change the weights.
     """
     tree, header = read_tree(path, KIND)
-    refuse_difference(header["identity"], _identity(plan), path)
+    refuse_difference(header.get("identity"), _identity(plan), path)
+    try:
+        state = restore_state(tree, header["state"])
+        for held in (state.weights, state.averages, state.best):
+            _require_shapes(held, plan)
+    except BROKEN as error:
+        raise RefusedFile(
+            f"{path}: it is not the state of a training ({error}); start anew in another folder."
+        ) from error
     before = header.get("processes", 1)
     if before != processes:
         warnings.warn(
@@ -101,7 +121,15 @@ def load_checkpoint(path: Path, plan: Plan, processes: int = 1) -> State:
             RuntimeWarning,
             stacklevel=1,
         )
-    return restore_state(tree, header["state"])
+    return state
+
+
+def _require_shapes(held: Weights, plan: Plan) -> None:
+    """Refuse weights that are not those of the run."""
+    for name in sorted(held.keys() | plan.learned.keys()):
+        shapes = [None if name not in tree else tree[name].shape for tree in (held, plan.learned)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"the weight {name:.100} has another shape, or is not there")
 
 
 def take_threads(settings: TrainSettings, posterior: Method) -> TrainSettings:
@@ -146,7 +174,7 @@ class Keeper:
         self.save_checkpoint()
         if self._state.history:
             to_predictor(self._plan, self._state).save(folder / BEST)
-            write_log(folder / "log.csv", self._state.history)
+            write_log(folder / LOG, self._state.history)
         self._saved = time.monotonic()
 
     def look(self) -> bool:

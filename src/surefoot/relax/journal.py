@@ -1,8 +1,9 @@
 """What a relaxation has done so far, on disk: a killed one goes on with what is left.
 
-One line of JSON for each thing that was done, synchronised as it is written; a line that a kill has
-torn is cut off. The first line says what is relaxed and how. Structures that had not left the batch
-begin anew, so that what was recorded of them counts only in the session in which they left.
+One line of JSON with a checksum for each thing that was done, synchronised as it is written; a line
+that a kill has torn is cut off. The first line says what is relaxed and how. Structures that had
+not left the batch begin anew, so that what was recorded of them counts only in the session in which
+they left.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surefoot.sealed import seal, unseal
 from surefoot.train.checkpoint import RefusedFile, refuse_difference, write_atomically
 
 RESULT = "result"
 """The kind of a line with which a structure has left."""
+OUTPUTS = "outputs"
+"""The kind of the line after which the outputs are written: those that are there are our own."""
 
 
 @dataclass
@@ -33,6 +37,10 @@ class Journal:
     path: Path
     session: int = 0
     lines: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+    def begin_outputs(self) -> None:
+        """From here on the outputs may be there, and a restart writes over them."""
+        self.add(OUTPUTS, -1, "")
 
     @property
     def done(self) -> set[int]:
@@ -79,7 +87,7 @@ def begin_journal(path: Path, identity: Mapping[str, Any], *, over: bool) -> Jou
         over: whether files that are there are to be replaced at the end.
     """
     head = {"identity": identity, "over": over}
-    write_atomically(path, json.dumps(head).encode() + b"\n")
+    write_atomically(path, seal(head))
     return Journal(path)
 
 
@@ -94,27 +102,42 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> tuple[Journal, bool
     journal, place = Journal(path), 0
     with path.open("rb") as file:
         try:
-            head = json.loads(file.readline())
-            refuse_difference(head["identity"], json.loads(json.dumps(identity)), path)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise RefusedFile(f"{path}: it is no journal of a relaxation.") from error
+            head, _ = unseal(file.readline())
+            before, over = head["identity"], bool(head["over"])
+            known = json.loads(json.dumps(identity))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RefusedFile(f"{path}: it is no journal of a relaxation ({error}).") from error
+        refuse_difference(before, known, path)
         place = file.tell()
-        while line := file.readline():
-            try:
-                found = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                break
-            journal.lines.append((found["kind"], found["number"], found["session"], place))
+        while (line := file.readline()).endswith(b"\n"):
+            journal.lines.append((*_read_line(line, path, len(journal.lines) + 2), place))
             place = file.tell()
     os.truncate(path, place)
     journal.session = 1 + max((session for _, _, session, _ in journal.lines), default=-1)
-    return journal, head["over"]
+    return journal, over or any(kind == OUTPUTS for kind, *_ in journal.lines)
+
+
+def _read_line(line: bytes, path: Path, number: int) -> tuple[str, int, int]:
+    """Kind, number of the structure and session.
+
+    Raises:
+        RefusedFile: if the line is not as it was written.
+    """
+    try:
+        found, _ = unseal(line)
+        structure, session = found["number"], found["session"]
+        if type(structure) is not int or type(session) is not int or type(found["text"]) is not str:
+            raise ValueError("it says nothing of a structure")
+        return str(found["kind"]), structure, session
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedFile(
+            f"{path}, line {number}: it is damaged ({error}). Put the file back, remove all from "
+            "this line on, or begin anew with --force."
+        ) from error
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
     with path.open("ab") as file:
-        file.write(json.dumps(line).encode() + b"\n")
+        file.write(seal(line))
         file.flush()
         os.fsync(file.fileno())

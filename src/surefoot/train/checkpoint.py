@@ -7,11 +7,12 @@ damaged file is refused rather than used; this checksum is the same in all forma
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ from torch import Tensor
 
 Tree = dict[str, Tensor]
 METADATA = "surefoot"
+BROKEN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+)
+"""What is raised where a description is followed that is another one than is expected."""
+SHOWN = 200  # characters of a setting in a message
 FORMAT = 4
 
 
@@ -100,6 +112,18 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     _synchronise(path.parent)
 
 
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed processes have left of files that they were writing.
+
+    Args:
+        folder: in which no other process writes them now.
+        names: of the files.
+    """
+    for name in names:
+        for path in folder.glob(f".{glob.escape(name)}.????????"):
+            path.unlink(missing_ok=True)
+
+
 def _synchronise(folder: Path) -> None:
     """Put the names in a folder on the disk; some systems and file systems have no way to."""
     try:
@@ -168,16 +192,24 @@ def _read_header(text: str, tree: Tree, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(text)
         stated = header.pop("digest")
-    except (ValueError, KeyError) as error:
+        whole = stated == digest(tree, json.dumps(header))
+    except BROKEN as error:
         raise RefusedFile(f"{path}: the description can not be read; damaged.") from error
-    if stated != digest(tree, json.dumps(header)):
+    if not whole:
         raise RefusedFile(f"{path}: the content does not match its checksum; the file is damaged.")
     return header
 
 
 def _upgrade(header: dict[str, Any], path: Path) -> dict[str, Any]:
-    while header["format"] in UPGRADES:
-        header = UPGRADES[header["format"]](header)
+    if type(header.get("format")) is not int or not isinstance(header.get("kind"), str):
+        raise RefusedFile(f"{path}: it does not say what it is, and in which format.")
+    try:
+        while header["format"] in UPGRADES:
+            header = UPGRADES[header["format"]](header)
+    except BROKEN as error:
+        raise RefusedFile(
+            f"{path}: its description is not one of format {header['format']}; of no use."
+        ) from error
     if header["format"] != FORMAT:
         raise RefusedFile(
             f"{path}: written in format {header['format']}, this version of surefoot reads up to "
@@ -196,20 +228,28 @@ def digest(tree: Mapping[str, Tensor], text: str = "") -> str:
     return total.hexdigest()
 
 
-def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+def refuse_difference(found: Any, wanted: Mapping[str, Any], path: Path) -> None:
     """Refuse to go on from a checkpoint of another run.
 
     Raises:
         RefusedFile: naming the first setting that differs, and both values.
     """
+    if not isinstance(found, Mapping):
+        raise RefusedFile(f"{path}: it does not say of which run it is.")
     flat_found, flat_wanted = _flatten(found), _flatten(wanted)
     for name in sorted(flat_found.keys() | flat_wanted.keys()):
         before, now = flat_found.get(name, "nothing"), flat_wanted.get(name, "nothing")
         if before != now:
             raise RefusedFile(
-                f"{path}: this checkpoint belongs to another run: {name} was {before} and is now "
-                f"{now}. Resume with what it was, or start anew in another folder."
+                f"{path}: this checkpoint belongs to another run: {name:.{SHOWN}} was "
+                f"{_show(before)} and is now {_show(now)}. Resume with what it was, or start anew "
+                "in another folder."
             )
+
+
+def _show(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

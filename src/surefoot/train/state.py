@@ -101,7 +101,14 @@ def fresh_state(
 
 
 def restore_state(tree: Weights, header: dict[str, Any]) -> State:
-    """The state that `State.tree` and `State.header` describe."""
+    """The state that `State.tree` and `State.header` describe.
+
+    Raises:
+        KeyError, TypeError, ValueError: if they describe none.
+    """
+    counts = [header[name] for name in ("step", "epoch", "batch")] + [header.get("began", 0)]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a count of steps, epochs or batches is none")
     plateau = header["plateau"]
     best = float("inf") if plateau["best"] is None else plateau["best"]
     kinds = sorted({name.split(".")[0] for name in branch(tree, "moments")})

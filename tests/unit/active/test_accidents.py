@@ -12,10 +12,10 @@ import pytest
 from ase import Atoms
 
 from surefoot.active.campaign import Again, Campaign, Told
-from surefoot.active.folder import find_rounds, read_json, read_structures
-from surefoot.active.loop import run
+from surefoot.active.folder import SUMS, OtherCampaign, find_rounds, read_json, read_structures
+from surefoot.active.loop import preview, run
 from surefoot.active.rules import Rules
-from surefoot.active.teach import hash_structures
+from surefoot.active.teach import POTENTIAL, hash_structures
 from surefoot.data.read import Keys, read_frames
 from surefoot.label.labeler import LabelingFailed, NotSettled
 
@@ -114,6 +114,48 @@ def test_what_a_killed_process_left_is_no_stranger(make: Callable[..., Campaign]
     campaign.folder.mkdir()
     (campaign.folder / ".campaign.json.x1y2").write_text("{")
     assert run(campaign).ended == "1 rounds are done"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_not_as_it_was_written_is_refused(make: Callable[..., Campaign]) -> None:
+    """A changed digit in a file of an earlier round would be learnt from."""
+    campaign = make(rules=Rules(rounds=1))
+    expected = run(campaign)
+    first = find_rounds(campaign.folder)[0]
+    files = (first.figures, first.candidates, first.choice, first.chosen, first.labels)
+    for file in (*files, first.summary, first.training / POTENTIAL):
+        content = file.read_bytes()
+        file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+        with pytest.raises(OtherCampaign, match=f"{file.name}: it is not as this campaign wrote"):
+            run(campaign)
+        file.unlink()
+        if file != first.summary:
+            with pytest.raises(OtherCampaign, match=f"{file.name}: it is missing"):
+                preview(campaign)
+        file.write_bytes(content)
+    sums = first.folder / SUMS
+    content = sums.read_bytes()
+    sums.write_bytes(content[:-20])
+    with pytest.raises(OtherCampaign, match=r"sums\.json: damaged"):
+        run(campaign)
+    sums.unlink()  # as in a campaign of an older version
+    assert run(campaign).ended == expected.ended
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_missing_in_a_round_that_goes_on_is_made_again(
+    make: Callable[..., Campaign],
+) -> None:
+    campaign = make(rules=Rules(rounds=1))
+    run(campaign)
+    before = outcome(campaign.folder)
+    first = find_rounds(campaign.folder)[0]
+    candidates = first.candidates.read_bytes()
+    for file in (first.figures, first.candidates, first.choice, first.summary):
+        file.unlink()
+    run(campaign)
+    assert outcome(campaign.folder) == before
+    assert first.candidates.read_bytes() == candidates
 
 
 def test_a_kill_between_two_tries_loses_no_label(

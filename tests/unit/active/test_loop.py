@@ -20,6 +20,7 @@ from surefoot.active.rules import Rules
 from surefoot.active.teach import hash_structures
 from surefoot.blocks.conditioning import Conditioning
 from surefoot.data.read import Frame, read_frames
+from surefoot.lock import InUse
 from surefoot.posteriors.predictor import load_predictor
 from surefoot.posteriors.start import StartSettings
 from surefoot.posteriors.swag import SwagSettings
@@ -75,7 +76,7 @@ def test_the_next_choice_is_shown_and_nothing_written(make: Callable[..., Campai
 
 def test_a_folder_belongs_to_one_process(make: Callable[..., Campaign]) -> None:
     campaign = make()
-    with hold(campaign.folder), pytest.raises(OtherCampaign, match="another process"):
+    with hold(campaign.folder), pytest.raises(InUse, match="another process"):
         run(campaign)
 
 

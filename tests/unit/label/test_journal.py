@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,46 @@ def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path, line: str) -
     path.write_text(path.read_text() + line + "\n" + path.read_text())
     with pytest.raises(ValueError, match="line 2: this is no record"):
         Journal(path)
+
+
+def test_a_changed_digit_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.append("a", LABELS)
+    text = path.read_text()
+    assert '"energy": -0.3' in text
+    path.write_text(text.replace('"energy": -0.3', '"energy": -0.7'))
+    with pytest.raises(ValueError, match=r"line 1: .* does not match its checksum"):
+        Journal(path)
+
+
+def test_lines_of_older_versions_have_no_checksum_and_stand_before_those_that_have(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "j"
+    path.write_text('{"key": "a", "failed": "no way"}\n')
+    with Journal(path) as journal:
+        journal.append("b", LABELS)
+    with Journal(path) as journal:
+        assert journal.reason("a") == "no way"
+        assert "b" in journal
+    path.write_text(path.read_text() + '{"key": "c", "failed": "no way"}\n')
+    with pytest.raises(ValueError, match=r"line 3: .* no checksum"):
+        Journal(path)
+
+
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path: Path, monkeypatch) -> None:
+    path, write = tmp_path / "j", os.write
+    with Journal(path) as journal:
+        journal.append("a", LABELS)
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", lambda handle, line: write(handle, line[:10]))
+            with pytest.raises(OSError, match="is the disk full"):
+                journal.append("b", LABELS)
+        journal.append("c", LABELS)
+    with Journal(path) as journal:
+        assert "c" in journal
+        assert "b" not in journal
 
 
 def test_the_hash_sees_all_that_decides_the_labels() -> None:

@@ -2,11 +2,13 @@
 
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -15,12 +17,13 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms
 
+from surefoot.lock import LOCK, InUse, hold
 from surefoot.md import loop
 from surefoot.md.job import Job
 from surefoot.md.run import resume, start
 from surefoot.md.saved import KIND, STATE
 from surefoot.md.settings import Dynamics, Langevin, Simulation
-from surefoot.md.trajectory import read_trajectory
+from surefoot.md.trajectory import INDEX, read_trajectory
 from surefoot.motion.lennard_jones import LennardJones
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
@@ -71,7 +74,10 @@ def test_killed_before_the_first_chunk(tmp_path, whole) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(KILLED), str(folder), "3"]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
-    assert [path.name for path in folder.iterdir()] == [STATE]
+    assert {path.name for path in folder.iterdir()} == {
+        LOCK,
+        STATE,
+    }  # the lock holds nothing any more
     job = make_job(folder)
     start(replace(job, settings=job.settings.model_copy(update={"steps": 0})), over=True)
     assert resume(job).step == 80
@@ -128,6 +134,64 @@ def test_extended_xyz_is_cut_to_what_counts(tmp_path) -> None:
         assert [a.info["step"] for a in one] == [0, 2, 4, 6, 8, 10, 12]
         assert all(np.array_equal(a.positions, b.positions) for a, b in zip(one, two, strict=True))
         assert one[3].has("momenta")
+    # Further frames would be put after one that is not what was calculated.
+    file = tmp_path / "torn" / "system-0001.xyz"
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"step=4", b"step=7"))
+    with pytest.raises(RefusedFile, match=r"system-0001\.xyz: it is not as the run has written it"):
+        resume(torn)
+    file.write_bytes(content)
+    assert resume(torn).step == 12
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda part: part.write_bytes(part.read_bytes()[:-100]), r"000001\.h5: .* is damaged"),
+        (lambda part: part.unlink(), r"000001\.h5: .* is missing"),
+        (
+            lambda part: part.write_bytes((part.parent / "000002.h5").read_bytes()),
+            "one of the first 9 parts of the trajectory is not as this run has written it",
+        ),
+    ],
+)
+def test_a_damaged_part_is_refused(tmp_path, whole, damage, words: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    job = make_job(folder)
+    longer = replace(job, settings=job.settings.model_copy(update={"steps": 81}))
+    damage(folder / "parts" / "000001.h5")
+    with pytest.raises(RefusedFile, match=words):
+        resume(longer)
+
+
+def test_a_damaged_trajectory_is_told(tmp_path, whole) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for path in (folder / INDEX, folder / "parts" / "000001.h5"):
+        content = path.read_bytes()
+        for damaged in (content[: len(content) // 2], b"", bytes(len(content))):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=rf"{path.name}: it can not be read"):
+                read_trajectory(folder, 0)
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=rf"{path.name}: .* does not match its sum"):
+            read_trajectory(folder, 0)
+        path.write_bytes(content)
+    assert len(read_trajectory(folder, 0)["step"]) == 41
+
+
+def test_a_folder_belongs_to_one_run(tmp_path, whole) -> None:
+    """Neither a second one nor `--force` nor a restart comes in between."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    with hold(folder / LOCK, "held by the test"):
+        for begin in (resume, partial(start, over=True)):
+            with pytest.raises(InUse, match="another process runs dynamics in this folder"):
+                begin(make_job(folder))
+    assert (folder / STATE).is_file()
 
 
 @pytest.mark.parametrize(

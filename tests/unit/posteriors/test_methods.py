@@ -28,7 +28,7 @@ from surefoot.posteriors.shallow import ShallowSettings
 from surefoot.posteriors.swag import SwagSettings
 from surefoot.posteriors.training import Parts, Plan, finish, plan_training, start, to_predictor
 from surefoot.potential import shares_model
-from surefoot.train.checkpoint import RefusedFile, digest
+from surefoot.train.checkpoint import RefusedFile, digest, read_tree, write_tree
 from surefoot.train.fit import TrainSettings, fit
 from surefoot.train.loss import LossSettings, Warmup
 from surefoot.train.schedule import ScheduleSettings
@@ -174,6 +174,31 @@ def test_a_run_of_another_posterior_is_not_resumed(splits, tmp_path) -> None:
     longer = parts_of("swag", train=TRAINING.model_copy(update={"epochs": 9}))
     with pytest.raises(RefusedFile, match=r"train\.epochs was 6 and is now 9"):
         load_checkpoint(tmp_path / "run", plan_training(splits, longer))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_checkpoint_that_is_no_state_is_refused(splits, tmp_path) -> None:
+    """With a checksum that fits: what a hand or another version has made."""
+    plan = plan_training(splits, parts_of("ensemble"))
+    path = tmp_path / "last"
+    save_checkpoint(path, plan, start(plan))
+    tree, header = read_tree(path, "checkpoint")
+    kept = {name: value for name, value in header.items() if name not in ("format", "kind")}
+    state, table = kept["state"], "weights.model.embedding"
+    for wrong_tree, wrong in (
+        (tree, {"state": {**state, "step": "x"}}),
+        (tree, {"state": {**state, "epoch": -1}}),
+        (tree, {"state": [state]}),
+        (tree, {"state": {**state, "plateau": None}}),
+        ({n: v for n, v in tree.items() if n != "best_scores"}, {}),
+        ({n: v for n, v in tree.items() if n != table}, {}),
+        (tree | {table: tree[table][:1]}, {}),
+    ):
+        write_tree(path, "checkpoint", wrong_tree, kept | wrong)
+        with pytest.raises(RefusedFile, match="last: it is not the state of a training"):
+            load_checkpoint(path, plan)
+    write_tree(path, "checkpoint", tree, kept)
+    assert load_checkpoint(path, plan).step == 0
 
 
 def test_swag_collects_nothing_of_the_warm_up(splits) -> None:

@@ -166,6 +166,73 @@ def test_settings_that_this_version_does_not_have_are_one_sentence(
     assert "pydantic" not in str(caught.value)
 
 
+SOUND = BASELINE.__dict__ | {"elements": [1, 8], "energies": [-1.0, -2.0], "repulsion": None}
+FACTORS = Calibration().header()
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"baseline": SOUND | {"elements": [8, 1]}}, "one energy for each element, ascending"),
+        ({"baseline": SOUND | {"elements": [1, 999]}}, "no atomic numbers"),
+        ({"baseline": SOUND | {"energies": [-1.0, "x"]}}, "energies of its baseline is no finite"),
+        ({"baseline": SOUND | {"energies": [-1.0]}}, "one energy for each element"),
+        ({"baseline": SOUND | {"scale": None}}, "the scale is no finite number"),
+        ({"baseline": SOUND | {"repulsion": {"radii": [0.3]}}}, "repulsion is not one of its"),
+        ({"baseline": []}, "made with parts this version"),
+        ({"calibration": FACTORS | {"energy": -1.0}}, "factor of its calibration is not positive"),
+        ({"calibration": FACTORS | {"forces": [1]}}, "made with parts this version"),
+        ({"calibration": FACTORS | {"draws": 1.5}}, "number of draws"),
+        ({"calibration": 3}, "made with parts this version"),
+        ({"states": [[0]]}, "states are no charges and spins"),
+        ({"states": [[0, 10**30]]}, "enormous"),
+        ({"provenance": [1]}, "provenance is no description"),
+        ({"provenance": {"states": [[0, 1, 2]]}}, "states of its provenance"),
+        ({"model": 3}, "made with parts this version"),
+        ({"posterior": ["single"]}, "made with parts this version"),
+        ({"model": POTENTIAL.model.model_dump() | {"features": 10**7}}, "no weights can be made"),
+        ({"model": POTENTIAL.model.model_dump() | {"interactions": 10**9}}, "more weights than"),
+    ],
+)
+def test_a_description_that_no_potential_has_is_refused(tmp_path, header, words: str) -> None:
+    """With a checksum that fits: made by hand, or to harm."""
+    path = tmp_path / "model"
+    write_changed(path, predictor_of(POTENTIAL), {}, **header)
+    with pytest.raises(RefusedFile, match=words) as caught:
+        load_predictor(path)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_of_other_kinds_are_refused(tmp_path) -> None:
+    predictor = predictor_of(POTENTIAL)
+    for kind in (torch.bfloat16, torch.int64, torch.float32):
+        changed = {"model.embedding": predictor.weights["model.embedding"][0].to(kind)}
+        write_changed(tmp_path / "model", predictor, changed)
+        with pytest.raises(RefusedFile, match=r"its weights are .* all float32 or all float64"):
+            load_predictor(tmp_path / "model")
+
+
+def test_a_gate_of_other_features_is_refused(tmp_path) -> None:
+    """It would be multiplied with the features of the first prediction."""
+    shapes = {
+        "centre": (2, 4),
+        "axes": (2, 4, 1),
+        "tail": (2,),
+        "inverse": (2, 1),
+        "shortest": (2, 2),
+        "width": (2, 2),
+        "edges": (2,),
+    }
+    gate = {f"gate.{name}": torch.ones(shape) for name, shape in shapes.items()}
+    write_changed(tmp_path / "model", predictor_of(POTENTIAL), gate, gate="made up")
+    assert load_predictor(tmp_path / "model").gate is not None
+    for name in shapes:
+        wrong = gate | {f"gate.{name}": torch.ones(3, 3)}
+        write_changed(tmp_path / "model", predictor_of(POTENTIAL), wrong, gate="made up")
+        with pytest.raises(RefusedFile, match=r"the tensor gate\."):
+            load_predictor(tmp_path / "model")
+
+
 def test_repulsion_is_saved_with_the_potential(tmp_path) -> None:
     baseline = replace(BASELINE, repulsion=Repulsion(radii=(0.31, 0.66), power=5))
     predictor = predictor_of(replace(POTENTIAL, baseline=baseline))

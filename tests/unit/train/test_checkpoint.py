@@ -12,6 +12,7 @@ from surefoot.train.checkpoint import (
     digest,
     read_tree,
     refuse_difference,
+    sweep,
     write_atomically,
     write_tree,
 )
@@ -197,3 +198,47 @@ def test_difference_names_setting_and_both_values(tmp_path) -> None:
         refuse_difference(before, {**same, "train": {"seed": 1, "limits": [1, 2]}}, path)
     with pytest.raises(RefusedFile, match=r"model\.cutoff was 5\.0 and is now nothing"):
         refuse_difference(before, {"train": before["train"]}, path)
+
+
+def test_what_a_killed_writer_has_left_is_swept(tmp_path, monkeypatch) -> None:
+    """Its own temporary file under any name that it may have, and nothing else."""
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("os.fsync", die)
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # as after SIGKILL
+    for name in ("a[1].csv", "b.csv"):
+        with pytest.raises(SystemExit):
+            write_atomically(tmp_path / name, b"half")
+    monkeypatch.undo()
+    (tmp_path / ".a[1].csv.kept").write_text("a file of somebody else")
+    left = {path.name for path in tmp_path.iterdir()}
+    sweep(tmp_path, ["a[1].csv", "c.csv"])
+    gone = left - {path.name for path in tmp_path.iterdir()}
+    assert len(gone) == 1
+    assert gone.pop().startswith(".a[1].csv.")
+
+
+@pytest.mark.parametrize("header", [[1], 3, None, {}, {"format": []}, {"format": 4}, {"kind": 3}])
+def test_descriptions_that_are_none_are_refused(tmp_path, header) -> None:
+    """With a checksum that fits, where there is a place for one."""
+    tree, path = {"x": torch.ones(1)}, tmp_path / "f"
+    if isinstance(header, dict):
+        header = {**header, "digest": digest(tree, json.dumps(header))}
+    save_file(tree, path, metadata={checkpoint.METADATA: json.dumps(header)})
+    with pytest.raises(RefusedFile, match="f: "):
+        read_tree(path, "checkpoint")
+    header = {"format": 1, "kind": "predictor", "baseline": 3}  # which no function upgrades
+    header = {**header, "digest": digest(tree, json.dumps(header))}
+    save_file(tree, path, metadata={checkpoint.METADATA: json.dumps(header)})
+    with pytest.raises(RefusedFile, match="not one of format 1"):
+        read_tree(path, "predictor")
+
+
+def test_a_run_that_is_none_is_refused(tmp_path) -> None:
+    with pytest.raises(RefusedFile, match="it does not say of which run it is"):
+        refuse_difference([1], {"a": 1}, tmp_path)
+    with pytest.raises(RefusedFile, match="belongs to another run") as caught:
+        refuse_difference({"a": "x" * 10_000}, {"a": 1}, tmp_path)
+    assert len(str(caught.value)) < 1000

@@ -1,0 +1,111 @@
+"""Files that state more than they hold: refused before anything is counted or made of it."""
+
+import io
+import resource
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from surefoot.data.read import UnreadableFile, read_frames
+
+LINE = "H 0.0 0.0 0.0\n"
+
+
+@pytest.fixture(autouse=True)
+def memory() -> Iterator[None]:
+    """So little that what is not refused is an error, and no other program's trouble."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2**33, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"99999999999\n\n{LINE}", "states 1e+11 atoms in a frame"),
+        (f"٩٩٩٩٩٩٩٩٩٩٩\n\n{LINE}", "states 1e+11 atoms in a frame"),
+        (f"1\n\n{LINE}99999999999\n\n{LINE}", "states 1e+11 atoms in a frame"),
+        (f"1\nProperties=species:S:1:pos:R:3:x:R:99999999999\n{LINE}", "more columns"),
+        (f"1\nProperties=Z:I:1:pos:R:3\n{LINE.replace('H', '999')}", "there is no element 999"),
+        (f"1\nProperties=Z:I:1:pos:R:3\n{LINE.replace('H', '-1')}", "there is no element -1"),
+        (f"1\n{'(' * 3000}\n{LINE.replace('0.0', '(' * 3000)}", "…"),
+    ],
+)
+def test_extended_xyz(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "a.xyz"
+    path.write_text(text)
+    with pytest.raises(UnreadableFile) as caught:
+        read_frames([path])
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_counts_of_sound_files_are_no_harm(tmp_path: Path) -> None:
+    """The shortest lines, cell vectors behind the atoms, blank lines at the end."""
+    path = tmp_path / "a.xyz"
+    frame = "2\n\nH 0 0 0\nH 0 0 1\n"
+    vectors = "VEC1 5 0 0\nVEC2 0 5 0\nVEC3 0 0 5\n"
+    path.write_text(f"{frame}{vectors}{frame}\n\n")
+    assert [len(one.atoms) for one in read_frames([path])] == [2, 2]
+    big = [molecule("C60") for _ in range(3)]
+    ase.io.write(path, big, format="extxyz")
+    assert [len(one.atoms) for one in read_frames([path])] == [60] * 3
+
+
+def write_npz(path: Path, packed: bool = False, **entries: bytes) -> None:
+    way = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", way) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def array(value: np.ndarray, stated: tuple[int, ...] | None = None) -> bytes:
+    """The entry of an array, whose header may state another shape."""
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        content,
+        {
+            "descr": value.dtype.str,
+            "fortran_order": False,
+            "shape": value.shape if stated is None else stated,
+        },
+    )
+    return content.getvalue() + value.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (
+            {"R": array(np.ones((2, 3, 3)), (10**9, 3, 3))},
+            "R.npy has fewer numbers than its header",
+        ),
+        ({"R": array(np.ones((0, 3, 3)), (10**12, 0, 3))}, "positions have shape"),
+        ({"R": array(np.ones((2, 4, 3)))}, "atomic numbers have shape (3,)"),
+        ({"R": array(np.ones((2, 3, 3))), "E": array(np.ones(3))}, "there are 3 energies for 2 frames"),
+        ({"R": array(np.ones((2, 3, 3))), "F": array(np.ones((2, 3)))}, "forces have shape (2, 3)"),
+        ({"R": b"\x93NUMPY\x09\x00" + bytes(80)}, "a format of arrays that is not read"),
+        ({"R": b"nothing"}, "can not be read"),
+    ],
+)
+def test_npz(tmp_path: Path, entries: dict[str, bytes], words: str) -> None:
+    path = tmp_path / "a.npz"
+    write_npz(path, z=array(np.array([8, 1, 1])), **entries)
+    with pytest.raises(UnreadableFile) as caught:
+        read_frames([path])
+    assert words in str(caught.value)
+
+
+def test_npz_that_swells(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_npz(path, packed=True, z=array(np.array([8])), R=bytes(2**28))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(UnreadableFile, match="unpacks to far more than its size"):
+        read_frames([path])
