@@ -42,12 +42,7 @@ from surefoot.train.distributed import (
 from surefoot.train.loss import LossSettings
 from surefoot.train.schedule import Plateau, ScheduleSettings, Tail, observe, rate_share
 from surefoot.train.state import State
-from surefoot.train.step import (
-    Gradients,
-    compile_gradients,
-    loss_gradients,
-    shared_gradients,
-)
+from surefoot.train.step import Gradients, compile_gradients, loss_gradients, shared_gradients
 from surefoot.train.validate import judge
 
 WORTH_COMPILING = 10_000  # steps; each gains some ten milliseconds or more
@@ -364,14 +359,8 @@ def _close_epoch(task: Task, state: State, batches: int, seconds: float, team: T
     verdict = None
     if judged:  # before the state is touched: what stands on disk after a failure is whole
         weights = task.fixed | state.averages
-        verdict = judge(
-            task.potential,
-            loss.for_validation(),
-            weights,
-            task.samples,
-            task.roles.judge,
-            team,
-        )
+        criterion = loss.for_validation()
+        verdict = judge(task.potential, criterion, weights, task.samples, task.roles.judge, team)
     if verdict is not None:
         record |= {"valid_total": float(verdict.scores.mean())} | verdict.errors
     if not all(math.isfinite(value) for value in record.values()):

@@ -89,7 +89,10 @@ def array(value: np.ndarray, stated: tuple[int, ...] | None = None) -> bytes:
         ),
         ({"R": array(np.ones((0, 3, 3)), (10**12, 0, 3))}, "positions have shape"),
         ({"R": array(np.ones((2, 4, 3)))}, "atomic numbers have shape (3,)"),
-        ({"R": array(np.ones((2, 3, 3))), "E": array(np.ones(3))}, "there are 3 energies for 2 frames"),
+        (
+            {"R": array(np.ones((2, 3, 3))), "E": array(np.ones(3))},
+            "there are 3 energies for 2 frames",
+        ),
         ({"R": array(np.ones((2, 3, 3))), "F": array(np.ones((2, 3)))}, "forces have shape (2, 3)"),
         ({"R": b"\x93NUMPY\x09\x00" + bytes(80)}, "a format of arrays that is not read"),
         ({"R": b"nothing"}, "can not be read"),
