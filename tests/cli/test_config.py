@@ -19,7 +19,7 @@ from surefoot.data.read import Frame
 from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors import METHODS
-from surefoot.posteriors.ensemble import unseen_frames
+from surefoot.posteriors.ensemble import EnsembleSettings, unseen_frames
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,14 +31,15 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_template_is_the_defaults(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, write_template(["a.xyz"])))
+    config = load_config(write(tmp_path, write_template(["a.xyz"], head="scalar")))
     assert config == Config.model_validate({"data": {"train": ["a.xyz"]}})
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_template_of_every_model_is_its_recipe(surefoot, tmp_path: Path, name: str) -> None:
     """Everything else is at its default."""
-    config = load_config(write(tmp_path, surefoot("template", "--model", name).stdout))
+    text = surefoot("template", "--model", name, "--head", "scalar").stdout
+    config = load_config(write(tmp_path, text))
     recipe = {section: dict(values) for section, values in RECIPES.get(name, {}).items()}
     recipe["model"] = {"name": name, **recipe.get("model", {})}
     assert config == Config.model_validate({"data": {"train": ["train.xyz"]}, **recipe})
@@ -239,6 +240,31 @@ def test_template_of_every_posterior_is_a_config(posterior: str, groups: int, tm
         assert f"  {name}: " in path.read_text()
     assert (config.data.valid > 0) == (posterior != "ensemble" or groups == 1)
     assert config.data.split == ("random" if groups == 1 else "group")
+
+
+@pytest.mark.parametrize(
+    ("count", "groups", "members", "left_out"),
+    [(200, 100, 3, 0), (200, 99, 8, 2), (199, 199, 8, 2), (400, 5, 5, 2)],
+)
+def test_few_members_where_enough_can_be_set_aside(
+    count: int, groups: int, members: int, left_out: int
+) -> None:
+    """Of frames and groups; elsewhere members leave out folds, and all frames calibrate."""
+    water = molecule("H2O")
+    frames = [
+        Frame(atoms=water, energy=0.0, forces=None, group=f"{index % groups}", config_type="c",
+              file="f", index=index)
+        for index in range(count)
+    ]  # fmt: skip
+    config = Config.model_validate(yaml.safe_load(write_template(["a.xyz"], frames)))
+    assert isinstance(config.posterior, EnsembleSettings)
+    assert (config.posterior.members, config.posterior.left_out) == (members, left_out)
+    assert config.data.valid == (0.1 if left_out == 0 else 0.0)
+    assert config.head.energy == ("mean_variance" if left_out == 0 else "scalar")
+    variances = write_template(["a.xyz"], frames, head="mean_variance")
+    assert yaml.safe_load(variances)["posterior"]["members"] == members
+    scalar = write_template(["a.xyz"], frames, head="scalar")
+    assert yaml.safe_load(scalar)["posterior"]["left_out"] == 2
 
 
 def test_recipe_and_frames_are_merged_key_by_key(tmp_path) -> None:

@@ -34,6 +34,9 @@ VALID = 0.1  # set aside, to calibrate what learns from all training frames
 SHOWN = 200  # characters of a value in a message
 REASON = 600  # of what is wrong with it
 TOLD = 8  # mistakes that are told at once
+HEAD, HEAD_OF_FEW = "mean_variance", "scalar"
+"""What a template begins with (`benchmarks/uncertainty/README.md`), and with few frames."""
+FEWEST_HELD = 20  # frames that calibrate, where only some are set aside; and half as many groups
 FEWEST_GROUPS = 4  # with fewer, members that leave out two folds see half of the data or less
 
 Whole = TypeVar("Whole", bound=Settings)
@@ -229,7 +232,7 @@ def write_template(
     train: Sequence[str],
     frames: Sequence[Frame] = (),
     model: str = "schnet",
-    head: str = "scalar",
+    head: str | None = None,
     posterior: str = "ensemble",
     task: str | None = None,
 ) -> str:
@@ -240,7 +243,7 @@ def write_template(
         frames: what they hold; where there are fewer groups than members, the posterior is adapted,
             and where one composition is in two states, the conditioning.
         model: whose keys are written, with the recipe that was found to train it well.
-        head: the same for the head.
+        head: the same for the head; None picks one that the frames can teach, see `_pick_head`.
         posterior: whose keys are written.
         task: a whole recipe, in place of model, head and posterior.
 
@@ -249,6 +252,7 @@ def write_template(
     """
     if task is not None:
         return _write_task(train, task, (model, head, posterior))
+    head = _pick_head(frames) if head is None else head
     chosen_by_name = (("model", model, MODELS), ("head", head, HEADS),
                       ("posterior", posterior, METHODS))  # fmt: skip
     for option, name, known in chosen_by_name:
@@ -276,11 +280,11 @@ def write_template(
     return "\n".join(lines) + "\n"
 
 
-def _write_task(train: Sequence[str], task: str, others: tuple[str, ...]) -> str:
+def _write_task(train: Sequence[str], task: str, others: tuple[str | None, ...]) -> str:
     """A commented config of a recipe, as it is: it is not fitted to any frames."""
     if task not in TASKS:
         raise UserError(f"--task {task}: not known; there is {', '.join(TASKS)}.")
-    if others != ("schnet", "scalar", "ensemble"):
+    if others != ("schnet", None, "ensemble"):
         raise UserError("--task names model, head and posterior; leave the other options out.")
     given = {name: dict(values) for name, values in TASKS[task].items()}
     given["data"]["train"] = list(train)
@@ -305,7 +309,7 @@ def _adapt(
     if not frames:
         return {}, []
     one = posterior != "ensemble" or start.get("posterior", {}).get("members") == 1
-    given, notes = _adapt_split(frames) if one else _adapt_posterior(frames)
+    given, notes = _adapt_split(frames) if one else _adapt_posterior(frames, start)
     if check_states(frames):
         given["conditioning"] = {"name": "charge_spin"}
         notes.append(
@@ -313,6 +317,17 @@ def _adapt(
             "apart."
         )
     return given, notes
+
+
+def _pick_head(frames: Sequence[Frame]) -> str:
+    """Variances are learned from many frames; few are better left out by many members in turn."""
+    return HEAD if not frames or _suffice(frames) else HEAD_OF_FEW
+
+
+def _suffice(frames: Sequence[Frame]) -> bool:
+    """Whether the usual share of them can calibrate alone."""
+    groups = [frame.group for frame in frames if not is_isolated(frame)]
+    return VALID * min(len(groups), 2 * len(set(groups))) >= FEWEST_HELD
 
 
 def _adapt_split(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -327,18 +342,25 @@ def _adapt_split(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], li
     ]
 
 
-def _adapt_posterior(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """As many members as there are groups, or a validation split where there are too few."""
+def _adapt_posterior(
+    frames: Sequence[Frame], start: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Enough to set aside for all members; else folds, of as many as there are groups for them."""
+    usual = EnsembleSettings()
     groups = {frame.group for frame in frames if not is_isolated(frame)}
     found = f"# Found {len(frames)} frames in {len(groups)} groups"
-    if len(groups) >= EnsembleSettings().members:
+    share = start.get("data", {}).get("valid", 0.0)
+    if share > 0 and _suffice(frames):
         return {}, [f"{found}."]
     if len(groups) >= FEWEST_GROUPS:
-        adapted = {"posterior": {"members": len(groups)}}
-        return adapted, [f"{found}: posterior has one member per group, not more."]
+        members = min(usual.members, len(groups))
+        folds = {"members": members, "left_out": usual.left_out}
+        how = f": each of {members} members leaves out {usual.left_out} of {members} folds of them"
+        few = ", too few to set some aside" * (share > 0)
+        return {"data": {"valid": 0.0}, "posterior": folds}, [f"{found}{few}{how}."]
     adapted = {
-        "data": {"valid": 0.1, "split": "random"},
-        "posterior": {"members": FEWEST_GROUPS, "left_out": 0},
+        "data": {"valid": VALID, "split": "random"},
+        "posterior": {"members": FEWEST_GROUPS, **start.get("posterior", {}), "left_out": 0},
     }
     return adapted, [
         f"{found}: too few to leave some out, so frames drawn at random calibrate.",

@@ -58,7 +58,9 @@ HEADS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "start": {"potential": "potential.safetensors", "learn": "judges"},
     },
     "mean_variance": {
+        "data": {"valid": 0.1},
         "loss": {"energy": 1.0, "forces": 20.0, "energy_rule": "nll", "forces_rule": "nll"},
+        "posterior": {"members": 3, "left_out": 0},
     },
 }
 """Head → section → key → value, over those of the model."""

@@ -17,8 +17,12 @@ def run(
     ] = None,
     model: Annotated[str, typer.Option(help="The model whose keys are written.")] = "schnet",
     head: Annotated[
-        str, typer.Option(help="The head, and with it the loss: scalar gives no error bar itself.")
-    ] = "scalar",
+        str | None,
+        typer.Option(
+            help="The head, and with it the loss: scalar gives no error bar itself. Where not set "
+            "mean_variance, or scalar if there are few frames."
+        ),
+    ] = None,
     posterior: Annotated[
         str, typer.Option(help="Where sets of weights come from, whose keys are written.")
     ] = "ensemble",
