@@ -42,6 +42,8 @@ class Schnet(Settings):
 
     native: ClassVar[bool] = False  # kernels in C
     recomputes: ClassVar[bool] = False  # weights by blocks of pairs
+    local: ClassVar[bool] = False  # an atom's energy hangs on its own edges alone
+    most_kept: ClassVar[int | None] = 12_000  # pairs, times members
     name: Literal["schnet"] = "schnet"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"
