@@ -1,4 +1,4 @@
-"""Strictly local models, asked about a batch part by part: some atoms with all their edges at a time.
+"""Strictly local models, asked part by part: about some atoms with all their edges at a time.
 
 What such a model says of an atom depends on the edges that this atom receives, and on nothing that
 it says of others. So the energy is a sum over parts, and so is its slope by the edge vectors, since
@@ -204,7 +204,8 @@ def _bounds(graph: Graph, edges: int) -> list[int]:
     total, atoms = graph.edge_index.shape[1], graph.numbers.shape[0]
     count = max(1, round(total / edges))
     even = torch.arange(1, count, device=offsets.device) * total // count
-    return [0, *torch.searchsorted(offsets, even).unique().tolist(), atoms]
+    inner = torch.searchsorted(offsets, even).tolist()
+    return sorted({0, *inner, atoms})
 
 
 def _split(typed: TypedGraph, vectors: Tensor, bounds: Sequence[int]) -> Iterator[Part]:

@@ -36,7 +36,7 @@ def make_filters(
     weights: Weights,
     activation: Activation,
 ) -> Float[Tensor, "*members pairs channels"]:
-    """w of each pair.
+    """Filters w of each pair.
 
     Args:
         basis: b.
