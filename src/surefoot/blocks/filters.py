@@ -116,6 +116,8 @@ class _Streamed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():  # the slope is to be differentiated itself
+            # What is sent may know of the basis from layers before, which this slope does not.
+            inputs = tuple(x.view_as(x) for x in inputs)
             weights = dict(zip(LAYERS, ctx.layers, strict=True))
             filters = make_filters(inputs[1], inputs[2], weights, ctx.activation)
             value = convolve_filters(inputs[0], filters, ctx.graph)
