@@ -240,8 +240,9 @@ ONE_LAYER: dict[str, Model] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tracing")
-@pytest.mark.parametrize("model", ["schnet", pytest.param("allegro", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ONE_LAYER)
 def test_sizes_on_both_sides_take_two_graphs(
     model, small_structures, count_graphs, monkeypatch
 ) -> None:

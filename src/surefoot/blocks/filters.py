@@ -118,7 +118,7 @@ class _Streamed(torch.autograd.Function):
         if torch.is_grad_enabled():  # the slope is to be differentiated itself
             # What is sent may know of the basis from layers before, which this slope does not.
             inputs = tuple(x.view_as(x) for x in inputs)
-            weights = dict(zip(LAYERS, ctx.layers, strict=True))
+            weights: Weights = dict(zip(LAYERS, ctx.layers, strict=True))
             filters = make_filters(inputs[1], inputs[2], weights, ctx.activation)
             value = convolve_filters(inputs[0], filters, ctx.graph)
             needed = [x for x, need in zip(inputs, ctx.needs_input_grad, strict=False) if need]

@@ -47,8 +47,7 @@ def make(
     return inputs, layers() if members is None else stack([layers() for _ in range(members)])
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("block", [1, 7, 1000])
+@pytest.mark.parametrize(("block", "threads"), [(5, 1), (1000, 2)])
 @pytest.mark.parametrize("members", [None, 3])
 def test_value_slopes_and_their_slopes(
     generator, graph, members, block, threads, monkeypatch
@@ -60,8 +59,8 @@ def test_value_slopes_and_their_slopes(
     def whole(sent: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
         return convolve_filters(sent, make_filters(basis, envelope, weights, activation), graph)
 
-    def streamed(*inputs: Tensor) -> Tensor:
-        return stream_filters(*inputs, weights, activation, graph)
+    def streamed(sent: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
+        return stream_filters(sent, basis, envelope, weights, activation, graph)
 
     found = []
     torch.set_num_threads(threads)
@@ -69,14 +68,14 @@ def test_value_slopes_and_their_slopes(
         for function in (whole, streamed):
             leaves = [x.clone().requires_grad_() for x in inputs]
             value = function(*leaves)
-            first = torch.autograd.grad(value.sin().sum(), leaves, retain_graph=True)
-            again = torch.autograd.grad(value.sin().sum(), leaves, create_graph=True)
-            second = torch.autograd.grad(sum(x.sin().sum() for x in again), leaves)
+            first = torch.autograd.grad(value.square().sum(), leaves, retain_graph=True)
+            again = torch.autograd.grad(value.square().sum(), leaves, create_graph=True)
+            second = torch.autograd.grad([x.square().sum() for x in again], leaves)
             found.append([value, *first, *again, *second])
     finally:
         torch.set_num_threads(1)
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * float(one.detach().abs().max()))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
