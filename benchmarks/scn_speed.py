@@ -141,10 +141,10 @@ def prepare_ours(
     options: dict[str, Any], shapes: dict[str, Any], form: str
 ) -> tuple[dict[str, Call], Any]:
     """The converted potential, plain or compiled."""
+    from surefoot.compiled import compile_potential
     from surefoot.data.convert import to_graph
     from surefoot.deploy.scn import build_scn
     from surefoot.graph import Targets, collate
-    from surefoot.potential import compile_potential
     from surefoot.train.loss import LossSettings
     from surefoot.train.step import compile_gradients, loss_gradients
 

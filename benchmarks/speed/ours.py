@@ -12,6 +12,7 @@ from torch import Tensor
 
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.reference import Baseline
+from surefoot.compiled import compile_potential
 from surefoot.graph import Graph, Targets, build_graph, collate
 from surefoot.heads import Scalar
 from surefoot.models.allegro import Allegro
@@ -21,7 +22,7 @@ from surefoot.neighbors import find_neighbors
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.predictor import build_predictor
-from surefoot.potential import Potential, compile_potential
+from surefoot.potential import Potential
 from surefoot.prediction import Output, Prediction
 from surefoot.train.loss import LossSettings
 from surefoot.train.step import compile_gradients, loss_gradients

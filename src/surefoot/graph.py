@@ -60,9 +60,9 @@ class Graph:
     edge_shift: Int[Tensor, "edges 3"]
     receiver_offsets: Int[Tensor, " bounds"] = dataclasses.field(metadata={BOUNDS: True})
     sender_order: Int[Tensor, " edges"]
-    sender_offsets: Int[Tensor, " bounds"] = dataclasses.field(metadata={BOUNDS: True})
+    sender_offsets: Int[Tensor, " sender_bounds"] = dataclasses.field(metadata={BOUNDS: True})
     pair_index: Int[Tensor, " edges"]
-    pair_edges: Int[Tensor, "2 pairs"] = dataclasses.field(metadata={AXIS: 1})
+    pair_edges: Int[Tensor, "sides pairs"] = dataclasses.field(metadata={AXIS: 1})
     graph_index: Int[Tensor, " atoms"]
     graph_offsets: Int[Tensor, " graph_bounds"] = dataclasses.field(metadata={BOUNDS: True})
     charge: Int[Tensor, " graphs"]
@@ -147,13 +147,13 @@ class TypedGraph:
     Attributes:
         graph: the batch.
         kinds: the species of the atoms.
-        state: (graphs) index of each graph's charge and spin, or None where the potential does not
-            tell states apart.
+        state: (atoms) index of the charge and spin around each atom, or None where the potential
+            does not tell states apart.
     """
 
     graph: Graph
     kinds: Kinds
-    state: Int[Tensor, " graphs"] | None = None
+    state: Int[Tensor, " atoms"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,8 @@ class Geometry:
         kinds: the species of the atoms.
         vectors: (…, edges, 3) Å in the precision of the model.
         lengths: (…, pairs) Å; an edge and its reverse are equally long.
-        state: (graphs) index of each graph's charge and spin in the potential's table, or None
-            where the potential does not tell states apart.
+        state: (atoms) index of the charge and spin around each atom in the potential's table, or
+            None where the potential does not tell states apart.
         neighbors: mean number of neighbours, for models that normalise their sums.
         cutoff: Å; no edge is longer.
         memory: whether the radial weights of all pairs are kept, or never held at once and made
@@ -180,7 +180,7 @@ class Geometry:
     kinds: Kinds
     vectors: Float[Tensor, "*members edges 3"]
     lengths: Float[Tensor, "*members pairs"]
-    state: Int[Tensor, " graphs"] | None = None
+    state: Int[Tensor, " atoms"] | None = None
     neighbors: float = 1.0
     cutoff: float = math.inf
     memory: Memory = "keep"
@@ -251,8 +251,9 @@ class _ToPairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, graph: Graph) -> Tensor:
         ctx.graph = graph
-        first, second = graph.pair_edges
-        return values.index_select(-2, first).add_(values.index_select(-2, second))
+        first, *second = graph.pair_edges.unbind()  # of a part of a graph a pair has one edge
+        found = values.index_select(-2, first)
+        return found.add_(values.index_select(-2, second[0])) if second else found
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

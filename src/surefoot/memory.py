@@ -33,8 +33,9 @@ def keep_memory() -> bool:
 def make_room(edges: int) -> None:
     """Give back what was kept, and keep nothing more, before a batch of so many edges is evaluated.
 
-    10125 atoms of water take SchNet 17.7 GB in memory that is kept, 3.7 GB in memory that is given
-    back. Below `LARGE` edges, and where nothing is kept, nothing happens.
+    Where a model holds values of all edges, a large batch takes several times more in memory that
+    is kept: 10125 atoms of water and SchNet that does not stream 17.7 GB instead of 3.7 GB. Below
+    `LARGE` edges, and where nothing is kept, nothing happens.
     """
     global _kept  # noqa: PLW0603
     if not _kept or edges <= LARGE:

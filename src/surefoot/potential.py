@@ -10,22 +10,18 @@ so stacked members differentiate their own copy of the vectors, in one backward 
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from surefoot.blocks.conditioning import States, init_conditioning
-from surefoot.blocks.dense import Weights, branch, cast, lookup, stack, under, unstack
+from surefoot.blocks.dense import Weights, branch, cast, stack, under, unstack
 from surefoot.blocks.gate import Distances, gate
-from surefoot.blocks.native import open_compiled_cache, plainly
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.splines import tabulate
-from surefoot.compilation import Compiled
-from surefoot.distributions.densities import Point
+from surefoot.distributions.densities import Distribution, Point
 from surefoot.graph import (
     UNSTATED,
     Features,
@@ -38,11 +34,9 @@ from surefoot.graph import (
 )
 from surefoot.heads import Head, Scalar
 from surefoot.models import Model
+from surefoot.parts import Found, Local, Part, ask_parts, energy_slope, measure, spread_members
 from surefoot.prediction import Output
 from surefoot.segments import segment_sum
-
-MOST_KEPT = 100_000
-"""Pairs, times members: of more, values of each pair that are large are not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +92,31 @@ class Potential:
             memory: what becomes of the radial weights, see `Geometry`; by the size of the batch
                 where not given.
         """
+        typed = self.assign(graph)
+        memory = memory or self.memory_for(weights, graph)
+        if self.has_parts and memory == "recompute" and not differentiable:
+            ask = self.asked(forces=forces, stress=stress, rows=True)
+            return self.by_parts(ask, weights, typed, forces=forces, stress=stress)
         return self.evaluate(
             weights,
-            self.assign(graph),
+            typed,
             forces=forces,
             stress=stress,
             differentiable=differentiable,
-            memory=memory or memory_for(weights, graph),
+            memory=memory,
         )
+
+    def memory_for(self, weights: Weights, graph: Graph) -> Memory:
+        """How a batch of this size is evaluated: in less memory where there are many pairs.
+
+        Args:
+            weights: one set, or stacked with a leading member axis.
+            graph: the batch.
+        """
+        members = weights["model.embedding"].shape[0] if stacks_model(weights) else 1
+        most = self.model.most_kept
+        large = most is not None and members * graph.pair_edges.shape[1] > most
+        return "recompute" if large else "keep"
 
     def assign(self, graph: Graph) -> TypedGraph:
         """The batch with what depends on its elements and states alone.
@@ -118,6 +129,8 @@ class Potential:
         state = None if self.states is None else self.states.index(graph)
         if bool((species < 0).any()) or (state is not None and bool((state < 0).any())):
             self._refuse(graph)
+        if state is not None:
+            state = state[graph.graph_index]
         return TypedGraph(graph=graph, kinds=find_kinds(species), state=state)
 
     def _refuse(self, graph: Graph) -> None:
@@ -139,41 +152,118 @@ class Potential:
         memory: Memory = "keep",
     ) -> Output:
         """The same for a typed graph: what a trace can follow, since no shape hangs on a value."""
-        graph = typed.graph
-        table = weights["model.embedding"]
-        vectors = edge_vectors(graph).to(table.dtype)
-        if table.dim() == 3:
-            vectors = vectors.expand(table.shape[0], -1, -1)
-        # Forces of their own cost no derivative.
-        sloped = stress or (forces and self.head.forces == "gradient")
-        vectors = vectors.detach().requires_grad_(sloped)
+        sloped = self._sloped(forces=forces, stress=stress)
+        vectors = spread_members(self._vectors(weights, typed), weights).requires_grad_(sloped)
         with torch.set_grad_enabled(sloped or differentiable):
-            geometry = Geometry(
-                graph=graph,
-                kinds=typed.kinds,
-                vectors=vectors,
-                # index_select would not do: torch's compiler was seen to read its slope too early.
-                lengths=torch.linalg.vector_norm(lookup(vectors, graph.pair_edges[0]), dim=-1),
-                state=typed.state,
-                neighbors=self.baseline.neighbors,
-                cutoff=self.model.cutoff,
-                memory=memory,
-            )
+            geometry = self._measure(typed, vectors, memory)
             features = self.model(branch(weights, "model"), geometry)
-            fixed = self.baseline.energy(graph, geometry.species)
-            if self.baseline.repulsion is not None:
-                fixed = fixed + self.baseline.repulsion.energy(geometry)
+            energy = self.head(branch(weights, "head"), features)
+            energy = energy.affine(self.baseline.scale, self._fixed(geometry))
+            slope = None
+            if sloped:
+                slope = energy_slope(energy.mean, vectors, differentiable=differentiable)
+            return self._answer(
+                weights, features, energy, slope, forces, stress, differentiable=differentiable
+            )
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether large batches are evaluated part by part, see `parts.py`."""
+        return self.model.local and isinstance(self.head, Scalar)
+
+    def asked(self, *, forces: bool, stress: bool, rows: bool) -> Local:
+        """What is asked of each part."""
+        if not isinstance(self.head, Scalar):
+            raise TypeError(f"energies of a {self.head.energy} head are no sums over atoms.")
+        return Local(
+            model=self.model,
+            head=self.head,
+            scale=self.baseline.scale,
+            neighbors=self.baseline.neighbors,
+            sloped=self._sloped(forces=forces, stress=stress),
+            rows=rows,
+        )
+
+    def by_parts(
+        self,
+        ask: Callable[[Weights, Part], Found],
+        weights: Weights,
+        typed: TypedGraph,
+        *,
+        forces: bool,
+        stress: bool,
+    ) -> Output:
+        """The same as `evaluate`, part by part; features have no slopes.
+
+        Args:
+            ask: what answers as `asked` does; without rows only where the head is a plain scalar
+                and nothing else looks at features.
+            weights: as there.
+            typed: as there.
+            forces: as there.
+            stress: as there.
+        """
+        vectors = self._vectors(weights, typed)
+        found = ask_parts(ask, weights, typed, vectors)
+        vectors = spread_members(vectors, weights)
+        with torch.no_grad():
+            geometry = self._measure(typed, vectors, "keep")
+            features = Features(layers=found.layers, geometry=geometry)
             head = branch(weights, "head")
-            energy = self.head(head, features).affine(self.baseline.scale, fixed)
-            slope = _slope(energy.mean, vectors, differentiable) if sloped else None
-            of_forces = None
-            if forces:
-                # Forces of their own take the shape of the mean, and whether it is cut off.
-                shape = (*energy.mean.shape[:-1], *graph.positions.shape)
-                mean = vectors.new_zeros(shape).requires_grad_(differentiable)
-                if slope is not None:
-                    mean = _forces(slope, graph)
-                of_forces = self.head.force_distribution(head, features, mean, self.baseline.scale)
+            energy = self.head(head, features) if found.layers else Point(found.energy)
+            energy = energy.affine(self.baseline.scale, self._fixed(geometry))
+            slope = found.slope
+            if slope is not None and self.baseline.repulsion is not None:
+                slope = slope + self._slope_of_repulsion(typed, vectors)
+            return self._answer(
+                weights, features, energy, slope, forces, stress, differentiable=False
+            )
+
+    def _slope_of_repulsion(self, typed: TypedGraph, vectors: Tensor) -> Tensor:
+        with torch.enable_grad():
+            vectors = vectors.clone().requires_grad_()
+            return energy_slope(self._fixed(self._measure(typed, vectors, "keep")), vectors)
+
+    def _sloped(self, *, forces: bool, stress: bool) -> bool:
+        # Forces of their own cost no derivative.
+        return stress or (forces and self.head.forces == "gradient")
+
+    def _vectors(self, weights: Weights, typed: TypedGraph) -> Tensor:
+        return edge_vectors(typed.graph).to(weights["model.embedding"].dtype)
+
+    def _measure(self, typed: TypedGraph, vectors: Tensor, memory: Memory) -> Geometry:
+        baseline, cutoff = self.baseline, self.model.cutoff
+        return measure(typed, vectors, neighbors=baseline.neighbors, cutoff=cutoff, memory=memory)
+
+    def _fixed(self, geometry: Geometry) -> Tensor:
+        """The energy (…, graphs) in eV in which there are no weights, float64."""
+        fixed = self.baseline.energy(geometry.graph, geometry.species)
+        if self.baseline.repulsion is None:
+            return fixed
+        return fixed + self.baseline.repulsion.energy(geometry)
+
+    def _answer(
+        self,
+        weights: Weights,
+        features: Features,
+        energy: Distribution,
+        slope: Tensor | None,
+        forces: bool,
+        stress: bool,
+        *,
+        differentiable: bool,
+    ) -> Output:
+        """All that follows from features, the energy and its slope by the edge vectors."""
+        graph, vectors = features.geometry.graph, features.geometry.vectors
+        of_forces = None
+        if forces:
+            # Forces of their own take the shape of the mean, and whether it is cut off.
+            shape = (*energy.mean.shape[:-1], *graph.positions.shape)
+            mean = vectors.new_zeros(shape).requires_grad_(differentiable)
+            if slope is not None:
+                mean = _forces(slope, graph)
+            head = branch(weights, "head")
+            of_forces = self.head.force_distribution(head, features, mean, self.baseline.scale)
         return Output(
             energy=energy,
             forces=of_forces,
@@ -200,53 +290,6 @@ def _distances(weights: Weights, features: Features, differentiable: bool) -> Di
         return None
     with torch.set_grad_enabled(differentiable):
         return gate(weights, features)
-
-
-def memory_for(weights: Weights, graph: Graph) -> Memory:
-    """How a batch of this size is evaluated: in less memory where there are many pairs.
-
-    Args:
-        weights: one set, or stacked with a leading member axis.
-        graph: the batch.
-    """
-    members = weights["model.embedding"].shape[0] if stacks_model(weights) else 1
-    return "recompute" if members * graph.pair_edges.shape[1] > MOST_KEPT else "keep"
-
-
-@runtime_checkable
-class Evaluate(Protocol):
-    """A potential, or a faster form of it."""
-
-    def __call__(
-        self, weights: Weights, graph: Graph, *, forces: bool = True, stress: bool = False
-    ) -> Output:
-        """What these weights say of the batch."""
-        ...
-
-
-def compile_potential(potential: Potential) -> Evaluate:
-    """The potential as compiled graphs, for energies, forces and stress: the same to rounding.
-
-    A graph is compiled when it is first needed, which takes a minute or two; a cache in the user's
-    folder spares other processes most of it. Sizes of batches may vary; only one structure and
-    several of them, and one element and several, are told apart. A lone atom or pair is computed
-    uncompiled. Nothing can be differentiated further, and features are not kept.
-    """
-    forms = {
-        wanted: Compiled(partial(_answer, potential, *wanted), open_compiled_cache, plainly)
-        for wanted in itertools.product((False, True), (False, True), get_args(Memory))
-    }
-
-    def evaluate(
-        weights: Weights, graph: Graph, *, forces: bool = True, stress: bool = False
-    ) -> Output:
-        if min(graph.pair_edges.shape[1], graph.numbers.shape[0]) < 2:
-            # Each size of one would be a graph of its own.
-            return potential(weights, graph, forces=forces, stress=stress)
-        form = forms[forces, stress, memory_for(weights, graph)]
-        return form(weights, potential.assign(graph))  # type: ignore[no-any-return]
-
-    return evaluate
 
 
 def splined(potential: Potential, weights: Weights) -> Weights:
@@ -293,20 +336,6 @@ def require_single(weights: Weights) -> Weights:
     return weights
 
 
-def _answer(
-    potential: Potential,
-    forces: bool,
-    stress: bool,
-    memory: Memory,
-    weights: Weights,
-    typed: TypedGraph,
-) -> Output:
-    output = potential.evaluate(
-        weights, typed, forces=forces, stress=stress, differentiable=False, memory=memory
-    )
-    return replace(output, features=None)
-
-
 def shares_model(weights: Weights) -> bool:
     """Whether these are members that share one model, each with a head of its own.
 
@@ -339,26 +368,6 @@ def _count_heads(weights: Weights) -> int | None:
     maps = (v for n, v in weights.items() if n.startswith("head.") and n.endswith(".weight"))
     found = next(maps)
     return found.shape[0] if found.dim() == 3 else None
-
-
-def _slope(energy: Tensor, vectors: Tensor, differentiable: bool) -> Tensor:
-    """dE/dv, (…, edges, 3).
-
-    Members do not see each other, so one sum serves all that have vectors of their own. Members
-    that share a model share the vectors too, and are differentiated one after the other.
-    """
-    if vectors.shape[-2] == 0:
-        return vectors.new_zeros(energy.shape[:-1] + vectors.shape[-2:])
-    if energy.dim() == vectors.dim():
-        slopes = [
-            torch.autograd.grad(one.sum(), vectors, retain_graph=True, create_graph=differentiable)[
-                0
-            ]
-            for one in energy.unbind()
-        ]
-        return torch.stack(slopes)
-    (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
-    return slope
 
 
 def _forces(slope: Tensor, graph: Graph) -> Tensor:

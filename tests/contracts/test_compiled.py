@@ -12,12 +12,13 @@ from torch import Tensor
 
 from surefoot.blocks.dense import cast, stack
 from surefoot.blocks.reference import Baseline
+from surefoot.compiled import compile_potential
 from surefoot.data.convert import to_graph
 from surefoot.graph import collate, collate_targets
 from surefoot.heads.scalar import Scalar
 from surefoot.models.mace import Mace
 from surefoot.models.schnet import Schnet
-from surefoot.potential import Potential, compile_potential
+from surefoot.potential import Potential
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings
 from surefoot.train.step import compile_gradients, loss_gradients

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from surefoot import potential as room
 from surefoot.blocks import convolution, factors
 from surefoot.blocks.dense import Weights, cast, stack
 from surefoot.blocks.reference import Baseline
+from surefoot.compiled import compile_potential
 from surefoot.data.convert import to_graph
 from surefoot.graph import Features, Geometry, collate, collate_targets
 from surefoot.heads.scalar import Scalar
 from surefoot.models import MODELS, Model
 from surefoot.models.mace import Mace
 from surefoot.models.race import Race
-from surefoot.potential import Potential, compile_potential, splined
+from surefoot.potential import Potential, splined
 from surefoot.prediction import Output
 from surefoot.train.fit import TrainSettings, require_memory
 from surefoot.train.loss import LossSettings
@@ -154,7 +154,7 @@ def test_large_batches_are_evaluated_in_less_memory(small_structures, monkeypatc
 
     monkeypatch.setattr(Mace, "__call__", look)
     for most in (2 * pairs, 2 * pairs - 1, pairs, pairs - 1):
-        monkeypatch.setattr(room, "MOST_KEPT", most)
+        monkeypatch.setattr(Mace, "most_kept", most)
         potential(weights, graph)
         potential(stack([weights, weights]), graph)
     keep, recompute = "keep", "recompute"
@@ -167,7 +167,7 @@ def test_traced_and_large(small_structures, monkeypatch) -> None:
     weights = potential.init(3, torch.float64)
     graph = to_graph(small_structures["skewed_cell"], CUTOFF)
     expected = parts(potential(weights, graph, stress=True, memory="keep"))
-    monkeypatch.setattr(room, "MOST_KEPT", 0)
+    monkeypatch.setattr(Mace, "most_kept", 0)
     evaluate = compile_potential(potential)
     assert_same(parts(evaluate(weights, graph, stress=True)), expected, 1e-12)
 
@@ -191,13 +191,16 @@ def test_traced_gradients(make_samples) -> None:
 
 
 PROGRAM = """
+import sys
 import numpy as np, torch
 from ase import Atoms
 torch.set_num_threads(1)
 from surefoot.blocks.reference import Baseline
 from surefoot.data.convert import to_graph
 from surefoot.heads.scalar import Scalar
+from surefoot.models.allegro import Allegro
 from surefoot.models.mace import Mace
+from surefoot.models.schnet import Schnet
 from surefoot.potential import Potential
 
 def highest():  # what getrusage says is that of the parent, as long as that is more
@@ -211,9 +214,12 @@ def run(count, memory):
     potential(weights, graph, memory=memory)
 
 baseline = Baseline(elements=(1,), energies=(0.0,), scale=1.0, neighbors=50.0)
-potential = Potential(
-    model=Mace(irreps="32x0e + 32x1o", max_ell=2, correlation=2), head=Scalar(), baseline=baseline
-)
+models = {
+    "allegro": Allegro(tensors=16),
+    "mace": Mace(irreps="32x0e + 32x1o", max_ell=2, correlation=2),
+    "schnet": Schnet(features=64, gaussians=20),
+}
+potential = Potential(model=models[sys.argv[1]], head=Scalar(), baseline=baseline)
 weights = potential.init(0, torch.float32)
 run(60, "keep")
 peaks = [highest()]
@@ -227,8 +233,9 @@ print(*peaks)
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="this system does not tell the peak of a process"
 )
-def test_peak_memory() -> None:
-    program = [sys.executable, "-c", PROGRAM]
+@pytest.mark.parametrize("model", ["allegro", "mace", "schnet"])
+def test_peak_memory(model) -> None:
+    program = [sys.executable, "-c", PROGRAM, model]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
     before, recompute, keep = (int(peak) for peak in done.stdout.split())
     assert keep - before > 20_000  # kB

@@ -11,6 +11,7 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, stack
 from surefoot.blocks.native import plain_only
 from surefoot.blocks.reference import Baseline
+from surefoot.compiled import compile_potential
 from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate, collate_targets
@@ -29,7 +30,7 @@ from surefoot.models.scn import Scn
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.predictor import build_predictor, compiled
-from surefoot.potential import Potential, compile_potential
+from surefoot.potential import Potential
 from surefoot.prediction import Output
 from surefoot.train.loss import LossSettings
 from surefoot.train.step import compile_gradients, loss_gradients

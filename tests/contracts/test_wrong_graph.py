@@ -8,10 +8,11 @@ from ase.build import bulk
 from torch import Tensor
 
 from surefoot.blocks.reference import Baseline
+from surefoot.compiled import compile_potential
 from surefoot.data.convert import to_graph
 from surefoot.heads.scalar import Scalar
 from surefoot.models.schnet import Schnet
-from surefoot.potential import Potential, compile_potential
+from surefoot.potential import Potential
 
 
 @pytest.mark.usefixtures("tracing")

@@ -163,5 +163,5 @@ def embed(weights: Weights, geometry: Geometry) -> Float[Tensor, "*members atoms
     if geometry.state is None:
         return atoms
     table = weights["conditioning"]
-    row = geometry.state[geometry.graph.graph_index] * table.shape[-2] + geometry.species
+    row = geometry.state * table.shape[-2] + geometry.species
     return atoms + lookup(table.flatten(-3, -2), row)

@@ -14,7 +14,8 @@ It holds w and M, or their cotangents, for one block of pairs at a time.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,10 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.blocks.couplings import Irrep
 from surefoot.blocks.factors import Factors
 from surefoot.blocks.forms import Form, without
 from surefoot.blocks.native import address, kernels, share
-from surefoot.blocks.products import ChannelProduct
+from surefoot.blocks.products import ChannelProduct, channel_product
 from surefoot.compilation import operator
 from surefoot.graph import Graph, pairs_to_edges
 from surefoot.segments import gather, segment_sum
@@ -160,6 +162,8 @@ EDGES = (
 KERNELS = ("convolution_out", "convolution_angular", "convolution_radial", "convolution_sender")
 """Those that find g, M, w and x: `KERNELS[slot]`."""
 
+SCALARS = channel_product(*[(Irrep(0, 1),)] * 3)
+
 _products: dict[str, ChannelProduct] = {}  # an operator is told a product by its name
 
 
@@ -213,7 +217,6 @@ def _fit(
     library = kernels(*factors)
     if library is None:
         raise RuntimeError("a derivative was asked for where the kernels are not to be used.")
-    index, pair_index, receiver_offsets, sender_order, sender_offsets, pair_edges = edges
     whole = [factor.contiguous() for factor in factors]
     sizes = _sizes(product, edges, slot, whole)
     whole.insert(slot, whole[0].new_empty(sizes[slot]))
@@ -221,8 +224,15 @@ def _fit(
     for factor, size in zip(whole, sizes, strict=True):
         if factor.shape != size:
             raise ValueError(f"{tuple(factor.shape)} of a product has to be {size}.")
+    plan = _plan(product, edges, whole[-1].shape[-1])
+    return library, plan, whole
+
+
+def _plan(product: ChannelProduct, edges: Sequence[Tensor], channels: int) -> _Plan:
+    """What the kernels are told of a product and the edges of a graph, in the order of `EDGES`."""
+    index, pair_index, receiver_offsets, sender_order, sender_offsets, pair_edges = edges
     receivers, senders = index.unbind()
-    plan = _Plan(
+    return _Plan(
         paths=product.table.ctypes.data,
         senders=address(senders),
         receivers=address(receivers),
@@ -233,12 +243,11 @@ def _fit(
         pair_edges=address(pair_edges),
         pair_count=pair_edges.shape[1],
         path_count=len(product.paths),
-        channels=whole[-1].shape[-1],
+        channels=channels,
         components=product.components,
         results=product.results,
         entries=product.coupling.shape[1],
     )
-    return library, plan, whole
 
 
 def _work(kernel: Any, plan: _Plan, slot: int, factors: Sequence[Tensor]) -> Callable[..., None]:
@@ -270,15 +279,10 @@ def _stream(
     g, harmonics, hidden, matrix, sent = whole
     matrix, coupling = matrix.flatten(1), product.coupling.to(sent)
     seen = (GRADIENT, ANGULAR, RADIAL, RADIAL, SENT)[slot]  # what the kernel finds
-    kernel = getattr(library, f"{KERNELS[seen]}_block")
-    vectors = -(-plan.channels // ctypes.c_int32.in_dll(library, "lanes").value)
+    blocks = PairBlocks(library, plan, pair_edges)
     most = min(BLOCK, plan.pair_count)
     spaces = sent.new_empty((most, matrix.shape[1])), sent.new_empty((2 * most, plan.entries))
-    for first in range(0, plan.pair_count, BLOCK):
-        rows = slice(first, first + BLOCK)
-        # In the order of their receivers, whose rows are the longest.
-        chosen = pair_edges[:, rows].flatten().sort().values
-        plan.first_pair, plan.edges, plan.edge_count = first, address(chosen), len(chosen)
+    for rows, chosen in blocks.walk(BLOCK):
         weights, angular = spaces[0][: len(chosen) // 2], spaces[1][: len(chosen)]
         if seen == RADIAL:
             weights.zero_()
@@ -288,8 +292,7 @@ def _stream(
             angular.zero_()
         else:
             torch.mm(harmonics.index_select(0, chosen), coupling, out=angular)
-        work = _work(kernel, plan, seen, (g, angular, weights, sent))
-        share(*((len(chosen), LEAST_ROWS) if seen == ANGULAR else (vectors, 1)), work)
+        blocks.run(seen, g, angular, weights, sent)
         if slot == ANGULAR:
             out.index_copy_(0, chosen, angular @ coupling.T)
         elif slot == HIDDEN:
@@ -297,6 +300,52 @@ def _stream(
         elif slot == MATRIX:
             matrix.addmm_(hidden[rows].T, weights)
     return out
+
+
+@dataclass
+class PairBlocks:
+    """The loops of the form of four over the edges of one block of pairs after the other.
+
+    Attributes:
+        library: the kernels.
+        plan: of the product and the graph; a block leaves its edges there.
+        pair_edges: (2, pairs) of the graph.
+    """
+
+    library: ctypes.CDLL
+    plan: _Plan
+    pair_edges: Tensor
+
+    def walk(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """The pairs of each block, and its edges in the order of their receivers."""
+        plan = self.plan
+        for first in range(0, plan.pair_count, size):
+            rows = slice(first, first + size)
+            chosen = self.pair_edges[:, rows].flatten().sort().values
+            plan.first_pair, plan.edges, plan.edge_count = first, address(chosen), len(chosen)
+            yield rows, chosen
+
+    def run(self, slot: int, *factors: Tensor) -> None:
+        """Add what the block gives to the factor of `slot`; M and w are those of the block."""
+        work = _work(getattr(self.library, f"{KERNELS[slot]}_block"), self.plan, slot, factors)
+        if slot == ANGULAR:
+            share(self.plan.edge_count, LEAST_ROWS, work)
+        else:
+            lanes = ctypes.c_int32.in_dll(self.library, "lanes").value
+            share(-(-self.plan.channels // lanes), 1, work)
+
+
+def scalar_blocks(edges: Sequence[Tensor], like: Tensor) -> PairBlocks:
+    """The loops where all is a scalar: features, harmonics and result.
+
+    Args:
+        edges: what `EDGES` names.
+        like: features; of their channels and precision.
+    """
+    library = kernels(like)
+    if library is None:
+        raise RuntimeError("blocks of pairs were asked for where the kernels are not to be used.")
+    return PairBlocks(library, _plan(SCALARS, edges, like.shape[-1]), edges[-1])
 
 
 _form = _operator("convolution", 3, _run)

@@ -34,6 +34,13 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
+SLOPES: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
+    "shifted_softplus": lambda slope, x: torch.ops.aten.softplus_backward(slope, x, 1.0, 20.0),
+    "silu": torch.ops.aten.silu_backward,
+    "tanh": lambda slope, x: slope * (1 - torch.tanh(x).square()),
+}
+"""(slope of the result, x) → slope of x, where nothing is differentiated again."""
+
 
 def init_silent(generator: torch.Generator, inputs: int, width: int, outputs: int) -> Weights:
     """A network `hidden`, `out` whose last map is zero: fresh, it gives zeros. Float64."""

@@ -25,11 +25,16 @@ class Model(Protocol):
 
     Attributes:
         native: whether it uses kernels in C where there are some.
-        recomputes: whether it can make radial weights anew for some pairs at a time.
+        recomputes: whether it can make radial weights anew for some pairs at a time in training.
+        local: whether what it says of an atom depends on the edges that the atom receives alone.
+        most_kept: pairs, times members; of more, large values of pairs are not kept in inference.
+            None where they always are.
     """
 
     native: ClassVar[bool]
     recomputes: ClassVar[bool]
+    local: ClassVar[bool]
+    most_kept: ClassVar[int | None]
 
     @property
     def name(self) -> str:

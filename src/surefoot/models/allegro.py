@@ -56,6 +56,8 @@ class Allegro(Settings):
 
     native: ClassVar[bool] = True  # kernels in C
     recomputes: ClassVar[bool] = False  # weights by blocks of pairs
+    local: ClassVar[bool] = True  # an atom's energy hangs on its own edges alone
+    most_kept: ClassVar[int | None] = 10_000  # pairs, times members
     name: Literal["allegro"] = "allegro"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; an atom's energy depends on nothing farther away"

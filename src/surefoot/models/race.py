@@ -106,6 +106,8 @@ class Race(Settings):
 
     native: ClassVar[bool] = True  # kernels in C
     recomputes: ClassVar[bool] = True  # weights by blocks of pairs
+    local: ClassVar[bool] = False  # an atom's energy hangs on its own edges alone
+    most_kept: ClassVar[int | None] = 100_000  # pairs, times members
     name: Literal["race"] = "race"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"

@@ -30,10 +30,10 @@ from surefoot.blocks.dense import (
     linear,
     under,
 )
+from surefoot.blocks.filters import convolve_filters, make_filters, may_stream, stream_filters
 from surefoot.blocks.radial import CUTOFFS, Gaussians, expand
 from surefoot.blocks.splines import Curves, interpolate
-from surefoot.graph import Features, Geometry, Rows, Width, pairs_to_edges
-from surefoot.segments import gather, segment_sum
+from surefoot.graph import Features, Geometry, Rows, Width
 from surefoot.settings import Settings
 
 
@@ -42,6 +42,8 @@ class Schnet(Settings):
 
     native: ClassVar[bool] = False  # kernels in C
     recomputes: ClassVar[bool] = False  # weights by blocks of pairs
+    local: ClassVar[bool] = False  # an atom's energy hangs on its own edges alone
+    most_kept: ClassVar[int | None] = 12_000  # pairs, times members
     name: Literal["schnet"] = "schnet"
     cutoff: float = Field(
         default=5.0, gt=0, description="Å; atoms farther apart do not see each other"
@@ -96,10 +98,12 @@ class Schnet(Settings):
         graph, activate = geometry.graph, ACTIVATIONS[self.activation]
         for block in range(self.interactions):
             layer = branch(weights, f"interaction{block}")
-            filters = self._filters(layer, geometry.lengths, basis, envelope)
-            sent = gather(linear(atoms, branch(layer, "input")), graph.senders)
-            messages = sent * pairs_to_edges(filters, graph)
-            summed = segment_sum(messages, graph.receivers)
+            sent = linear(atoms, branch(layer, "input"))
+            if geometry.memory == "recompute" and may_stream(sent, layer):
+                summed = stream_filters(sent, basis, envelope, layer, self.activation, graph)
+            else:
+                filters = self._filters(layer, geometry.lengths, basis, envelope)
+                summed = convolve_filters(sent, filters, graph)
             update = activate(linear(summed, branch(layer, "output1")))
             atoms = atoms + linear(update, branch(layer, "output2"))
         return Features(layers=(Rows(values=atoms),), geometry=geometry)
@@ -126,5 +130,4 @@ class Schnet(Settings):
         """W(r) f_c(r) of each pair."""
         if "filter.table" in weights:
             return interpolate(lengths, weights["filter.table"], self.cutoff)
-        hidden = ACTIVATIONS[self.activation](linear(basis, branch(weights, "filter1")))
-        return linear(hidden, branch(weights, "filter2")) * envelope
+        return make_filters(basis, envelope, weights, self.activation)

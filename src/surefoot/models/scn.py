@@ -52,6 +52,8 @@ class Scn(Settings):
 
     native: ClassVar[bool] = True  # kernels in C
     recomputes: ClassVar[bool] = False  # weights by blocks of pairs
+    local: ClassVar[bool] = False  # an atom's energy hangs on its own edges alone
+    most_kept: ClassVar[int | None] = None  # pairs, times members
     name: Literal["scn"] = "scn"
     form: Literal["smooth", "published"] = Field(
         default="smooth",

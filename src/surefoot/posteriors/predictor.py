@@ -19,6 +19,7 @@ from torch import Tensor
 
 from surefoot.blocks.conditioning import require_learnt
 from surefoot.blocks.dense import Weights, cast, under
+from surefoot.compiled import Evaluate, compile_potential
 from surefoot.data.batches import EVALUATION
 from surefoot.data.convert import Sample
 from surefoot.distributions.binned import join_binned
@@ -44,9 +45,7 @@ from surefoot.posteriors.saved import (
 )
 from surefoot.posteriors.shallow import Shallow
 from surefoot.potential import (
-    Evaluate,
     Potential,
-    compile_potential,
     count_members,
     require_single,
     shares_model,

@@ -37,7 +37,7 @@ def geometry_of(graph: Graph, states: States | None) -> Geometry:
         kinds=find_kinds(torch.tensor([SPECIES[int(number)] for number in graph.numbers])),
         vectors=torch.zeros((graph.edge_index.shape[1], 3), dtype=torch.float64),
         lengths=torch.zeros(graph.pair_edges.shape[1], dtype=torch.float64),
-        state=None if states is None else states.index(graph),
+        state=None if states is None else states.index(graph)[graph.graph_index],
     )
 
 
