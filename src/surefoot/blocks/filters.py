@@ -1,11 +1,11 @@
-"""Continuous-filter convolutions that never hold the filters of all pairs.
+"""Continuous-filter convolutions that hold one number per pair and channel, and no more.
 
     out_i = Σ_j x_j ∘ w_ij,    w = e N(b),    N(b) = a(b W₁ + c₁) W₂ + c₂
 
-with radial functions b, an envelope e and an activation a. Blocks of pairs get their filters, the
-loops of `convolution.py` run over their edges, and the filters are forgotten; the backward pass
-makes them anew. What passes through a block stays in the cache of the processor, so that beside
-less memory it is less time too, from some hundred atoms on.
+with radial functions b, an envelope e and an activation a. Blocks of pairs get their filters, and
+the loops of `convolution.py` run over their edges. The backward pass is given N, whose last product
+costs most, and makes the hidden layer anew. What passes through a block stays in the cache of the
+processor, so that beside less memory it is less time too, from some hundred atoms on.
 
 The weights are constants here: there is no slope of them.
 """
@@ -82,7 +82,7 @@ def stream_filters(
     activation: Activation,
     graph: Graph,
 ) -> Float[Tensor, "*members atoms channels"]:
-    """The same sum, of filters that are made for some pairs at a time and never kept.
+    """The same sum, of filters that are made for some pairs at a time.
 
     Args:
         sent: x.
@@ -107,14 +107,15 @@ class _Streamed(torch.autograd.Function):
         activation: Activation,
         graph: Graph,
     ) -> Tensor:
-        ctx.save_for_backward(sent, basis, envelope)
         ctx.layers, ctx.activation, ctx.graph = layers, activation, graph
         edges = [getattr(graph, name) for name in EDGES]
-        return _value(sent, basis, envelope, list(layers), activation, *edges)  # type: ignore[no-any-return]
+        value, networks = _value(sent, basis, envelope, list(layers), activation, *edges)
+        ctx.save_for_backward(sent, basis, envelope, networks)
+        return value  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        inputs = ctx.saved_tensors
+        *inputs, networks = ctx.saved_tensors
         if torch.is_grad_enabled():  # the slope is to be differentiated itself
             # What is sent may know of the basis from layers before, which this slope does not.
             inputs = tuple(x.view_as(x) for x in inputs)
@@ -126,7 +127,7 @@ class _Streamed(torch.autograd.Function):
             slopes = [next(found) if need else None for need in ctx.needs_input_grad[:3]]
         else:
             edges = [getattr(ctx.graph, name) for name in EDGES]
-            slopes = _slopes(grads[0], *inputs, list(ctx.layers), ctx.activation, *edges)
+            slopes = _slopes(grads[0], *inputs, networks, list(ctx.layers), ctx.activation, *edges)
         return *slopes, None, None, None
 
 
@@ -152,15 +153,16 @@ def _run(
     layers: Sequence[Tensor],
     activation: Activation,
     edges: Sequence[Tensor],
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     sent = sent.contiguous()
     out, ones = torch.zeros_like(sent), sent.new_ones((2 * BLOCK, 1))
+    networks = sent.new_empty((len(basis), sent.shape[-1]))
     blocks = scalar_blocks(edges, sent)
     for rows, _ in blocks.walk(BLOCK):
         hidden = ACTIVATIONS[activation](_hidden(basis[rows], layers))
-        filters = torch.addmm(layers[3], hidden, layers[2]).mul_(envelope[rows])
-        blocks.run(GRADIENT, out, ones, filters, sent)
-    return out
+        network = torch.addmm(layers[3], hidden, layers[2], out=networks[rows])
+        blocks.run(GRADIENT, out, ones, network * envelope[rows], sent)
+    return out, networks
 
 
 def _run_slopes(
@@ -168,6 +170,7 @@ def _run_slopes(
     sent: Tensor,
     basis: Tensor,
     envelope: Tensor,
+    networks: Tensor,
     layers: Sequence[Tensor],
     activation: Activation,
     edges: Sequence[Tensor],
@@ -178,12 +181,12 @@ def _run_slopes(
     blocks = scalar_blocks(edges, sent)
     for rows, _ in blocks.walk(BLOCK):
         before = _hidden(basis[rows], layers)
-        network = torch.addmm(layers[3], ACTIVATIONS[activation](before), layers[2])
+        network = networks[rows]
         slope = torch.zeros_like(network)
         blocks.run(RADIAL, along, ones, slope, sent)
         torch.sum(slope * network, -1, keepdim=True, out=by_envelope[rows])
         # An edge and its reverse are both in the block: what goes back is what comes.
-        blocks.run(GRADIENT, by_sent, ones, network.mul_(envelope[rows]), along)
+        blocks.run(GRADIENT, by_sent, ones, network * envelope[rows], along)
         down = slope.mul_(envelope[rows]) @ layers[2].T
         torch.mm(SLOPES[activation](down, before), layers[0].T, out=by_basis[rows])
     return by_sent, by_basis, by_envelope
@@ -191,17 +194,21 @@ def _run_slopes(
 
 _value = operator(
     "filtered(Tensor sent, Tensor basis, Tensor envelope, Tensor[] layers, str activation, "
-    f"{', '.join(f'Tensor {name}' for name in EDGES)}) -> Tensor",
+    f"{', '.join(f'Tensor {name}' for name in EDGES)}) -> (Tensor, Tensor)",
     lambda sent, basis, envelope, layers, activation, *edges: _members(
         _run, (sent, basis, envelope), layers, activation, edges
     ),
-    lambda sent, *_: torch.empty_like(sent, memory_format=torch.contiguous_format),
+    lambda sent, basis, *_: (
+        sent.new_empty(sent.shape),
+        sent.new_empty((*basis.shape[:-1], sent.shape[-1])),
+    ),
 )
 _slopes = operator(
-    "filtered_slopes(Tensor along, Tensor sent, Tensor basis, Tensor envelope, Tensor[] layers, "
-    f"str activation, {', '.join(f'Tensor {name}' for name in EDGES)}) -> (Tensor, Tensor, Tensor)",
-    lambda along, sent, basis, envelope, layers, activation, *edges: _members(
-        _run_slopes, (along, sent, basis, envelope), layers, activation, edges
+    "filtered_slopes(Tensor along, Tensor sent, Tensor basis, Tensor envelope, Tensor networks, "
+    f"Tensor[] layers, str activation, {', '.join(f'Tensor {name}' for name in EDGES)}) "
+    "-> (Tensor, Tensor, Tensor)",
+    lambda along, sent, basis, envelope, networks, layers, activation, *edges: _members(
+        _run_slopes, (along, sent, basis, envelope, networks), layers, activation, edges
     ),
     lambda _, *three: tuple(x.new_empty(x.shape) for x in three[:3]),
 )
