@@ -200,8 +200,7 @@ class Torture:
         answer = "the same end"
         if ended.status:
             answer = read_refusal(ended, self.place)
-            kept = (path for path in before if not path.name.endswith(LOCK))
-            lost = [path.name for path in kept if not path.exists()]
+            lost = [path.name for path in before if is_kept(path, self.place) and not path.exists()]
             if lost:
                 raise Failed(f"{done.kind} {done.file}: {answer} and {lost} are gone")
             done.undo(self.place)
@@ -229,6 +228,12 @@ class Torture:
         expected = self.case.outcome(self.bench.whole(self.case))
         if found != expected:
             raise Failed(f"{after}the end is another one")
+
+
+def is_kept(path: Path, place: Path) -> bool:
+    """Whether a file is more than a lock, or what a killed process has left half written."""
+    hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+    return not hidden and not path.name.endswith(LOCK)
 
 
 def read_refusal(ended: Ended, place: Path) -> str:
