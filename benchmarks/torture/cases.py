@@ -282,7 +282,8 @@ def motions(inputs: Path) -> list[Case]:
             begun = place.is_dir() and any(place.iterdir())
             return [*command, "--seed", seed, *(["--force"] if begun else [])]
 
-        return Case(name=f"md {name}", next=following, outcome=judge_motion)
+        handed_out = ("guard/*",)  # frames to be labelled, which are a user's from then on
+        return Case(name=f"md {name}", next=following, outcome=judge_motion, spared=handed_out)
 
     return [make(name, options) for name, options in MOTIONS.items()]
 

@@ -189,7 +189,12 @@ class Torture:
         return Blow(kind, seconds=float(self.generator.uniform(0.0, seconds)), twice=twice)
 
     def damage_one(self) -> None:
-        """One file; then the same end, or a sentence, and the same end once it is put back."""
+        """One file; then the same end, or a sentence, and the same end once it is put back.
+
+        Not where a run is at its end and nobody would give another command.
+        """
+        if self.case.next(self.place, 0) is None:
+            return
         other = self.bench.whole(self.case, 1)
         spared = (*self.case.spared, f"*{LOCK}")
         done = strike(self.place, other, self.older, self.generator, spared)
