@@ -49,6 +49,18 @@ def test_extended_xyz(tmp_path: Path, text: str, words: str) -> None:
     assert len(str(caught.value)) < 800
 
 
+@pytest.mark.parametrize("named", [" Cu\n", ""])
+def test_counts_of_vasp(tmp_path: Path, named: str) -> None:
+    path = tmp_path / "POSCAR"
+    text = f"Cu\n1.0\n3 0 0\n0 3 0\n0 0 3\n{named} {{}}\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+    path.write_text(text.format(2))
+    assert len(read_frames([path])[0].atoms) == 2
+    path.write_text(text.format(2**31))
+    with pytest.raises(UnreadableFile, match="states 2.14748e") as caught:
+        read_frames([path])
+    assert str(path) in str(caught.value)
+
+
 def test_counts_of_sound_files_are_no_harm(tmp_path: Path) -> None:
     """The shortest lines, cell vectors behind the atoms, blank lines at the end."""
     path = tmp_path / "a.xyz"
