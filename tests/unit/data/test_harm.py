@@ -56,7 +56,7 @@ def test_counts_of_vasp(tmp_path: Path, named: str) -> None:
     path.write_text(text.format(2))
     assert len(read_frames([path])[0].atoms) == 2
     path.write_text(text.format(2**31))
-    with pytest.raises(UnreadableFile, match="states 2.14748e") as caught:
+    with pytest.raises(UnreadableFile, match="it states 2") as caught:
         read_frames([path])
     assert str(path) in str(caught.value)
 
