@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
 from surefoot.data.read import Frame, Keys, read_frames
-from surefoot.units import HARTREE, STRESS_UNITS
+from surefoot.units import BOHR, HARTREE, STRESS_UNITS
 
 Set = dict[str, list[Frame]]
 KCAL = 0.0433641
@@ -185,7 +185,9 @@ DAMAGES = (
     Damage("cell without a vector", C, "broken-cell",
            one_of(lambda f: alter(f, cell=at(f.atoms.cell.array, 2, 0.0)))),
     Damage("energies in kcal/mol", E, "energy-unit", all_of(scale("energy", 1 / KCAL))),
-    Damage("energies in Hartree", E, "energy-hartree", all_of(scale("energy", 1 / HARTREE))),
+    Damage("energies in Hartree", E, "unit-mismatch", all_of(scale("energy", 1 / HARTREE))),
+    Damage("energies in Hartree, no forces", E, "energy-hartree",
+           all_of(lambda f: replace(f, energy=f.energy / HARTREE, forces=None))),
     Damage("energies of the wrong sign", E, "energy-unit", all_of(scale("energy", -1.0))),
     Damage("gradients for forces", E, "forces-sign", all_of(scale("forces", -1.0))),
     Damage("gradients for forces, relaxation", R, "forces-sign", all_of(scale("forces", -1.0))),
@@ -210,8 +212,11 @@ DAMAGES = (
     Damage("two atoms at one place", E, "close-atoms",
            one_of(move(lambda a: at(a.positions, 1, a.positions[0] + 1e-3)))),
     Damage("positions in nm", E, "close-atoms", all_of(move(lambda a: 0.1 * a.positions))),
-    Damage("positions in Bohr", E, "unit-mismatch",
-           all_of(move(lambda a: a.positions / 0.529177))),
+    Damage("positions in Bohr", E, "length-unit",
+           all_of(move(lambda a: a.positions / BOHR))),
+    Damage("positions and cells in Bohr", C, "length-unit",
+           all_of(lambda f: alter(f, positions=f.atoms.positions / BOHR,
+                                  cell=f.atoms.cell.array / BOHR))),
     Damage("an atom flown off", E, "lone-atom",
            one_of(move(lambda a: at(a.positions, -1, a.positions[-1] + FLY)))),
     Damage("an energy 30 eV off", E, "energy-outlier",
@@ -227,7 +232,7 @@ DAMAGES = (
     Damage("a turned one in the test", E, "near-leakage",
            with_more(lambda h: [turn(h[3])], "test")),
     Damage("a turned one with another energy", E, "near-conflict",
-           with_more(lambda h: [replace(turn(h[3]), energy=h[3].energy + 0.5)])),
+           with_more(lambda h: [replace(turn(h[3]), energy=h[3].energy + 2.0)])),
     Damage("atoms exchanged in one frame", R, "shuffled-atoms", one_of(exchange)),
     Damage("an element in the test only", E, "unknown-element",
            one_of(lambda f: alter(f, numbers=at(f.atoms.numbers, 0, 7)), "test")),

@@ -68,7 +68,7 @@ def _say_end(number: int) -> str:
 def _to_lists(atoms: Atoms) -> dict[str, Any]:
     """What JSON holds of a structure, to the bit."""
     return {
-        "cell": atoms.cell.tolist(),
+        "cell": atoms.cell.array.tolist(),
         "pbc": atoms.pbc.tolist(),
         "info": {name: _to_list(value) for name, value in atoms.info.items()},
         "arrays": {name: array.tolist() for name, array in atoms.arrays.items()},

@@ -22,7 +22,7 @@ from surefoot.data.balance import check_balance, check_zeroed
 from surefoot.data.boxes import check_boxes
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
-from surefoot.data.fragments import check_fragments
+from surefoot.data.fragments import check_fragments, check_lengths
 from surefoot.data.groups import check_groups
 from surefoot.data.levels import check_converged, check_kinds, check_levels
 from surefoot.data.reach import check_reach
@@ -64,6 +64,7 @@ def check_frames(
     sound = {name: [f for f in split if is_sound(f)] for name, split in splits.items()}
     frames = [frame for split in sound.values() for frame in split]
     findings += check_energy_scale(frames)
+    findings += check_lengths(frames)
     findings += check_references(frames)
     findings += check_placeholders(frames)
     if not any(finding.code == "forces-placeholder" for finding in findings):

@@ -1,4 +1,4 @@
-"""Atoms that have left their structure, as calculations that went wrong leave them."""
+"""Distances to the nearest atom: atoms that have left their structure, and lengths not in Å."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from scipy.spatial import KDTree
 from surefoot.data.findings import Finding, Severity, Suspect, gather
 from surefoot.data.frame import Structure
 from surefoot.data.read import Frame
+from surefoot.units import BOHR
 
 FAR, STRETCHED = 4.0, 2.5
 """Å, and sums of covalent radii, beyond which an atom is alone; solid argon has 3.8 Å and 1.8."""
+BONDS = 0.65, 1.5
+"""Between which the distance of neighbours lies, in sums of covalent radii, where they bond."""
+NOBLE = (2, 10, 18, 36, 54, 86)
 REACH = 7.0  # Å in which neighbours are looked for in a cell
 SELDOM = 0.1  # of the frames of a file: where it is more, it is meant
 SMALLEST = 3  # atoms; curves of pairs go as far as they are meant to
@@ -40,6 +44,45 @@ def check_fragments(frames: Sequence[Frame]) -> list[Finding]:
         "came apart on the way (such as in dynamics that were too hot) or lost atoms, and remove "
         "the frame if it was not meant",
     )
+
+
+def check_lengths(frames: Sequence[Frame]) -> list[Finding]:
+    """Find positions whose unit is not Å: bonds of most structures have lengths that none has."""
+    found = [(frame, _stretch(frame)) for frame in frames if len(frame.structure) >= SMALLEST]
+    stated = [(frame, value) for frame, value in found if np.isfinite(value)]
+    middle = float(np.median([value for _, value in stated])) if stated else 1.0
+    low, high = BONDS
+    if low <= middle <= high:
+        return []
+    suspects = [
+        Suspect(
+            frame,
+            f"most of its atoms have the nearest other one at {value:.3g} times the sum of the "
+            "covalent radii",
+            None,
+            value,
+            abs(float(np.log(value))),
+        )
+        for frame, value in stated
+        if not low <= value <= high
+    ]
+    return gather(
+        "length-unit",
+        Severity.ERROR,
+        suspects,
+        f"in most structures it is between {low:g} and {high:g}, or {1 / BOHR:.3g} with positions "
+        "in Bohr, so write positions and cells in Å",
+    )
+
+
+def _stretch(frame: Frame) -> float:
+    """Distance to the nearest atom over the sum of covalent radii, of most atoms."""
+    atoms = frame.structure
+    if not len(np.setdiff1d(atoms.numbers, NOBLE)):
+        return np.inf
+    distance, other = find_nearest(atoms)
+    radii = covalent_radii[atoms.numbers]
+    return float(np.median(distance / (radii + radii[other])))
 
 
 def _find_alone(frame: Frame) -> Suspect | None:
@@ -70,7 +113,7 @@ def find_nearest(
     """
     positions = np.ascontiguousarray(atoms.positions, dtype=float)
     if not atoms.pbc.any():
-        distances, others = KDTree(positions).query(positions, k=2)
+        distances, others = map(np.asarray, KDTree(positions).query(positions, k=2))
         return distances[:, 1], others[:, 1]
     search = vesin.NeighborList(cutoff=REACH, full_list=True)
     i, j, lengths = search.compute(positions, atoms.cell, atoms.pbc, "ijd")

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from ase import Atoms
@@ -88,7 +89,7 @@ def require_sizes(path: Path) -> None:
                 require_size(entry, info.file_size, info.filename)
 
 
-def require_size(entry: BufferedIOBase, size: int, name: str) -> None:
+def require_size(entry: BufferedIOBase | IO[bytes], size: int, name: str) -> None:
     """Refuse an array that has fewer numbers than its header says.
 
     Args:

@@ -18,7 +18,7 @@ from surefoot.data.check import Finding, Severity, check_frames
 from surefoot.data.file_units import FileUnits
 from surefoot.data.mend import mend, to_images
 from surefoot.data.read import Frame, Keys, read_frames
-from surefoot.units import HARTREE, STRESS_UNITS
+from surefoot.units import BOHR, HARTREE, STRESS_UNITS
 
 COUNT = 16
 
@@ -393,3 +393,15 @@ def test_a_calculation_that_says_it_has_not_converged(clusters, said: object) ->
     frames = changed(changed(clusters, 3, atoms=atoms), 4, atoms=fine)
     found = only(frames, "unconverged")
     assert (found.frame, found.count) == (3, 1)
+
+
+@pytest.mark.parametrize("factor", [1 / BOHR, BOHR])
+def test_positions_that_are_not_in_angstrom(clusters, crystals, factor: float) -> None:
+    for frames in (clusters, crystals):
+        scaled = [
+            moved(one, positions=factor * one.atoms.positions, cell=factor * one.atoms.cell.array)
+            for one in frames
+        ]
+        found = {one.code: one for one in check_frames({"train": scaled})}
+        assert found["length-unit"].count == COUNT
+        assert found["length-unit"].severity is Severity.ERROR
