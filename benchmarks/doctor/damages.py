@@ -38,7 +38,7 @@ class Damage:
 
 
 def list_sources(data: Path) -> dict[str, Set]:
-    """Sound frames by a name: a molecule, a metal, water, a relaxation."""
+    """Sound frames by a name: a molecule, a metal, water, a relaxation, pieces of peptides."""
 
     def read(name: str, **keys: str) -> list[Frame]:
         return read_frames([data / name], Keys(**keys))
@@ -48,6 +48,7 @@ def list_sources(data: Path) -> dict[str, Set]:
         "ethanol": {"train": ethanol[:60], "test": ethanol[500:510]},
         "water": {"train": read("water/water192_pbe0ts_320.extxyz.gz")[:6]},
         "relaxation": {"train": read("catalysis/toy_c3h8_relax_EMT.extxyz.gz")[40:80]},
+        "peptides": {"train": read("hat_peptide/hat_pes_learning_demo.extxyz")},
         "crystals": {"train": make_crystals()},
     }
 
@@ -174,7 +175,7 @@ def label_info(change: Callable[[int], dict[str, Any]]) -> Callable[[Set], Set]:
     }
 
 
-E, W, R, C = "ethanol", "water", "relaxation", "crystals"
+E, W, R, P, C = "ethanol", "water", "relaxation", "peptides", "crystals"
 FLY = np.array([0.0, 0.0, 40.0])
 DAMAGES = (
     Damage("NaN in a position", E, "not-finite",
@@ -186,7 +187,7 @@ DAMAGES = (
            one_of(lambda f: alter(f, cell=at(f.atoms.cell.array, 2, 0.0)))),
     Damage("energies in kcal/mol", E, "energy-unit", all_of(scale("energy", 1 / KCAL))),
     Damage("energies in Hartree", E, "unit-mismatch", all_of(scale("energy", 1 / HARTREE))),
-    Damage("energies in Hartree, no forces", E, "energy-hartree",
+    Damage("energies in Hartree, no forces", P, "energy-hartree",
            all_of(lambda f: replace(f, energy=f.energy / HARTREE, forces=None))),
     Damage("energies of the wrong sign", E, "energy-unit", all_of(scale("energy", -1.0))),
     Damage("gradients for forces", E, "forces-sign", all_of(scale("forces", -1.0))),
