@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from surefoot.active.judge import Figures
 from surefoot.active.teach import POTENTIAL
 
 SECONDS = "seconds.json"
+ENDLESS = 1e12  # s
 STAGES = ("train", "judge", "explore", "choose", "label")
 
 
@@ -139,7 +139,7 @@ def read_seconds(file: Path) -> dict[str, float]:
     """
     held = read_json(file)
     numbers = held.values() if isinstance(held, dict) else [None]
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+    if not all(isinstance(one, int | float) and 0 <= one < ENDLESS for one in numbers):
         raise OtherCampaign(
             f"{file}: damaged (no seconds of stages); remove it: only time is lost."
         )

@@ -270,7 +270,10 @@ def test_trainings_run_in_the_engine(make: Callable[..., Campaign]) -> None:
     assert run(replace(other, told=Told(asked=lambda: engine.opened > 0))).ended is None
 
 
-@pytest.mark.parametrize("text", ['{"train": null}', '{"train": [1]}', "[1]", '{"train": NaN}'])
+@pytest.mark.parametrize(
+    "text",
+    ['{"train": null}', '{"train": [1]}', "[1]", '{"train": NaN}', f'{{"train": {10**400}}}'],
+)
 def test_seconds_that_are_none_are_refused_with_their_file(tmp_path: Path, text: str) -> None:
     file = open_round(tmp_path, 0).folder / SECONDS
     file.write_text(text)
