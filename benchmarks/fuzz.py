@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.targets import Target, lay, list_targets, read_case
-from fuzz.watch import judge, watch
+from fuzz.watch import PATIENCE, SECONDS, judge, watch
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 SHOWN = 20  # failures of a target that are kept
@@ -80,7 +80,7 @@ def run(
         began = time.monotonic()
         case = partial(read_case, target, seed, work=work)
         folder = str(lay(target, work))
-        found = watch(case, range(count), work, folder, strict=target.strict)
+        found = watch(case, range(count), work, folder, strict=target.strict, apart=target.apart)
         failed[target.name] = len(found.failures)
         told = {
             "cases": count,
@@ -108,7 +108,8 @@ def keep(results: Path, name: str, seed: int, told: dict[str, Any]) -> None:
 def show(target: Target, seed: int, number: int, work: Path) -> None:
     """What becomes of one case, with its traceback."""
     folder = lay(target, work)
-    what = judge(partial(read_case, target, seed, work=work), number, str(folder))
+    seconds = PATIENCE if target.apart else SECONDS
+    what = judge(partial(read_case, target, seed, work=work), number, str(folder), seconds)
     print(what)
     if not what.startswith("took"):
         try:

@@ -13,7 +13,8 @@ each case is killed at each of its touches, once.
 
 Counts are kept in benchmarks/torture/seed_N.json after each session, and the same seed goes on with
 those that are there; `table` writes benchmarks/torture/README.md from all of them. What fails stays
-in the folder of work, and the exit status is 1.
+in the folder of work, and the exit status is 1; with --again what failed is tried once more, in its
+place.
 """
 
 import os
@@ -21,6 +22,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; a fork keeps no threads
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, help="at most so many in this call")
     parser.add_argument("--only", nargs="+", default=[], help="cases or verbs; all if none")
     parser.add_argument("--sweep", action="store_true", help="kill at every touch, once each")
+    parser.add_argument("--again", action="store_true", help="sessions that failed, in their place")
     parser.add_argument("--seed", type=int, default=0, help="of moments and damages")
     parser.add_argument("--work", type=Path, default=Path("runs/torture"))
     parser.add_argument("--kept", type=Path, default=HERE, help="folder of counts and page")
@@ -64,26 +67,39 @@ def main() -> None:
     found = json.loads(file.read_text()) if file.exists() else {"sessions": []}
     warm_up()
     bench.prepare(names)
-    end, done = time.monotonic() + 60 * chosen.minutes, 0
-    while time.monotonic() < end and (chosen.sessions is None or done < chosen.sessions):
-        number = len(found["sessions"])
-        counts = Counter(one["case"] for one in found["sessions"])
-        name = min(names, key=lambda one: (counts[one], names.index(one)))
-        touch = None
-        if chosen.sweep:
-            left = [one for one in names if counts[one] < bench.length(bench.cases[one])[1]]
-            if not left:
-                break
-            name = left[0]
-            touch = counts[name] + 1
-        session = hold_session(bench, bench.cases[name], chosen.seed, number, touch)
-        found["sessions"].append(session)
+    end, sessions = time.monotonic() + 60 * chosen.minutes, found["sessions"]
+    numbers = iter(range(len(sessions), sys.maxsize))
+    if chosen.again:
+        numbers = iter([n for n, one in enumerate(sessions) if one["failed"] is not None])
+    for number in itertools.islice(numbers, chosen.sessions):
+        due = choose(sessions[:number], names, bench, sweep=chosen.sweep)
+        if due is None or time.monotonic() > end:
+            break
+        session = hold_session(bench, bench.cases[due[0]], chosen.seed, number, due[1])
+        sessions[number : number + 1] = [session]
         write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
         print(f"{number} {tell(session)}", flush=True)
-        done += 1
     failed = sum(one["failed"] is not None for one in found["sessions"])
     print(f"{len(found['sessions'])} sessions with seed {chosen.seed}, {failed} failures")
     sys.exit(1 if failed else 0)
+
+
+def choose(
+    before: list[dict[str, Any]], names: list[str], bench: Bench, *, sweep: bool
+) -> tuple[str, int | None] | None:
+    """The case that has had the fewest sessions, and its touch in a sweep; None at its end.
+
+    Args:
+        before: sessions that come before it.
+        names: of the cases.
+        bench: with their whole runs.
+        sweep: whether each case is struck at each touch, one case after the other.
+    """
+    counts = Counter(one["case"] for one in before)
+    if not sweep:
+        return min(names, key=lambda one: (counts[one], names.index(one))), None
+    left = [one for one in names if counts[one] < bench.length(bench.cases[one])[1]]
+    return (left[0], counts[left[0]] + 1) if left else None
 
 
 def tell(session: dict[str, Any]) -> str:

@@ -123,12 +123,13 @@ def gro() -> bytes:
 
 def make_npz(random: Random) -> bytes:
     """Headers that lie about shapes, zip files that swell, and changed bytes."""
-    arrays = {
-        "nuclear_charges": np.array([8, 1, 1]),
-        "coords": np.ones((4, 3, 3)) * np.arange(3)[:, None],
-        "energies": np.arange(4.0),
-        "forces": np.zeros((4, 3, 3)),
-    }
+    positions = np.ones((4, 3, 3)) * np.arange(3)[:, None]
+    arrays: dict[str, np.ndarray] = {"energies": np.arange(4.0), "forces": np.zeros((4, 3, 3))}
+    if random.random() < 0.5:
+        arrays |= {"nuclear_charges": np.array([8, 1, 1]), "coords": positions}
+    else:
+        arrays |= {"atomic_numbers": np.full((4, 3), 8), "pos": positions, "cell": np.eye(3) * 5}
+        arrays |= {"pbc": np.ones((4, 3), bool)} if random.random() < 0.7 else {}
     packed = zipfile.ZIP_DEFLATED if random.random() < 0.3 else zipfile.ZIP_STORED
     found = io.BytesIO()
     with zipfile.ZipFile(found, "w", packed) as archive:
@@ -136,14 +137,14 @@ def make_npz(random: Random) -> bytes:
             content = io.BytesIO()
             np.save(content, value)
             entry = content.getvalue()
-            if random.random() < 0.4:
-                entry = _lie(entry, random)
+            if random.random() < 0.15:
+                entry = lie(entry, random)
             archive.writestr(f"{name}.npy", entry)
     whole = found.getvalue()
     return change_bytes(whole, random, [whole]) if random.random() < 0.5 else whole
 
 
-def _lie(entry: bytes, random: Random) -> bytes:
+def lie(entry: bytes, random: Random) -> bytes:
     """An array whose header says something else, or a large one of zeros."""
     shape = tuple(random.choice((0, 1, 3, 4, 10**6, *LENGTHS)) for _ in range(random.randint(0, 4)))
     kind = random.choice(("<f8", "|O", "<i8", "|S1000000000", "<U10", "|V9", "<f2", "b1", ">c16"))

@@ -24,6 +24,7 @@ class Target:
         share: of all cases, beside those of the other targets.
         beside: other files in the folder, which stay as they are.
         strict: whether memory that is asked for and not filled counts, too.
+        apart: whether it reads in a process of its own, which has limits of its own.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Target:
     share: float = 1.0
     beside: tuple[tuple[str, bytes], ...] = ()
     strict: bool = True
+    apart: bool = False
 
 
 def of_bytes(seeds: list[bytes]) -> Make:
@@ -51,9 +53,9 @@ def list_targets(work: Path) -> dict[str, Target]:
     Args:
         work: folder in which sound files are made.
     """
-    from fuzz import archives, runs, structures, texts
+    from fuzz import archives, folders, hdf, runs, structures, texts
 
-    rooms = (texts, structures, runs, archives)
+    rooms = (texts, structures, hdf, folders, runs, archives)
     found = [target for room in rooms for target in room.list_targets(work)]
     return {target.name: target for target in found}
 

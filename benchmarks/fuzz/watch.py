@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ Case = Callable[[int], None]
 
 SECONDS = 10.0
 """That one case may take; a sound file of the size takes a thousandth."""
+PATIENCE = 300.0
+"""The same where another process reads, whose computing is limited, and not its waiting."""
 ROOM, ADDRESSES = 2**30, 2**36
 """Bytes that a case may hold beyond what the process has; and may ask for, where it is less strict.
 
@@ -31,6 +33,8 @@ FORBIDDEN = frozenset((
     "os.chmod", "os.chown", "os.symlink", "os.link", "os.kill", "webbrowser.open", "urllib.Request",
 ))  # fmt: skip
 """What no reader of a file does."""
+APART = frozenset(("subprocess.Popen", "os.kill"))
+"""What one does that has a process of its own."""
 LONGEST = 3000  # characters of an answer to a user
 ANSWERED, REFUSED = "answered", "refused"
 
@@ -54,7 +58,24 @@ class Found:
     failures: list[tuple[int, str]] = field(default_factory=list)
 
 
-def watch(case: Case, numbers: range, folder: Path, path: str, *, strict: bool = True) -> Found:
+@dataclass(frozen=True)
+class Rules:
+    """What holds for the cases of a target; see `watch`."""
+
+    seconds: float
+    strict: bool
+    apart: bool
+
+
+def watch(
+    case: Case,
+    numbers: range,
+    folder: Path,
+    path: str,
+    *,
+    strict: bool = True,
+    apart: bool = False,
+) -> Found:
     """Run cases in forks of this process; one that dies is followed by another.
 
     Args:
@@ -63,18 +84,21 @@ def watch(case: Case, numbers: range, folder: Path, path: str, *, strict: bool =
         folder: nothing is to be written outside of it.
         path: what a refusal has to name; empty where a reader knows no file.
         strict: whether memory that is only asked for counts as if it were filled.
+        apart: whether the reader has a process of its own, which it may start.
     """
     found, start = Found(), numbers.start
+    seconds = PATIENCE if apart else SECONDS
     while start < numbers.stop:
         shared = mmap.mmap(-1, 3 * 8)
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(told)
-            _work(case, range(start, numbers.stop), folder, path, shared, tell, strict=strict)
+            rules = Rules(seconds=seconds, strict=strict, apart=apart)
+            _work(case, range(start, numbers.stop), folder, path, shared, tell, rules)
         os.close(tell)
         os.set_blocking(told, False)
-        said, what = _follow(child, shared, told)
+        said, what = _follow(child, shared, told, 3 * seconds)
         os.close(told)
         at, answered, refused = struct.unpack("qqq", shared[:24])
         found.answered += answered
@@ -89,7 +113,7 @@ def watch(case: Case, numbers: range, folder: Path, path: str, *, strict: bool =
     return found
 
 
-def _follow(child: int, shared: mmap.mmap, told: int) -> tuple[str, str]:
+def _follow(child: int, shared: mmap.mmap, told: int, limit: float) -> tuple[str, str]:
     """What the process says until it ends, and what it ended of if not by itself."""
     said, at, since, what = b"", -1, time.monotonic(), ""
     base = _resident(child)
@@ -104,7 +128,7 @@ def _follow(child: int, shared: mmap.mmap, told: int) -> tuple[str, str]:
         if now != at:
             at, since = now, time.monotonic()
         # The alarm in the child does not reach it inside a library that never returns.
-        if time.monotonic() - since > 3 * SECONDS:
+        if time.monotonic() - since > limit:
             what = "hung in a library"
         elif _resident(child) > base + ROOM:
             what = f"held more than {ROOM >> 20} MiB"
@@ -141,22 +165,21 @@ def _work(
     path: str,
     shared: mmap.mmap,
     tell: int,
-    *,
-    strict: bool,
+    rules: Rules,
 ) -> None:
     """Never returns."""
     try:
         os.setsid()
-        limit_memory(ROOM if strict else ADDRESSES)
+        limit_memory(ROOM if rules.strict else ADDRESSES)
         tempfile.tempdir = str(folder / "temporary")
         Path(tempfile.tempdir).mkdir(exist_ok=True)
         signal.signal(signal.SIGALRM, _too_long)
-        heard = listen(folder)
+        heard = listen(folder, FORBIDDEN - APART if rules.apart else FORBIDDEN)
         answered = refused = 0
         for number in numbers:
             struct.pack_into("qqq", shared, 0, number, answered, refused)
             heard.clear()
-            what = judge(case, number, path, strict=strict)
+            what = judge(case, number, path, rules.seconds, strict=rules.strict)
             if heard:
                 what = f"did what no reader does: {heard[0]}"
             answered += what == ANSWERED
@@ -180,13 +203,13 @@ def limit_memory(room: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (held + room, held + room))
 
 
-def listen(folder: Path) -> list[str]:
+def listen(folder: Path, forbidden: Collection[str] = FORBIDDEN) -> list[str]:
     """A list that fills with what the process does and no reader does."""
     heard: list[str] = []
     allowed = (str(folder), "/dev/null", "/proc/self")
 
     def hear(event: str, details: tuple[Any, ...]) -> None:
-        if event in FORBIDDEN:
+        if event in forbidden:
             heard.append(f"{event} {str(details)[:200]}")
         elif event == "open" and isinstance(details[0], str) and isinstance(details[1], str):
             writes = set(details[1]) & set("wax+")

@@ -20,7 +20,7 @@ from surefoot.train.checkpoint import digest, read_tree
 from torture.process import run
 
 TRAINING = """
-data: {{train: [{inputs}/{data}.xyz], valid: {valid}, split: random}}
+data: {{train: [{inputs}/{data}.xyz], valid: {valid}, split: random, store: {store}}}
 model: {model}
 head: {head}
 loss: {loss}
@@ -31,9 +31,11 @@ posterior: {posterior}
 """
 SCHNET = "{name: schnet, features: 4, interactions: 1, gaussians: 8, cutoff: 3.0}"
 MACE = "{name: mace, cutoff: 3.0, irreps: 4x0e + 4x1o, max_ell: 2, correlation: 2}"
+PLACE = "PLACE"  # of the run, in a config
 USUAL = {
     "data": "first",
     "valid": 0.25,
+    "store": "null",
     "model": SCHNET,
     "head": "{energy: scalar}",
     "loss": "{}",
@@ -55,6 +57,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "laplace": {"posterior": "{name: laplace, draws: 3}"},
     "mace": {"model": MACE, "precision": "float64"},
     "variance": NLL,
+    "stored": {"store": f"{PLACE}/frames", "epochs": 2},
     "compiled": {"compile": "on", "posterior": "{name: ensemble, members: 2, left_out: 0}"},
     "compiled_swag": {
         "compile": "on",
@@ -142,9 +145,6 @@ def prepare(inputs: Path) -> None:
     few = ase.io.read(inputs / "bare.xyz", ":2")
     ase.io.write(inputs / "few.xyz", few, format="extxyz")
     for seed in (0, 1):
-        for name, changes in TRAININGS.items():
-            text = TRAINING.format(inputs=inputs, **{**USUAL, **changes, "seed": seed})
-            (inputs / f"{name}_{seed}.yaml").write_text(text)
         (inputs / f"campaign_{seed}.yaml").write_text(CAMPAIGN.format(inputs=inputs, seed=seed))
         (inputs / f"label_{seed}.yaml").write_text(
             f"labeler: {{name: xtb, accuracy: {1 - seed / 2}}}"
@@ -163,8 +163,12 @@ def train(name: str, inputs: Path) -> Case:
     """A training: `--resume` where there is a checkpoint."""
 
     def following(place: Path, seed: int) -> Command:
+        settings = {**USUAL, **TRAININGS[name], "seed": seed}
+        config = place.with_name(f"config_{seed}.yaml")
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(TRAINING.format(inputs=inputs, **settings).replace(PLACE, str(place)))
         resume = ["--resume"] if (place / CHECKPOINT).exists() else []
-        return ["train", inputs / f"{name}_{seed}.yaml", "-o", place, *resume]
+        return ["train", config, "-o", place, *resume]
 
     return Case(
         name=f"train {name}",
@@ -178,7 +182,7 @@ def weigh(path: Path) -> str:
     """A hash of all that a potential holds but the seconds it took."""
     tree, header = read_tree(path, "predictor")
     header["provenance"].pop("seconds")
-    return digest(tree, json.dumps(header, sort_keys=True))
+    return digest(tree, json.dumps(header, sort_keys=True).replace(str(path.parent), PLACE))
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
@@ -278,7 +282,8 @@ def motions(inputs: Path) -> list[Case]:
             begun = place.is_dir() and any(place.iterdir())
             return [*command, "--seed", seed, *(["--force"] if begun else [])]
 
-        return Case(name=f"md {name}", next=following, outcome=judge_motion)
+        handed_out = ("guard/*",)  # frames to be labelled, which are a user's from then on
+        return Case(name=f"md {name}", next=following, outcome=judge_motion, spared=handed_out)
 
     return [make(name, options) for name, options in MOTIONS.items()]
 

@@ -189,7 +189,12 @@ class Torture:
         return Blow(kind, seconds=float(self.generator.uniform(0.0, seconds)), twice=twice)
 
     def damage_one(self) -> None:
-        """One file; then the same end, or a sentence, and the same end once it is put back."""
+        """One file; then the same end, or a sentence, and the same end once it is put back.
+
+        Not where a run is at its end and nobody would give another command.
+        """
+        if self.case.next(self.place, 0) is None:
+            return
         other = self.bench.whole(self.case, 1)
         spared = (*self.case.spared, f"*{LOCK}")
         done = strike(self.place, other, self.older, self.generator, spared)
@@ -200,8 +205,7 @@ class Torture:
         answer = "the same end"
         if ended.status:
             answer = read_refusal(ended, self.place)
-            kept = (path for path in before if not path.name.endswith(LOCK))
-            lost = [path.name for path in kept if not path.exists()]
+            lost = [path.name for path in before if is_kept(path, self.place) and not path.exists()]
             if lost:
                 raise Failed(f"{done.kind} {done.file}: {answer} and {lost} are gone")
             done.undo(self.place)
@@ -229,6 +233,12 @@ class Torture:
         expected = self.case.outcome(self.bench.whole(self.case))
         if found != expected:
             raise Failed(f"{after}the end is another one")
+
+
+def is_kept(path: Path, place: Path) -> bool:
+    """Whether a file is more than a lock, or what a killed process has left half written."""
+    hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+    return not hidden and not path.name.endswith(LOCK)
 
 
 def read_refusal(ended: Ended, place: Path) -> str:

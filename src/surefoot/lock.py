@@ -53,6 +53,23 @@ def seize(handle: int, place: Path) -> bool:
         handle: of the file.
         place: where it is, for a warning where its file system knows no locks.
     """
+    free = try_to_seize(handle)
+    if free is None:
+        warnings.warn(
+            f"{place.parent}: this file system knows no locks, so that nothing keeps a second "
+            "process from writing here.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return free is not False
+
+
+def try_to_seize(handle: int) -> bool | None:
+    """Lock an open file for this process; whether no other one has it, None if nobody knows.
+
+    Args:
+        handle: of the file, whose file system may know no locks.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -60,12 +77,7 @@ def seize(handle: int, place: Path) -> bool:
     except OSError as error:
         if error.errno not in UNABLE:
             raise
-        warnings.warn(
-            f"{place.parent}: this file system knows no locks ({error.strerror}), so that nothing "
-            "keeps a second process from writing here.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        return None
     return True
 
 

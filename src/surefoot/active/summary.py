@@ -14,11 +14,19 @@ import numpy as np
 from ase import Atoms
 
 from surefoot.active.choose import Chosen
-from surefoot.active.folder import Round, find_rounds, read_json, read_structures, write_json
+from surefoot.active.folder import (
+    OtherCampaign,
+    Round,
+    find_rounds,
+    read_json,
+    read_structures,
+    write_json,
+)
 from surefoot.active.judge import Figures
 from surefoot.active.teach import POTENTIAL
 
 SECONDS = "seconds.json"
+ENDLESS = 1e12  # s
 STAGES = ("train", "judge", "explore", "choose", "label")
 
 
@@ -72,7 +80,7 @@ def summarize(this: Round, figures: Figures) -> dict[str, Any]:
         chosen = len(read_structures(this.chosen))
     if this.labels.exists():
         labelled = len(read_structures(this.labels))
-    seconds = read_json(this.folder / SECONDS)
+    seconds = read_seconds(this.folder / SECONDS)
     return {
         "round": this.number,
         "figures": figures,
@@ -110,7 +118,7 @@ def clock(this: Round, stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        spent = read_json(file) if file.exists() else {}
+        spent = read_seconds(file) if file.exists() else {}
         spent[stage] = round(spent.get(stage, 0.0) + time.monotonic() - begin, 3)
         write_json(file, spent)
 
@@ -118,7 +126,24 @@ def clock(this: Round, stage: str) -> Iterator[None]:
 def count_seconds(folder: Path) -> float:
     """Seconds of all stages of all rounds so far."""
     files = [one.folder / SECONDS for one in find_rounds(folder)]
-    return sum(sum(read_json(file).values()) for file in files if file.exists())
+    return sum(sum(read_seconds(file).values()) for file in files if file.exists())
+
+
+def read_seconds(file: Path) -> dict[str, float]:
+    """Seconds of each stage.
+
+    Args:
+        file: of a round.
+    Raises:
+        OtherCampaign: if the file is damaged.
+    """
+    held = read_json(file)
+    numbers = held.values() if isinstance(held, dict) else [None]
+    if not all(isinstance(one, int | float) and 0 <= one < ENDLESS for one in numbers):
+        raise OtherCampaign(
+            f"{file}: damaged (no seconds of stages); remove it: only time is lost."
+        )
+    return held
 
 
 def show_figures(figures: Figures) -> str:

@@ -22,8 +22,9 @@ from surefoot.data.balance import check_balance, check_zeroed
 from surefoot.data.boxes import check_boxes
 from surefoot.data.consistency import check_forces_against_energies
 from surefoot.data.findings import Finding, Severity, Suspect, gather, name_files
+from surefoot.data.fragments import check_fragments, check_lengths
 from surefoot.data.groups import check_groups
-from surefoot.data.levels import check_levels
+from surefoot.data.levels import check_converged, check_kinds, check_levels
 from surefoot.data.reach import check_reach
 from surefoot.data.read import CALCULATOR, ENERGY_KEYS, FORCES_KEYS, ISOLATED, Frame
 from surefoot.data.scales import check_energy_scale, check_placeholders, check_references
@@ -53,9 +54,9 @@ def check_frames(
         conditioning: of the model; one that is told charge and spin may learn from several states.
 
     Returns:
-        Findings in order of subject: labels, numbers, units and signs, close atoms, outliers,
-        boxes, duplicates, order of atoms, test frames beyond training frames, groups, levels,
-        charge and spin. An empty list means that nothing was found.
+        Findings in order of subject: labels, numbers, units and signs, close and lone atoms,
+        outliers, boxes, duplicates, order of atoms, test frames beyond training frames, groups,
+        levels, charge and spin. An empty list means that nothing was found.
     """
     frames = [frame for split in splits.values() for frame in split]
     findings = [finding for name, split in splits.items() for finding in check_labels(name, split)]
@@ -63,6 +64,7 @@ def check_frames(
     sound = {name: [f for f in split if is_sound(f)] for name, split in splits.items()}
     frames = [frame for split in sound.values() for frame in split]
     findings += check_energy_scale(frames)
+    findings += check_lengths(frames)
     findings += check_references(frames)
     findings += check_placeholders(frames)
     if not any(finding.code == "forces-placeholder" for finding in findings):
@@ -72,6 +74,7 @@ def check_frames(
     findings += check_balance(frames)
     findings += check_stress(frames)
     findings += check_distances(frames)
+    findings += check_fragments(frames)
     findings += check_outliers(frames)
     findings += check_boxes(frames)
     findings += check_duplicates(sound)
@@ -80,6 +83,8 @@ def check_frames(
     findings += check_reach(sound)
     findings += check_groups(sound)
     findings += check_levels(frames)
+    findings += check_kinds(frames)
+    findings += check_converged(frames)
     findings += check_charge_and_spin(frames)
     if conditioning.name == "none":
         findings += check_states(frames)

@@ -19,13 +19,14 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from surefoot.data.images import hash_content
 
 HEADER = "header.json"
 KIND, FORMAT = "store of frames", 1
-NAMES = ("groups", "types", "keys")
-"""Lists of the header that columns of the same name point into."""
+NAMES: Mapping[str, type] = MappingProxyType({"groups": str, "types": str, "keys": dict})
+"""Lists of the header that columns of the same name point into, and what is in them."""
 
 
 @dataclass(frozen=True)
@@ -198,13 +199,23 @@ def read_columns(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             for name, stated in header["columns"].items()
         }
         _require_whole(header, columns)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise RefusedStore(
-            f"{folder}: this is no whole store of frames ({reason}); remove it, and it is made "
-            "anew from the files."
-        ) from error
+        raise refuse(folder, reason) from error
     return header, columns
+
+
+def refuse(folder: Path, reason: str) -> RefusedStore:
+    """The error for a store that is damaged.
+
+    Args:
+        folder: of the store.
+        reason: what is wrong with it.
+    """
+    return RefusedStore(
+        f"{folder}: this is no whole store of frames ({reason}); remove it, and it is made anew "
+        "from the files."
+    )
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -216,6 +227,9 @@ def _read_header(folder: Path) -> dict[str, Any]:
     stated = header.pop("sha256", None)
     if stated != _digest(header):
         raise ValueError(f"{HEADER} does not match its checksum")
+    counts = [header["rows"][of] for of in ("frame", "atom", "byte")]
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError(f"rows in {HEADER} are no counts")
     return header
 
 
@@ -224,8 +238,9 @@ def _map(folder: Path, name: str, stated: Mapping[str, Any], rows: Mapping[str, 
         raise ValueError(f"it has a column '{name[:40]}' that is not known")
     column, path = COLUMNS[name], folder / name
     size = path.stat().st_size
-    if size != stated["bytes"] or size != _count(name, rows) * COLUMNS[name].width:
-        raise ValueError(f"{name} has {size} bytes, and should have {stated['bytes']}")
+    for due in (stated["bytes"], _count(name, rows) * column.width):
+        if size != due:
+            raise ValueError(f"{name} has {size} bytes, and should have {due}")
     if hash_content(path) != stated["sha256"]:
         raise ValueError(f"{name} does not match its checksum")
     shape = (_count(name, rows), *column.shape)
@@ -236,7 +251,7 @@ def _map(folder: Path, name: str, stated: Mapping[str, Any], rows: Mapping[str, 
 
 
 def _require_whole(header: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> None:
-    """Bounds rise from nothing to the end, and names are there."""
+    """Bounds rise from nothing to the end, names are there, and atoms are of elements."""
     missing = [n for n, column in COLUMNS.items() if not column.optional and n not in columns]
     if missing:
         raise ValueError(f"it has no column {missing[0]}")
@@ -244,10 +259,14 @@ def _require_whole(header: Mapping[str, Any], columns: Mapping[str, np.ndarray])
         bounds = columns[name]
         if bounds[0] != 0 or bounds[-1] != header["rows"][of] or (np.diff(bounds) < 0).any():
             raise ValueError(f"{name} does not rise from 0 to {header['rows'][of]}")
-    for name in (*NAMES, "files"):
-        column = columns.get("file" if name == "files" else name)
-        if header["rows"]["frame"] and (0 if column is None else column.max()) >= len(header[name]):
+    for name, kind in {**NAMES, "files": str}.items():
+        column, held = columns.get("file" if name == "files" else name), header[name]
+        if not isinstance(held, list) or not all(isinstance(one, kind) for one in held):
+            raise ValueError(f"{name} in {HEADER} is no list of names")
+        if header["rows"]["frame"] and (0 if column is None else column.max()) >= len(held):
             raise ValueError(f"a frame is of {name} that are not there")
+    if columns["numbers"].max(initial=0) >= len(chemical_symbols):
+        raise ValueError(f"it has the element {columns['numbers'].max()}, which there is not")
 
 
 def _count(name: str, rows: Mapping[str, int]) -> int:

@@ -9,7 +9,7 @@ the ratio of the units where those differ.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,22 +94,38 @@ class Pairs:
 def check_forces_against_energies(frames: Sequence[Frame]) -> list[Finding]:
     """Find forces of the wrong sign, and energies and forces in units that do not fit.
 
-    Files with enough close pairs are judged alone, the rest together; where there are too few
-    close pairs, nothing is said.
+    Files with enough close pairs are judged alone, and where nothing is wrong with one as a whole
+    each `config_type` in it; the rest is judged together. Where there are too few close pairs,
+    nothing is said.
     """
     pairs = find_close_pairs(frames)
-    by_file: dict[str, list[int]] = defaultdict(list)
-    for i, (first, second) in enumerate(pairs.frames):
-        by_file[first.file if first.file == second.file else ""].append(i)
-    alone = [np.array(held) for file, held in by_file.items() if file and len(held) >= ENOUGH_PAIRS]
-    parts = [pairs.select(held) for held in alone]
-    rest = np.setdiff1d(np.arange(len(pairs.frames)), np.concatenate([*alone, np.array([], int)]))
-    if len(rest) >= ENOUGH_PAIRS:
-        parts.append(pairs.select(rest))
-    return [finding for part in parts for finding in _judge_slope(part)]
+    every = list(range(len(pairs.frames)))
+    files, rest = _group(pairs, every, lambda frame: frame.file)
+    findings = []
+    for held in files:
+        found = _judge_slope(pairs.select(np.array(held)))
+        kinds, _ = _group(pairs, held, lambda frame: frame.config_type)
+        for kind in kinds if not found else ():
+            name = f", config_type '{pairs.frames[kind[0]][0].config_type}'"
+            found += _judge_slope(pairs.select(np.array(kind)), name)
+        findings += found
+    return findings + (_judge_slope(pairs.select(np.array(rest))) if rest else [])
 
 
-def _judge_slope(pairs: Pairs) -> list[Finding]:
+def _group(
+    pairs: Pairs, numbers: Sequence[int], kind: Callable[[Frame], str]
+) -> tuple[list[list[int]], list[int]]:
+    """Numbers of pairs whose frames are of one kind, of those with enough; and what is left."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i in numbers:
+        first, second = map(kind, pairs.frames[i])
+        if first == second:
+            groups[first].append(i)
+    enough = [held for held in groups.values() if len(held) >= ENOUGH_PAIRS]
+    return enough, sorted(set(numbers).difference(*enough))
+
+
+def _judge_slope(pairs: Pairs, kind: str = "") -> list[Finding]:
     """Widen what counts as close until the slope is plainly wrong or plainly right."""
     for limit in CLOSENESS:
         close = pairs.select(np.flatnonzero(pairs.distance < limit))
@@ -121,7 +137,7 @@ def _judge_slope(pairs: Pairs) -> list[Finding]:
         tight = scatter <= (SCATTER_OF_MANY if count >= MANY_PAIRS else SCATTER_OF_FEW)
         low, high = SOUND_SLOPES_TIGHT if tight else SOUND_SLOPES
         if scatter <= SCATTER and not low <= slope <= high:
-            return [_tell_slope(close, slope)]
+            return [_tell_slope(close, slope, kind)]
         if tight:
             return []
     return []
@@ -145,7 +161,7 @@ def fit_slope(
     return slope, float(np.abs(difference - slope * work).sum() / np.abs(difference).sum())
 
 
-def _tell_slope(pairs: Pairs, slope: float) -> Finding:
+def _tell_slope(pairs: Pairs, slope: float, kind: str) -> Finding:
     misfit = np.abs(pairs.difference - slope * pairs.work)
     example = int(np.argmax(np.abs(pairs.difference) - 3 * misfit))
     first, second = pairs.frames[example]
@@ -170,7 +186,7 @@ def _tell_slope(pairs: Pairs, slope: float) -> Finding:
     return Finding(
         code,
         Severity.ERROR,
-        f"{files}: {evidence}, so {verdict}.",
+        f"{files}{kind}: {evidence}, so {verdict}.",
         first.file,
         first.index,
         None,

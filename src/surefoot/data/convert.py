@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,14 +67,13 @@ class StoredSample(Sample):
             number: of its group.
         Raises:
             CoincidentAtoms: if two atoms are at one place, naming them and the frame.
+            ValueError: if it can have no neighbours for another reason, naming it.
         """
         object.__setattr__(self, "frame", frame)
         object.__setattr__(self, "cutoff", cutoff)
         object.__setattr__(self, "number", number)
-        try:
+        with _naming(frame):
             edges = find_edges(frame.structure, cutoff)[0].shape[1]
-        except CoincidentAtoms as error:
-            raise CoincidentAtoms(f"{frame.place}: {error}") from error
         object.__setattr__(self, "_edges", edges)
 
     @property
@@ -190,7 +190,7 @@ def to_samples(
         StoredSample(frame, cutoff, numbers[frame.group])
         if frame.on_disk
         else Sample(
-            graph=_place_graph(frame, cutoff),
+            graph=_build_one(frame, cutoff),
             targets=to_targets(frame, numbers[frame.group]),
             place=frame.place,
             config_type=frame.config_type,
@@ -200,10 +200,16 @@ def to_samples(
     ]
 
 
-def _place_graph(frame: Frame, cutoff: float) -> Graph:
-    """The graph of a frame, which an error names."""
-    try:
+def _build_one(frame: Frame, cutoff: float) -> Graph:
+    with _naming(frame):
         return to_graph(frame.atoms, cutoff, frame.charge, frame.spin)
+
+
+@contextmanager
+def _naming(frame: Frame) -> Iterator[None]:
+    """Put the place of a frame before what is wrong with it."""
+    try:
+        yield
     except ValueError as error:
         kind = CoincidentAtoms if isinstance(error, CoincidentAtoms) else ValueError
         raise kind(f"{frame.place}: {error}") from error

@@ -19,6 +19,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from jaxtyping import Int
 
+from surefoot.data.npz import require_size
+
 TYPES = "type.raw"
 """The file by which such a folder is known."""
 SYMBOLS = "type_map.raw"
@@ -30,10 +32,13 @@ def read_deepmd(folder: Path) -> Iterator[Atoms]:
     """Frames of all sets of such a folder, in the order of their names.
 
     Raises:
-        ValueError: if symbols or positions are missing, or shapes do not fit together.
+        ValueError: if symbols or positions are missing, shapes do not fit together, or an array is
+            larger than its file.
     """
     elements = _read_elements(folder)
     kinds = np.atleast_1d(np.loadtxt(folder / TYPES, dtype=int))
+    if not len(kinds):
+        raise ValueError(f"{TYPES} names no atoms")
     sets = sorted(part for part in folder.glob("set.*") if part.is_dir())
     if not sets:
         raise ValueError("it has no folders set.000 and so on")
@@ -91,6 +96,8 @@ def _load(part: Path, name: str, frames: int | None, width: int) -> np.ndarray |
     path = part / f"{name}.npy"
     if not path.is_file():
         return None
+    with path.open("rb") as file:
+        require_size(file, path.stat().st_size, f"{part.name}/{path.name}")
     array = np.load(path, allow_pickle=False)
     count = len(array) if frames is None and array.ndim else frames or 0
     if array.dtype.kind not in "biuf" or array.size != count * width:

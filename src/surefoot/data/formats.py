@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db.row import AtomsRow
+from ase.io.formats import filetype
 
 SQLITE = b"SQLite format 3\0"  # how every such file begins
 RESULTS = ("energy", "forces", "stress")
@@ -19,12 +21,28 @@ REASON = 300  # characters of what is wrong
 SHORTEST = 2  # bytes of the line of an atom
 COLUMNS = re.compile(rb"(?=:[A-Za-z]:\s*(\w+))")  # of properties in the comment of a frame
 MOST_DIGITS = 6  # of their number
+COUNTS = 5, 7  # lines of POSCAR of which one has the numbers of atoms: the sixth or the seventh
 ANGSTROM = ("Ang", "Angstrom", "Å")
 
 
 def read_ase(path: Path) -> Iterator[Atoms]:
-    """All images of a file that ASE reads."""
+    """All images of a file that ASE reads.
+
+    Raises:
+        ValueError: if a file of VASP states more atoms than it can hold.
+    """
+    if filetype(str(path)) == "vasp":
+        _require_counts(path)
     yield from ase.io.iread(path, index=":")
+
+
+def _require_counts(path: Path) -> None:
+    """ASE's reader of POSCAR makes as many atoms as it is told to."""
+    with path.open("rb") as file:
+        for line in itertools.islice(file, *COUNTS):
+            counts = [int(word) for word in line.split() if word.isdigit()]
+            if sum(counts) > path.stat().st_size // SHORTEST:
+                raise ValueError(f"it states {sum(counts):.6g} atoms, which it can not hold")
 
 
 def read_xyz(path: Path) -> Iterator[Atoms]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from ase import Atoms
 
 from surefoot.data.adsorption import add_references, find_text, unpack
+from surefoot.data.apart import read_apart
 from surefoot.data.aselmdb import read_aselmdb
 from surefoot.data.deepmd import TYPES, read_deepmd
 from surefoot.data.formats import read_ase, read_database, read_xyz, say_reason
 from surefoot.data.geometric import read_geometric
-from surefoot.data.hdf5 import read_hdf5
 from surefoot.data.npz import read_npz
 
 READERS: dict[str, Callable[[Path], Iterable[Atoms]]] = {
@@ -24,8 +24,8 @@ READERS: dict[str, Callable[[Path], Iterable[Atoms]]] = {
     ".db": read_database,
     ".lmdb": read_geometric,
     ".aselmdb": read_aselmdb,
-    ".h5": read_hdf5,
-    ".hdf5": read_hdf5,
+    ".h5": read_apart,
+    ".hdf5": read_apart,
 }
 """Formats that ASE does not read, or only in part, by suffix; everything else goes to ASE."""
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from ase import Atoms
@@ -84,12 +86,25 @@ def require_sizes(path: Path) -> None:
             raise ValueError("it unpacks to far more than its size; unpack it first if it is meant")
         for info in infos:
             with archive.open(info) as entry:
-                version = np.lib.format.read_magic(entry)
-                if version not in HEADERS:
-                    raise ValueError(f"{info.filename} is in a format of arrays that is not read")
-                shape, _, kind = HEADERS[version](entry)
-            if math.prod(shape) * kind.itemsize > info.file_size:
-                raise ValueError(f"{info.filename} has fewer numbers than its header says")
+                require_size(entry, info.file_size, info.filename)
+
+
+def require_size(entry: BufferedIOBase | IO[bytes], size: int, name: str) -> None:
+    """Refuse an array that has fewer numbers than its header says.
+
+    Args:
+        entry: its bytes, from the beginning.
+        size: how many there are.
+        name: for the message.
+    Raises:
+        ValueError: with the name.
+    """
+    version = np.lib.format.read_magic(entry)
+    if version not in HEADERS:
+        raise ValueError(f"{name} is in a format of arrays that is not read")
+    shape, _, kind = HEADERS[version](entry)
+    if math.prod(shape) * kind.itemsize > size:
+        raise ValueError(f"{name} has fewer numbers than its header says")
 
 
 def _first(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:

@@ -39,7 +39,7 @@ from surefoot.data.frame import Frame
 from surefoot.data.images import UnreadableFile, hash_source
 from surefoot.data.read import Keys, Reading, find_spin_key, require_labels, tell_unpaired
 from surefoot.data.stored import FIXED, LABELS, UNPAIRED, Store, StoredFrame
-from surefoot.lock import LOCK, UNABLE
+from surefoot.lock import LOCK, try_to_seize
 
 SUFFIX = ".store"
 PART = f".part-{platform.node()}-"  # what a writer of this machine works in
@@ -99,17 +99,11 @@ def _alone(folder: Path, tell: Tell) -> Iterator[bool]:
     """The only writer of a folder; whether that is sure."""
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        free = try_to_seize(handle)
+        if free is False:
             tell(f"{folder}: another process writes here; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in UNABLE:
-                raise
-            yield False
-            return
-        yield True
+        yield free is not None
     finally:
         os.close(handle)
 

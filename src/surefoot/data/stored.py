@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 
-from surefoot.data.columns import RefusedStore, read_columns
+from surefoot.data.columns import RefusedStore, read_columns, refuse
 from surefoot.data.frame import Frame, Structure
 from surefoot.data.read import find_spin_key
 
@@ -38,7 +38,7 @@ class Store:
             RefusedStore: if it is damaged or foreign.
         """
         self.header, self.columns = read_columns(place)
-        self.files = files
+        self.place, self.files = place, files
         if len(files) != len(self.header["files"]):
             raise RefusedStore(
                 f"{place}: this store is of {len(self.header['files'])} files and not of "
@@ -87,12 +87,20 @@ class Store:
         return last[1]
 
     def info(self, row: int) -> dict[str, Any]:
-        """What a file says of a frame besides labels."""
+        """What a file says of a frame besides labels.
+
+        Raises:
+            RefusedStore: if it is not what was written, though the sum of the column fits.
+        """
         bounds = self.columns["first_text"]
-        info = json.loads(self.columns["text"][bounds[row] : bounds[row + 1]].tobytes())
-        if self.flag(row, UNPAIRED):
-            info[find_spin_key(info)] = int(self.value("spin", row))
-        return info
+        text = self.columns["text"][bounds[row] : bounds[row + 1]].tobytes()
+        try:
+            info = json.loads(text)
+            if self.flag(row, UNPAIRED):
+                info[find_spin_key(info)] = int(self.value("spin", row))
+            return dict(info)
+        except (ValueError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+            raise refuse(self.place, f"what it says of frame {row} can not be read") from error
 
     def _make_atoms(self, row: int) -> Atoms:
         found = self.structure(row)

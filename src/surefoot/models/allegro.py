@@ -68,7 +68,9 @@ class Allegro(Settings):
         description="tensors of both parities, or only of parity (-1)^l; the same with less than 3 "
         "layers",
     )
-    layers: int = Field(default=2, ge=1, description="tensor products, each with its own weights")
+    layers: int = Field(
+        default=2, ge=1, le=100, description="tensor products, each with its own weights"
+    )
     scalars: int = Field(default=64, ge=1, description="scalar channels of each edge and layer")
     tensors: int = Field(default=32, ge=1, description="tensor channels of each edge")
     bessels: int = Field(default=8, ge=1, description="radial basis functions")

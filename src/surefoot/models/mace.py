@@ -112,7 +112,7 @@ class Mace(Settings):
     correlation: int = Field(
         default=3, ge=1, le=4, description="factors of a product; its body order is one more"
     )
-    interactions: int = Field(default=2, ge=1, description="layers")
+    interactions: int = Field(default=2, ge=1, le=100, description="layers")
     first: Literal["residual", "plain"] = Field(
         default="residual",
         description="first layer: residual adds a linear map of the element; with plain (as in the "

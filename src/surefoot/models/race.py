@@ -127,7 +127,7 @@ class Race(Settings):
     )
     max_ell: int = Field(default=2, ge=0, le=HIGHEST, description="highest degree of the harmonics")
     interactions: int = Field(
-        default=3, ge=1, description="layers; each raises the body order by one"
+        default=3, ge=1, le=100, description="layers; each raises the body order by one"
     )
     basis_size: int = Field(default=8, ge=1, description="Bessel functions of the distance")
     cutoff_power: int = Field(

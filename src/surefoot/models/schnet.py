@@ -50,7 +50,7 @@ class Schnet(Settings):
     )
     features: int = Field(default=128, ge=1, description="channels of each atom")
     interactions: int = Field(
-        default=6, ge=1, description="interaction blocks, each with its own weights"
+        default=6, ge=1, le=100, description="interaction blocks, each with its own weights"
     )
     gaussians: int = Field(
         default=50, ge=2, description="radial basis functions between 0 and the cutoff"

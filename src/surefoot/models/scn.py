@@ -63,7 +63,7 @@ class Scn(Settings):
     cutoff: float = Field(
         default=6.0, gt=0, description="Å; atoms farther apart do not see each other"
     )
-    layers: int = Field(default=4, ge=1, description="each with its own weights")
+    layers: int = Field(default=4, ge=1, le=100, description="each with its own weights")
     lmax: int = Field(default=4, ge=0, le=11, description="highest degree of the functions")
     mmax: int = Field(
         default=1, ge=0, description="highest order that messages see; 0 is equivariant"

@@ -12,9 +12,17 @@ import pytest
 from ase import Atoms
 
 from surefoot.active.campaign import Again, Campaign, Told
-from surefoot.active.folder import SUMS, OtherCampaign, find_rounds, read_json, read_structures
+from surefoot.active.folder import (
+    SUMS,
+    OtherCampaign,
+    find_rounds,
+    open_round,
+    read_json,
+    read_structures,
+)
 from surefoot.active.loop import preview, run
 from surefoot.active.rules import Rules
+from surefoot.active.summary import SECONDS, count_seconds
 from surefoot.active.teach import POTENTIAL, hash_structures
 from surefoot.data.read import Keys, read_frames
 from surefoot.label.labeler import LabelingFailed, NotSettled
@@ -260,3 +268,15 @@ def test_trainings_run_in_the_engine(make: Callable[..., Campaign]) -> None:
     engine = Fragile(broken=0)
     other = make(folder=campaign.folder.with_name("asked"), again=again, engine=engine)
     assert run(replace(other, told=Told(asked=lambda: engine.opened > 0))).ended is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"train": null}', '{"train": [1]}', "[1]", '{"train": NaN}', f'{{"train": {10**400}}}'],
+)
+def test_seconds_that_are_none_are_refused_with_their_file(tmp_path: Path, text: str) -> None:
+    file = open_round(tmp_path, 0).folder / SECONDS
+    file.write_text(text)
+    with pytest.raises(OtherCampaign, match="damaged") as caught:
+        count_seconds(tmp_path)
+    assert str(file) in str(caught.value)

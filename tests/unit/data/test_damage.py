@@ -18,7 +18,7 @@ from surefoot.data.check import Finding, Severity, check_frames
 from surefoot.data.file_units import FileUnits
 from surefoot.data.mend import mend, to_images
 from surefoot.data.read import Frame, Keys, read_frames
-from surefoot.units import HARTREE, STRESS_UNITS
+from surefoot.units import BOHR, HARTREE, STRESS_UNITS
 
 COUNT = 16
 
@@ -326,3 +326,82 @@ def test_check_writes_json_and_what_it_mends(clusters, tmp_path: Path, capsys) -
     assert len(read_frames([target])) == COUNT
     with pytest.raises(ValueError, match="one of the files to be read"):
         check.run([str(target)], fix=target, labels=LabelOptions())
+
+
+def test_an_atom_that_has_flown_off(clusters, crystals) -> None:
+    positions = clusters[6].atoms.positions.copy()
+    positions[3] += [0.0, 0.0, 30.0]
+    found = only(
+        changed(clusters, 6, atoms=moved(clusters[6], positions=positions).atoms), "lone-atom"
+    )
+    assert (found.frame, found.atom, found.count) == (6, 3, 1)
+    big = bulk("Cu", cubic=True).repeat(2)
+    wide = label(big, 20)
+    atoms = wide.atoms.copy()
+    atoms.set_cell([7.2, 7.2, 40.0])
+    atoms.positions[5] = [1.0, 1.0, 24.0]
+    findings = check_frames({"train": [*crystals, replace(wide, atoms=atoms)]})
+    assert ("lone-atom", 20, 5) in [(one.code, one.frame, one.atom) for one in findings]
+
+
+def test_many_that_are_pulled_apart_are_meant_to_be(clusters) -> None:
+    apart = []
+    for frame in clusters:
+        positions = frame.atoms.positions.copy()
+        positions[3] += [0.0, 0.0, 30.0]
+        apart.append(moved(frame, positions=positions))
+    assert "lone-atom" not in [one.code for one in check_frames({"train": apart})]
+
+
+def test_two_levels_that_only_energies_tell(clusters) -> None:
+    half = [
+        replace(one, config_type="hot", energy=one.energy - 20.0) if n % 2 else one
+        for n, one in enumerate(clusters)
+    ]
+    found = only(half, "two-references")
+    assert found.value == pytest.approx(-2.0, abs=0.05)
+    assert found.count == COUNT // 2
+    near = [replace(one, energy=one.energy + 15.0 * (n % 2)) for n, one in enumerate(half)]
+    assert check_frames({"train": near}) == []  # 0.5 eV/atom: a stretched structure may have that
+    squeezed = [
+        moved(one, positions=0.8 * one.atoms.positions) if n % 2 else one
+        for n, one in enumerate(half)
+    ]
+    assert "two-references" not in [one.code for one in check_frames({"train": squeezed})]
+
+
+def test_one_kind_of_frames_whose_forces_are_gradients(clusters) -> None:
+    kinds = [
+        *clusters,
+        *(
+            replace(one, config_type="x", forces=-one.forces, index=COUNT + one.index)
+            for one in clusters
+        ),
+    ]
+    found = [one for one in check_frames({"train": kinds}) if one.code == "forces-sign"]
+    assert [one.frame >= COUNT for one in found] == [True]
+    assert found[0].message.startswith("made.xyz, config_type 'x': ")
+    assert mend(kinds, found).done == []  # the file as a whole is not of the wrong sign
+
+
+@pytest.mark.parametrize("said", [False, 0, "F"])
+def test_a_calculation_that_says_it_has_not_converged(clusters, said: object) -> None:
+    atoms = clusters[3].atoms.copy()
+    atoms.info["scf_converged"] = said
+    fine = clusters[4].atoms.copy()
+    fine.info["scf_converged"] = True
+    frames = changed(changed(clusters, 3, atoms=atoms), 4, atoms=fine)
+    found = only(frames, "unconverged")
+    assert (found.frame, found.count) == (3, 1)
+
+
+@pytest.mark.parametrize("factor", [1 / BOHR, BOHR])
+def test_positions_that_are_not_in_angstrom(clusters, crystals, factor: float) -> None:
+    for frames in (clusters, crystals):
+        scaled = [
+            moved(one, positions=factor * one.atoms.positions, cell=factor * one.atoms.cell.array)
+            for one in frames
+        ]
+        found = {one.code: one for one in check_frames({"train": scaled})}
+        assert found["length-unit"].count == COUNT
+        assert found["length-unit"].severity is Severity.ERROR

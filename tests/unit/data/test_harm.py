@@ -2,11 +2,13 @@
 
 import io
 import resource
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import ase.io
+import h5py
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -45,6 +47,18 @@ def test_extended_xyz(tmp_path: Path, text: str, words: str) -> None:
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize("named", [" Cu\n", ""])
+def test_counts_of_vasp(tmp_path: Path, named: str) -> None:
+    path = tmp_path / "POSCAR"
+    text = f"Cu\n1.0\n3 0 0\n0 3 0\n0 0 3\n{named} {{}}\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+    path.write_text(text.format(2))
+    assert len(read_frames([path])[0].atoms) == 2
+    path.write_text(text.format(2**31))
+    with pytest.raises(UnreadableFile, match="it states 2") as caught:
+        read_frames([path])
+    assert str(path) in str(caught.value)
 
 
 def test_counts_of_sound_files_are_no_harm(tmp_path: Path) -> None:
@@ -112,3 +126,64 @@ def test_npz_that_swells(tmp_path: Path) -> None:
     assert path.stat().st_size < 2**20
     with pytest.raises(UnreadableFile, match="unpacks to far more than its size"):
         read_frames([path])
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"set.000/coord.npy": array(np.ones((2, 9)), (10**12, 9))}, "set.000/coord.npy has fewer"),
+        ({"type.raw": b"", "set.000/coord.npy": array(np.ones((0, 0)), (10**12, 0))}, "no atoms"),
+        ({"set.000/coord.npy": array(np.ones((0, 9)), (10**12, 0))}, "set.000/coord.npy has shape"),
+        ({"set.000/energy.npy": array(np.ones(2), (2**62,))}, "set.000/energy.npy has fewer"),
+        ({"set.000/force.npy": b"\x93NUMPY\x09\x00" + bytes(80)}, "a format of arrays that is not"),
+        ({"type.raw": b"0\n1\n99999999999\n"}, "does not name"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*input contained no data")
+def test_folders_of_deepmd(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
+    sound = {"type.raw": b"0 1 1", "type_map.raw": b"O H", "nopbc": b""}
+    sound["set.000/coord.npy"] = array(np.arange(18.0).reshape(2, 9))
+    (tmp_path / "set.000").mkdir()
+    for name, content in {**sound, **files}.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableFile) as caught:
+        read_frames([tmp_path])
+    assert words in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("kill -SEGV $$", "broke down on it (SIGSEGV)"),
+        ("kill -XCPU $$", "does not come to an end with it"),
+        ("exit 3", "broke down on it (status 3)"),
+    ],
+)
+def test_a_library_that_breaks_down_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
+) -> None:
+    path, stand_in = tmp_path / "a.h5", tmp_path / "python"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    stand_in.write_text(f"#!/bin/sh\n{program}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    with pytest.raises(UnreadableFile) as caught:
+        read_frames([path])
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: can not be read")
+
+
+def test_nothing_that_lies_about_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that reads HDF5 begins in the folder of the user, whatever is there."""
+    for name in ("h5py", "numpy", "json"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\n")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["a/species"], file["a/coordinates"] = np.array([1]), np.array([[[0.1, 1 / 3, np.nan]]])
+    monkeypatch.chdir(tmp_path)
+    (frame,) = read_frames(["a.h5"])
+    np.testing.assert_array_equal(frame.atoms.positions, [[0.1, 1 / 3, np.nan]])
+    assert not (tmp_path / "ran").exists()

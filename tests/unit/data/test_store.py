@@ -26,7 +26,7 @@ from surefoot.data.columns import HEADER, RefusedStore
 from surefoot.data.convert import to_samples
 from surefoot.data.file_units import FileUnits
 from surefoot.data.frame import Frame
-from surefoot.data.images import UnreadableFile
+from surefoot.data.images import UnreadableFile, hash_content
 from surefoot.data.read import Keys, describe_labels, read_frames
 from surefoot.data.store import LOCK, PART, SUFFIX, keep_frames
 from surefoot.neighbors import CoincidentAtoms
@@ -180,6 +180,13 @@ def test_atoms_at_one_place_are_named_with_their_frame(tmp_path, folder) -> None
         to_samples(keep([path], folder), CUTOFF)
 
 
+def test_frames_without_neighbours_are_named(tmp_path, folder) -> None:
+    path = tmp_path / "flat.xyz"
+    ase.io.write(path, [Atoms("H"), Atoms("H", cell=[3, 3, 0], pbc=True)], format="extxyz")
+    with pytest.raises(ValueError, match="frame 1: axis 2 is periodic"):
+        to_samples(keep([path], folder), CUTOFF)
+
+
 def test_what_a_store_has_no_place_for(tmp_path, folder) -> None:
     atoms = Atoms("H2", positions=np.eye(3)[:2], info={"REF_energy": 1.0})
     atoms.set_constraint(FixBondLength(0, 1))
@@ -223,6 +230,13 @@ def forge(place: Path, change: Callable[[dict], None]) -> None:
     (place / HEADER).write_text(json.dumps({**header, "sha256": _digest(header)}))
 
 
+def rewrite(place: Path, name: str, numbers: np.ndarray) -> None:
+    """A column of other numbers, whose checksum fits."""
+    (place / name).write_bytes(numbers.tobytes())
+    told = {"bytes": numbers.nbytes, "sha256": hash_content(place / name)}
+    forge(place, lambda header: header["columns"].update({name: told}))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut off": (lambda place: os.truncate(place / "positions", 100), "positions has 100 bytes"),
     "longer": (lambda place: lengthen(place / "flags"), "flags has"),
@@ -240,6 +254,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda place: forge(place, lambda h: h["columns"].update({"x": {}})),
         "'x' that is",
     ),
+    "rows below zero": (lambda place: forge(place, lambda h: h["rows"].update(frame=-1)), "counts"),
+    "names of no kind": (lambda place: forge(place, lambda h: h.update(keys=["x"])), "no list of"),
+    "no element": (
+        lambda place: rewrite(
+            place, "numbers", np.full((place / "numbers").stat().st_size, 119, np.uint8)
+        ),
+        "element 119",
+    ),
     "no rows": (lambda place: forge(place, lambda h: h.pop("rows")), "'rows'"),
     "other files": (lambda place: forge(place, lambda h: h["files"].append("b")), "of 3 files"),
 }
@@ -255,6 +277,17 @@ def test_a_damaged_store_is_refused(paths, folder, name) -> None:
         keep(paths, folder)
     assert str(caught.value).startswith(f"{place}: this ")
     assert "remove it" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"[1]", b"{"])
+def test_what_was_never_written_of_a_frame_is_refused_with_the_store(paths, folder, text) -> None:
+    keep(paths, folder)
+    (place,) = folder.glob(f"*{SUFFIX}")
+    count = (place / "text").stat().st_size
+    rewrite(place, "text", np.frombuffer(text.ljust(count), np.uint8))
+    with pytest.raises(RefusedStore, match="what it says of frame 0 can not be read") as caught:
+        _ = keep(paths, folder)[0].info
+    assert str(caught.value).startswith(f"{place}: this ")
 
 
 def test_frames_can_not_be_written_to(paths, folder) -> None:

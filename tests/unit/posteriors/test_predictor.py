@@ -191,7 +191,12 @@ FACTORS = Calibration().header()
         ({"model": 3}, "made with parts this version"),
         ({"posterior": ["single"]}, "made with parts this version"),
         ({"model": POTENTIAL.model.model_dump() | {"features": 10**7}}, "no weights can be made"),
-        ({"model": POTENTIAL.model.model_dump() | {"interactions": 10**9}}, "more weights than"),
+        (
+            {"model": POTENTIAL.model.model_dump() | {"interactions": 100, "features": 300}},
+            "more weights than",
+        ),
+        ({"model": {"name": "mace", "interactions": 10**30}}, "made with parts this version"),
+        ({"model": {"name": "race", "interactions": 10**30}}, "made with parts this version"),
     ],
 )
 def test_a_description_that_no_potential_has_is_refused(tmp_path, header, words: str) -> None:
