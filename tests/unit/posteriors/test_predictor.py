@@ -125,19 +125,21 @@ def test_weights_that_are_not_those_of_the_potential_are_refused(members, tmp_pa
     path, lead = tmp_path / "model", () if members == 1 else (members,)
     write_changed(path, predictor, {})
     assert load_predictor(path).draws == members
-    name = "model.embedding"
+    name, double = "model.embedding", torch.float64
     for absent in (name, "head.layer0.out.weight"):
         write_changed(path, predictor, {}, absent)
         with pytest.raises(RefusedFile, match=rf"model: the weight {absent} of shape .* missing"):
             load_predictor(path)
-    write_changed(path, predictor, {"model.more": torch.zeros((*lead, 7))})
+    write_changed(path, predictor, {"model.more": torch.zeros((*lead, 7), dtype=double)})
     with pytest.raises(RefusedFile, match=r"the weight model\.more of shape \(7,\) is not one"):
         load_predictor(path)
-    write_changed(path, predictor, {"head.layer0.out.weight": torch.zeros((*lead, 2, 2))})
+    write_changed(
+        path, predictor, {"head.layer0.out.weight": torch.zeros((*lead, 2, 2), dtype=double)}
+    )
     text = rf"head.layer0.out.weight has the shape \({members}, 2, 2\), .* \({members}, 2, 1\)"
     with pytest.raises(RefusedFile, match=text):
         load_predictor(path)
-    write_changed(path, predictor, {name: torch.zeros(())})
+    write_changed(path, predictor, {name: torch.zeros((), dtype=double)})
     with pytest.raises(RefusedFile):
         load_predictor(path)
 
@@ -191,7 +193,10 @@ FACTORS = Calibration().header()
         ({"model": 3}, "made with parts this version"),
         ({"posterior": ["single"]}, "made with parts this version"),
         ({"model": POTENTIAL.model.model_dump() | {"features": 10**7}}, "no weights can be made"),
-        ({"model": POTENTIAL.model.model_dump() | {"interactions": 100, "features": 300}}, "more weights than"),
+        (
+            {"model": POTENTIAL.model.model_dump() | {"interactions": 100, "features": 300}},
+            "more weights than",
+        ),
         ({"model": {"name": "mace", "interactions": 10**30}}, "made with parts this version"),
         ({"model": {"name": "race", "interactions": 10**30}}, "made with parts this version"),
     ],
