@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.compilation import operator
+
 NEGLIGIBLE = -50.0  # exponent below which a Gaussian counts as zero: e^-50 = 2e-22
 
 
@@ -134,6 +136,15 @@ class PolynomialCutoff:
 CUTOFFS = {"cosine": CosineCutoff, "polynomial": PolynomialCutoff}
 
 
+# One number per pair that scales many channels, for each of which compilers would compute it anew.
+_hold = operator(
+    "held(Tensor values) -> Tensor",
+    torch.clone,
+    torch.empty_like,
+    device="CompositeExplicitAutograd",  # any
+)
+
+
 class _Expand(torch.autograd.Function):
     """Derivative n of a radial function; its backward pass calls itself for derivative n + 1."""
 
@@ -141,9 +152,10 @@ class _Expand(torch.autograd.Function):
     def forward(ctx: Any, lengths: Tensor, function: RadialFunction, order: int) -> Tensor:
         ctx.save_for_backward(lengths)
         ctx.function, ctx.order = function, order
+        values = function.derivative(lengths if lengths.dim() == 1 else lengths[0], order)
+        values = _hold(values) if values.shape[-1] == 1 else values
         if lengths.dim() == 1:
-            return function.derivative(lengths, order)
-        values = function.derivative(lengths[0], order)
+            return values
         # A view with stride 0 would do, but batched matrix products crawl on it (50 × slower).
         return values.expand(lengths.shape[0], -1, -1).contiguous()
 
