@@ -34,7 +34,7 @@ SETTINGS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "rmd17/": ({}, {"energy": "kcal/mol"}),
     "comp6/": ({"forces": "gradient_negated"}, {"energy": "Hartree"}),
     "small/ethanol_reduced_100": ({}, {"energy": "kcal/mol"}),
-    "small/qm9_reduced_100": ({}, {"energy": "Hartree"}),
+    "small/qm9_reduced_100": ({"energy": "U0"}, {"energy": "Hartree"}),
     "mlearn/": ({"stress": "virial_stress_kbar"}, {"stress": "VASP"}),
     "charge_spin/": ({}, {"spin": "unpaired"}),
 }

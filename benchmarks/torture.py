@@ -5,8 +5,8 @@ Usage: python benchmarks/torture.py [--minutes 20] [--only train learn …] [--s
 
 Each session kills a small run of `train`, `label`, `evaluate`, `learn`, `md` or `relax` up to four
 times (SIGKILL, SIGINT, SIGTERM; after some seconds or at the n-th touch of a file), and lets it
-come to its end, which has to equal that of a run that nobody disturbed, to the bit. Every third
-session damages a file that a killed run has left (flipped, cut, blanked, swapped with that of
+come to its end, which has to equal that of a run that nobody disturbed, to the bit. About every
+third session damages a file that a killed run has left (flipped, cut, blanked, swapped with that of
 another run, taken from an earlier hour, …): the next command has to come to the same end, or to
 refuse in one sentence, and once the file is put back the run has to come to its end. With --sweep
 each case is killed at each of its touches, once.

@@ -11,6 +11,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
+from surefoot.data.file_units import FileUnits
 from surefoot.data.read import Frame, Keys, read_frames
 from surefoot.units import BOHR, HARTREE, STRESS_UNITS
 
@@ -38,7 +39,7 @@ class Damage:
 
 
 def list_sources(data: Path) -> dict[str, Set]:
-    """Sound frames by a name: a molecule, a metal, water, a relaxation, pieces of peptides."""
+    """Sound frames by a name: a molecule, a metal, water, a relaxation, many molecules."""
 
     def read(name: str, **keys: str) -> list[Frame]:
         return read_frames([data / name], Keys(**keys))
@@ -48,7 +49,11 @@ def list_sources(data: Path) -> dict[str, Set]:
         "ethanol": {"train": ethanol[:60], "test": ethanol[500:510]},
         "water": {"train": read("water/water192_pbe0ts_320.extxyz.gz")[:6]},
         "relaxation": {"train": read("catalysis/toy_c3h8_relax_EMT.extxyz.gz")[40:80]},
-        "peptides": {"train": read("hat_peptide/hat_pes_learning_demo.extxyz")},
+        "qm9": {
+            "train": read_frames(
+                [data / "small/qm9_reduced_100.xyz"], Keys(energy="U0"), FileUnits(energy="Hartree")
+            )
+        },
         "crystals": {"train": make_crystals()},
     }
 
@@ -175,7 +180,7 @@ def label_info(change: Callable[[int], dict[str, Any]]) -> Callable[[Set], Set]:
     }
 
 
-E, W, R, P, C = "ethanol", "water", "relaxation", "peptides", "crystals"
+E, W, R, Q, C = "ethanol", "water", "relaxation", "qm9", "crystals"
 FLY = np.array([0.0, 0.0, 40.0])
 DAMAGES = (
     Damage("NaN in a position", E, "not-finite",
@@ -187,7 +192,7 @@ DAMAGES = (
            one_of(lambda f: alter(f, cell=at(f.atoms.cell.array, 2, 0.0)))),
     Damage("energies in kcal/mol", E, "energy-unit", all_of(scale("energy", 1 / KCAL))),
     Damage("energies in Hartree", E, "unit-mismatch", all_of(scale("energy", 1 / HARTREE))),
-    Damage("energies in Hartree, no forces", P, "energy-hartree",
+    Damage("energies in Hartree, no forces", Q, "energy-hartree",
            all_of(lambda f: replace(f, energy=f.energy / HARTREE, forces=None))),
     Damage("energies of the wrong sign", E, "energy-unit", all_of(scale("energy", -1.0))),
     Damage("gradients for forces", E, "forces-sign", all_of(scale("forces", -1.0))),

@@ -15,8 +15,8 @@ Written by `python benchmarks/torture.py table` from the JSON files in this fold
 a small run of one verb that is killed up to four times, by SIGKILL, SIGINT or SIGTERM, after some
 seconds or at the n-th touch of a file; with `--sweep` once, at each of its touches. It has to come
 to what a run comes to that nobody disturbed: to the bit for trainings, dynamics, labels, figures
-and campaigns, to six digits for relaxations, whose batches are put together anew. Every third
-session damages a file that a killed run has left.
+and campaigns, to six digits for relaxations, whose batches are put together anew. About
+every third session damages a file that a killed run has left.
 """
 
 

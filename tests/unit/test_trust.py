@@ -50,7 +50,7 @@ def test_damaged_files_are_answered_or_refused_with_their_name(
         folder = targets.lay(target, tmp_path)
         case = partial(targets.read_case, target, 7, work=tmp_path)
         for number in range(CASES):
-            found = watch.judge(case, number, str(folder), seconds=0)
+            found = watch.judge(case, number, str(folder), seconds=0, strict=target.strict)
             if found not in (watch.ANSWERED, watch.REFUSED):
                 wrong.append((name, number, found))
     assert wrong == []

@@ -125,19 +125,21 @@ def test_weights_that_are_not_those_of_the_potential_are_refused(members, tmp_pa
     path, lead = tmp_path / "model", () if members == 1 else (members,)
     write_changed(path, predictor, {})
     assert load_predictor(path).draws == members
-    name = "model.embedding"
+    name, double = "model.embedding", torch.float64
     for absent in (name, "head.layer0.out.weight"):
         write_changed(path, predictor, {}, absent)
         with pytest.raises(RefusedFile, match=rf"model: the weight {absent} of shape .* missing"):
             load_predictor(path)
-    write_changed(path, predictor, {"model.more": torch.zeros((*lead, 7))})
+    write_changed(path, predictor, {"model.more": torch.zeros((*lead, 7), dtype=double)})
     with pytest.raises(RefusedFile, match=r"the weight model\.more of shape \(7,\) is not one"):
         load_predictor(path)
-    write_changed(path, predictor, {"head.layer0.out.weight": torch.zeros((*lead, 2, 2))})
+    write_changed(
+        path, predictor, {"head.layer0.out.weight": torch.zeros((*lead, 2, 2), dtype=double)}
+    )
     text = rf"head.layer0.out.weight has the shape \({members}, 2, 2\), .* \({members}, 2, 1\)"
     with pytest.raises(RefusedFile, match=text):
         load_predictor(path)
-    write_changed(path, predictor, {name: torch.zeros(())})
+    write_changed(path, predictor, {name: torch.zeros((), dtype=double)})
     with pytest.raises(RefusedFile):
         load_predictor(path)
 
