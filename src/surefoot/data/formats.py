@@ -19,7 +19,7 @@ SQLITE = b"SQLite format 3\0"  # how every such file begins
 RESULTS = ("energy", "forces", "stress")
 REASON = 300  # characters of what is wrong
 SHORTEST = 2  # bytes of the line of an atom
-COLUMNS = re.compile(rb"(?=:[A-Za-z]:\s*(\w+))")  # of properties in the comment of a frame
+COLUMNS = re.compile(r"(?=:[RISL]:\s*\+?([\d_]+))")  # of properties in the comment of a frame
 MOST_DIGITS = 6  # of their number
 COUNTS = 5, 7  # lines of POSCAR of which one has the numbers of atoms: the sixth or the seventh
 ANGSTROM = ("Ang", "Angstrom", "Å")
@@ -61,7 +61,7 @@ def read_xyz(path: Path) -> Iterator[Atoms]:
                 count = int(file.readline().decode("utf-8", "replace"))
             except ValueError:
                 break  # its end, or what ASE says more about
-            comment = file.readline()
+            comment = file.readline().decode("utf-8", "replace")
             if count > (size - file.tell()) // SHORTEST + 1:
                 raise ValueError(f"it states {count:.6g} atoms in a frame, which it can not hold")
             if any(len(columns) > MOST_DIGITS for columns in COLUMNS.findall(comment)):

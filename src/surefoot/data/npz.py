@@ -30,6 +30,10 @@ NUMBERS = ("nuclear_charges", "z", "atomic_numbers")
 POSITIONS = ("coords", "R", "pos", "positions")
 ENERGIES = ("energies", "E", "energy", "total_energy")
 FORCES = ("forces", "F", "force")
+CELL, PERIODIC = ("cell",), ("pbc",)
+ARRAYS = (*NUMBERS, *POSITIONS, *ENERGIES, *FORCES, *CELL, *PERIODIC)
+READ = frozenset(entry for name in ARRAYS for entry in (name, f"{name}.npy"))
+"""Entries that are read: numpy finds an array with and without the suffix."""
 UNPACKED, SWELLING = 2**27, 64  # bytes of zip files: some in any case, and more for each packed one
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -49,7 +53,7 @@ def read_npz(path: Path) -> Iterator[Atoms]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         numbers, positions = _first(arrays, NUMBERS), _first(arrays, POSITIONS)
         energies, forces = _first(arrays, ENERGIES), _first(arrays, FORCES)
-        cells, periodic = _first(arrays, ("cell",)), _first(arrays, ("pbc",))
+        cells, periodic = _first(arrays, CELL), _first(arrays, PERIODIC)
     if numbers is None or positions is None:
         raise ValueError("needs nuclear_charges (or z) and coords (or R)")
     count, atoms = _require_frames(positions)
@@ -75,7 +79,9 @@ def read_npz(path: Path) -> Iterator[Atoms]:
 
 
 def require_sizes(path: Path) -> None:
-    """Refuse a zip file of arrays that would fill the memory: NumPy makes what a header says.
+    """Refuse a zip file whose arrays would fill the memory: NumPy makes what a header says.
+
+    Entries that nobody reads may be anything.
 
     Raises:
         ValueError: with the name of the entry.
@@ -85,6 +91,8 @@ def require_sizes(path: Path) -> None:
         if sum(info.file_size for info in infos) > UNPACKED + SWELLING * path.stat().st_size:
             raise ValueError("it unpacks to far more than its size; unpack it first if it is meant")
         for info in infos:
+            if info.filename not in READ:
+                continue  # nobody makes an array of it
             with archive.open(info) as entry:
                 require_size(entry, info.file_size, info.filename)
 

@@ -34,6 +34,8 @@ def memory() -> Iterator[None]:
         (f"٩٩٩٩٩٩٩٩٩٩٩\n\n{LINE}", "states 1e+11 atoms in a frame"),
         (f"1\n\n{LINE}99999999999\n\n{LINE}", "states 1e+11 atoms in a frame"),
         (f"1\nProperties=species:S:1:pos:R:3:x:R:99999999999\n{LINE}", "more columns"),
+        (f"1\nProperties=species:S:1:pos:R:3:x:R: +9_999_999\n{LINE}", "more columns"),
+        (f"1\nProperties=species:S:1:pos:R:3:x:R:٩٩٩٩٩٩٩٩٩٩٩\n{LINE}", "more columns"),
         (f"1\nProperties=Z:I:1:pos:R:3\n{LINE.replace('H', '999')}", "there is no element 999"),
         (f"1\nProperties=Z:I:1:pos:R:3\n{LINE.replace('H', '-1')}", "there is no element -1"),
         (f"1\n{'(' * 3000}\n{LINE.replace('0.0', '(' * 3000)}", "…"),
@@ -59,6 +61,24 @@ def test_counts_of_vasp(tmp_path: Path, named: str) -> None:
     with pytest.raises(UnreadableFile, match="it states 2") as caught:
         read_frames([path])
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a:C:windows1", "[C:H:carbon12]", "D:T:20240101", "x:S:benzene"])
+def test_colons_in_a_comment_are_no_columns(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.xyz"
+    path.write_text(f'1\nProperties=species:S:1:pos:R:3 source="{text}"\n{LINE}')
+    assert read_frames([path])[0].info["source"] == text
+
+
+def test_arrays_that_nobody_reads_are_no_harm(tmp_path: Path) -> None:
+    """Pickled objects may take fewer bytes than pointers to them; other files may stand there."""
+    path = tmp_path / "a.npz"
+    arrays = {"z": np.array([1, 1]), "R": np.array([[[0, 0, 0], [0, 0, 0.7]]]), "E": np.zeros(1)}
+    names = np.array(["C", "H"] * 500, dtype=object)
+    np.savez(path, **arrays, names=names)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", "hello")
+    assert len(read_frames([path])) == 1
 
 
 def test_counts_of_sound_files_are_no_harm(tmp_path: Path) -> None:
