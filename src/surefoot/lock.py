@@ -81,12 +81,31 @@ def try_to_seize(handle: int) -> bool | None:
     return True
 
 
+def open_lock(place: Path) -> int:
+    """A handle of a lock's file, which is made if it is not there, and may be another user's.
+
+    Raises:
+        PermissionError: if the file may not even be read, saying what to do.
+    """
+    flags = os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return os.open(place, os.O_RDWR | flags, 0o666)
+    except PermissionError:
+        if not place.exists():
+            raise
+    try:
+        return os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    except PermissionError as error:
+        what = "this lock of another user can not be read; remove it if no run is going on here"
+        raise PermissionError(error.errno, what, str(place)) from error
+
+
 def _open(place: Path, sentence: str) -> int:
     """The open and locked file."""
     for left in reversed(range(TRIES)):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            handle = open_lock(place)
         except (FileNotFoundError, FileExistsError):
             if left:  # who was here before may just be removing the folder
                 continue

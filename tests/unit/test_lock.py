@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -84,3 +85,24 @@ def test_a_link_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK).symlink_to(tmp_path / "nowhere" / "far")
     with pytest.raises(OSError, match="symbolic links"), hold(tmp_path / LOCK, "taken"):
         pass
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_lock_that_another_user_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    place, before = tmp_path / LOCK, os.open
+    place.touch()
+
+    def of_another(path: Path, flags: int, *rest: int) -> int:
+        if flags & os.O_RDWR or not readable:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return before(path, flags, *rest)
+
+    monkeypatch.setattr("surefoot.lock.os.open", of_another)
+    if readable:
+        with hold(place, "taken"), pytest.raises(InUse), hold(place, "taken"):
+            pass
+    else:
+        with pytest.raises(PermissionError, match="remove it if no run"), hold(place, "taken"):
+            pass

@@ -175,8 +175,9 @@ def note_sum(this: Round, file: Path) -> None:
 
 
 def is_noted(this: Round, file: Path) -> bool:
-    """Whether there is a sum of the file."""
-    return str(file.relative_to(this.folder)) in _read_sums(this)
+    """Whether there is a sum of the file, and it is that of what stands there."""
+    known = _read_sums(this).get(str(file.relative_to(this.folder)), [])
+    return bool(known) and file.is_file() and sum_up(file).hexdigest() in known
 
 
 def require_whole(folder: Path) -> None:
@@ -190,6 +191,8 @@ def require_whole(folder: Path) -> None:
     for one in find_rounds(folder):
         for name, known in _read_sums(one).items():
             file = one.folder / name
+            if file == one.labels and not one.summary.exists():
+                continue  # made again from the journal, whatever stands there
             if not file.exists():
                 if one.summary.exists():
                     raise OtherCampaign(

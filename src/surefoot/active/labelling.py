@@ -66,7 +66,7 @@ def label_chosen(campaign: Campaign, this: Round) -> None:
 
 def _are_labelled(this: Round, count: int) -> bool:
     """Whether all have labels: what a killed process has written before its last turn is not."""
-    if not (this.labels.exists() and is_noted(this, this.labels)):
+    if not is_noted(this, this.labels):
         return False
     return len(read_structures(this.labels)) == count
 

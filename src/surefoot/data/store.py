@@ -39,7 +39,7 @@ from surefoot.data.frame import Frame
 from surefoot.data.images import UnreadableFile, hash_source
 from surefoot.data.read import Keys, Reading, find_spin_key, require_labels, tell_unpaired
 from surefoot.data.stored import FIXED, LABELS, UNPAIRED, Store, StoredFrame
-from surefoot.lock import LOCK, try_to_seize
+from surefoot.lock import LOCK, open_lock, try_to_seize
 
 SUFFIX = ".store"
 PART = f".part-{platform.node()}-"  # what a writer of this machine works in
@@ -97,7 +97,7 @@ def _key(paths: Sequence[str | Path], keys: Keys, units: FileUnits) -> str:
 @contextmanager
 def _alone(folder: Path, tell: Tell) -> Iterator[bool]:
     """The only writer of a folder; whether that is sure."""
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = open_lock(folder / LOCK)
     try:
         free = try_to_seize(handle)
         if free is False:

@@ -276,7 +276,8 @@ def _fit_gaussian(quantities: Mapping[str, Points]) -> dict[str, Factor]:
         some = points.select(points.stated)
         if len(np.unique(some.frame)) >= FEWEST:
             value = gaussian_factor(some.residuals, some.std)
-            factors[name] = Factor(value=value, shared_error=None, points=len(some.std))
+            if value > 0:  # else nothing errs here, and no error bar is none
+                factors[name] = Factor(value=value, shared_error=None, points=len(some.std))
     return factors
 
 

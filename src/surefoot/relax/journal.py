@@ -102,7 +102,8 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> tuple[Journal, bool
     journal, place = Journal(path), 0
     with path.open("rb") as file:
         try:
-            head, _ = unseal(file.readline())
+            # Lines of older versions have no checksum, and none follows one that has.
+            head, checked = unseal(file.readline(), required=False)
             before, over = head["identity"], bool(head["over"])
             known = json.loads(json.dumps(identity))
         except (KeyError, TypeError, ValueError) as error:
@@ -110,21 +111,22 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> tuple[Journal, bool
         refuse_difference(before, known, path)
         place = file.tell()
         while (line := file.readline()).endswith(b"\n"):
-            journal.lines.append((*_read_line(line, path, len(journal.lines) + 2), place))
+            number = len(journal.lines) + 2
+            journal.lines.append((*_read_line(line, path, number, checked=checked), place))
             place = file.tell()
     os.truncate(path, place)
     journal.session = 1 + max((session for _, _, session, _ in journal.lines), default=-1)
     return journal, over or any(kind == OUTPUTS for kind, *_ in journal.lines)
 
 
-def _read_line(line: bytes, path: Path, number: int) -> tuple[str, int, int]:
+def _read_line(line: bytes, path: Path, number: int, *, checked: bool) -> tuple[str, int, int]:
     """Kind, number of the structure and session.
 
     Raises:
         RefusedFile: if the line is not as it was written.
     """
     try:
-        found, _ = unseal(line)
+        found, _ = unseal(line, required=checked)
         structure, session = found["number"], found["session"]
         if type(structure) is not int or type(session) is not int or type(found["text"]) is not str:
             raise ValueError("it says nothing of a structure")

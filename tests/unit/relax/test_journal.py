@@ -1,10 +1,12 @@
 """What a relaxation has done comes back, torn lines are cut off, damaged ones are told."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from surefoot.relax.journal import RESULT, begin_journal, open_journal
+from surefoot.sealed import CHECK
 from surefoot.train.checkpoint import RefusedFile
 
 SAME = {"settings": {"fmax": 0.02}}
@@ -45,6 +47,21 @@ def test_a_damaged_line_is_told(path: Path, before: bytes, after: bytes, words: 
         open_journal(path, SAME)
     path.write_bytes(content)
     assert open_journal(path, SAME)[0].done == {0, 1, 2}
+
+
+def test_a_journal_of_an_older_version_goes_on(path: Path) -> None:
+    """Its lines have no checksums."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line[CHECK]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    journal, _ = open_journal(path, SAME)
+    journal.add(RESULT, 3, "of this version")
+    assert open_journal(path, SAME)[0].done == {0, 1, 2, 3}
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"this version", b"that version"))
+    with pytest.raises(RefusedFile, match="line 5: it is damaged"):
+        open_journal(path, SAME)
 
 
 def test_outputs_that_are_its_own_are_written_over(path: Path) -> None:
