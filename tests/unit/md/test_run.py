@@ -260,10 +260,10 @@ def test_a_full_disk_leaves_no_half_frame(tmp_path, monkeypatch) -> None:
         whole(handle)
 
     job = make_job(tmp_path, [pair(), pair(4.0)], format="xyz", every=1, chunk=5)
-    monkeypatch.setattr(trajectory.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ValueError, match="the disk is full"):
         start(job)
-    monkeypatch.setattr(trajectory.os, "fsync", whole)
+    monkeypatch.setattr(os, "fsync", whole)
     lengths = [len(ase.io.read(tmp_path / "run" / f"system-000{n}.xyz", ":")) for n in (0, 1)]
     assert lengths[0] == lengths[1] > 0
     assert resume(job).step == 40
