@@ -15,10 +15,10 @@ from surefoot.blocks.conditioning import States
 from surefoot.blocks.dense import Weights
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.repulsion import Repulsion
+from surefoot.data.read import MOST
 from surefoot.potential import Potential, count_members, shares_model
 from surefoot.train.checkpoint import SHOWN, RefusedFile
 
-MOST = 118  # atomic number
 ROOM = 1_000_000  # numbers that making fresh weights may need beside them
 MAKERS = (torch.rand, torch.randn, torch.zeros, torch.ones, torch.empty, torch.full)
 
