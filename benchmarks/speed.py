@@ -8,8 +8,9 @@ A peer lives in an environment of its own, whose Python is named by the option, 
 SUREFOOT_MACE_PYTHON, SUREFOOT_NEQUIP or SUREFOOT_SCHNETPACK; without it the peer is left out, and
 a line says so. Every program in every form is a process of its own; they take turns, and the others
 sleep. A case replaces its row in results/speed.json and leaves the others, so parts can be run
-alone and an interrupted run goes on with --missing. `table` writes docs/speed.md, its plot
-and the figures of docs/prices.md.
+alone and an interrupted run goes on with --missing. A machine with another processor keeps its rows
+in a file of its own, results/speed_on_….json. `table` writes docs/speed.md, its plot and the
+figures of docs/prices.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -98,7 +100,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as fresh:
         cache = (chosen.cache or Path(fresh)).resolve()
         for case in wanted:
-            if chosen.missing and is_whole(load().get("rows", {}).get(case.key), chosen.ours):
+            kept = load(own_results()).get("rows", {}).get(case.key)
+            if chosen.missing and is_whole(kept, chosen.ours):
                 continue
             print(case.key, flush=True)
             row = measure(case, pythons, chosen, cache)
@@ -260,22 +263,31 @@ def summary(row: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: {', '.join(parts)}"
 
 
-def load() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def own_results() -> Path:
+    """The results of this processor: times of different ones do not belong in one table."""
+    cpu = describe_machine()["cpu"]
+    if load(RESULTS).get("machine", {}).get("cpu", cpu) == cpu:
+        return RESULTS
+    return RESULTS.with_name(f"speed_on_{re.sub('[^a-z0-9]+', '_', cpu.lower()).strip('_')}.json")
+
+
+def load(results: Path) -> dict[str, Any]:
+    return json.loads(results.read_text()) if results.exists() else {}
 
 
 def save(case: Case, row: dict[str, Any]) -> None:
     """This row into the results as they are now; whole or not at all."""
-    found = load()
+    results = own_results()
+    found = load(results)
     found.setdefault("machine", describe_machine())
     if "peaks" not in found:
         found["peaks"] = measure_peaks()
     rows = {**found.get("rows", {}), case.key: row}
     found["rows"] = dict(sorted(rows.items()))
-    RESULTS.parent.mkdir(exist_ok=True)
-    part = RESULTS.with_suffix(".part")
+    results.parent.mkdir(exist_ok=True)
+    part = results.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1) + "\n")
-    part.replace(RESULTS)
+    part.replace(results)
 
 
 if __name__ == "__main__":

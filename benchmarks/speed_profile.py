@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from speed.cases import Case, orders
+from speed.machine import describe_machine
 from speed.ours import prepare
 
 RESULTS = Path(__file__).parent / "results" / "speed_profile.json"
@@ -35,10 +36,11 @@ SHOWN = 6  # operations of each; the others are one share
 
 def main() -> None:
     torch.set_num_threads(1)
-    found = {}
+    cases: dict[str, Any] = {}
+    found = {"cpu": describe_machine()["cpu"], "cases": cases}
     for case in CASES:
-        found[case.key] = {form: measure(case, form) for form in ("eager", "compiled")}
-        for form, one in found[case.key].items():
+        cases[case.key] = {form: measure(case, form) for form in ("eager", "compiled")}
+        for form, one in cases[case.key].items():
             print(f"{case.key}, {form}: {one['ms']:.2f} ms, {one['operations']} operations")
             for name, share in one["shares"]:
                 print(f"    {100 * share:3.0f} % {name}")

@@ -10,7 +10,6 @@ Usage: SUREFOOT_DATA=… python benchmarks/torchrun_speed.py [PROCESSES …]
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import ase.io
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from speed.machine import describe_machine
 
 FRAMES, EPOCHS, ROUNDS = 160, 4, 2
 CONFIG = """
@@ -88,7 +88,7 @@ def main(counts: list[int]) -> None:
         "frames": FRAMES,
         "precision": "float32",
         "torch": torch.__version__,
-        "machine": platform.machine(),
+        "cpu": describe_machine()["cpu"],
         "cores": os.cpu_count(),
         "load_before": load,
         "processes": processes,

@@ -65,27 +65,43 @@ ALLOCATORS = {"untouched": "glibc's as it is", "kept": "glibc's told to keep wha
 
 def write_page(results: Path) -> None:
     found = json.loads(results.read_text())
-    rows = {tuple(key.split("/")): row for key, row in found["rows"].items()}
+    rows = rows_of(found)
     words = {"machine": machine_line(found), "allocators": allocators(rows), "forms": forms(rows)}
-    lines = [HEAD.format(**words)]
-    groups = sorted({(dtype, threads) for _, _, _, dtype, threads in rows})
-    for dtype, threads in groups:
-        part = {
-            (s, w, int(n)): row
-            for (s, w, n, d, t), row in rows.items()
-            if (d, t) == (dtype, threads)
-        }
-        plural = "thread" if threads == "1" else "threads"
-        lines += [f"## {dtype}, {threads} {plural}", "", *comparison(part, dtype, threads)]
-        lines += [*neighbor_lines(part), *scaling_lines(part), ""]
+    lines = [HEAD.format(**words), *table_lines(rows, "##")]
+    for other in sorted(results.parent.glob("speed_on_*.json")):
+        also = json.loads(other.read_text())
+        lines += ["## Another machine", "", machine_line(also), ""]
+        lines += table_lines(rows_of(also), "###")
     lines += ["## Compiling", "", *compile_lines(rows)]
     lines += ["", "## Arithmetic and memory", "", *effort_lines(rows, found["peaks"])]
+    processes = results.with_name("torchrun_speed.json")
+    if processes.exists():
+        lines += ["", "## Processes", "", *process_lines(json.loads(processes.read_text()))]
     profile = results.with_name("speed_profile.json")
     if profile.exists():
         lines += ["", "## Profiles", "", *profile_lines(json.loads(profile.read_text()))]
     (DOCS / PLOT).write_text(draw(rows))
     lines += ["", *NOTES.read_text().splitlines(), "", f"![ratios]({PLOT})"]
     (DOCS / "speed.md").write_text("\n".join(lines) + "\n")
+
+
+def rows_of(found: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+    return {tuple(key.split("/")): row for key, row in found["rows"].items()}
+
+
+def table_lines(rows: dict[Any, dict[str, Any]], level: str) -> list[str]:
+    """A section for each precision and number of threads."""
+    lines: list[str] = []
+    for dtype, threads in sorted({(dtype, threads) for _, _, _, dtype, threads in rows}):
+        part = {
+            (s, w, int(n)): row
+            for (s, w, n, d, t), row in rows.items()
+            if (d, t) == (dtype, threads)
+        }
+        plural = "thread" if threads == "1" else "threads"
+        lines += [f"{level} {dtype}, {threads} {plural}", "", *comparison(part, dtype, threads)]
+        lines += [*neighbor_lines(part), *scaling_lines(part), ""]
+    return lines
 
 
 def machine_line(found: dict[str, Any]) -> str:
@@ -293,16 +309,32 @@ def effort_lines(rows: dict[Any, dict[str, Any]], peaks: dict[str, float]) -> It
         yield BODY.format(" | ".join([*cells, f"{100 * rate:.0f} %", f"{100 * traffic:.0f} %"]))
 
 
+def process_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Training by several processes through torchrun."""
+    yield (
+        f"Seconds of an epoch of a small MACE, {found['frames']} frames of 3BPA, {found['cpu']}, "
+        f"{found['cores']} cores, one thread for each process, load of the machine before "
+        f"{found['load_before']:.1f}; written by `python benchmarks/torchrun_speed.py`."
+    )
+    yield ""
+    yield "| processes | lowest | median | times faster: lowest, median | weights differ by |"
+    yield "|---|---|---|---|---|"
+    for count, one in found["processes"].items():
+        faster = f"{one['speed_up_lowest']:.2f}, {one['speed_up_median']:.2f}"
+        spent = [f"{one[f'seconds_{kind}']:.2f} s" for kind in ("lowest", "median")]
+        yield BODY.format(" | ".join([count, *spent, faster, f"{one['weights_deviation']:.0e}"]))
+
+
 def profile_lines(found: dict[str, Any]) -> Iterator[str]:
     """Where the time goes, before compiling and after."""
     yield (
-        "Processor time of one call and its shares by operation, float32, one thread; written by "
-        "`python benchmarks/speed_profile.py`."
+        f"Processor time of one call and its shares by operation, float32, one thread of "
+        f"{found['cpu']}; written by `python benchmarks/speed_profile.py`."
     )
     yield ""
     yield "| model | work | form | ms | operations | where |"
     yield "|---|---|---|---|---|---|"
-    for key, forms in found.items():
+    for key, forms in found["cases"].items():
         system, work, size, *_ = key.split("/")
         for form, one in forms.items():
             where = ", ".join(f"{name} {100 * share:.0f} %" for name, share in one["shares"])

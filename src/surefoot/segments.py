@@ -82,6 +82,42 @@ add_rows = operator(
 )
 
 
+def _sum_rows(
+    rows: Tensor, index: Tensor, order: Tensor | None, offsets: Tensor, axis: int
+) -> Tensor:
+    if _is_plain(rows, axis):
+        # One kernel that reads the rows where they lie, in half the time of sorting and adding.
+        places = torch.arange(len(rows)) if order is None else order
+        return torch.embedding_bag(rows, places, offsets, mode=0, include_last_offset=True)[0]
+    if order is not None:
+        rows, index = rows.index_select(axis, order), index[order]
+    return _add_rows(rows, index, offsets.shape[0] - 1, axis)
+
+
+def _is_plain(rows: Tensor, axis: int) -> bool:
+    """Whether rows are those of a table in float32, which the CPU's kernel for tables takes."""
+    table = rows.dim() == 2 and axis in (0, -2) and rows.numel() > 0 and rows.is_contiguous()
+    return table and rows.dtype == torch.float32 and rows.device.type == "cpu"
+
+
+def _no_sums(
+    rows: Tensor,
+    index: Tensor,
+    order: Tensor | None,  # noqa: ARG001
+    offsets: Tensor,
+    axis: int,
+) -> Tensor:
+    return _no_rows(rows, index, offsets.shape[0] - 1, axis)
+
+
+sum_rows = operator(
+    "sum_rows(Tensor rows, Tensor index, Tensor? order, Tensor offsets, int axis) -> Tensor",
+    _sum_rows,
+    _no_sums,
+    device="CompositeExplicitAutograd",  # any
+)
+
+
 class _Gather(torch.autograd.Function):
     """Item values to rows; its derivative is `_SegmentSum`, whose derivative is this."""
 
@@ -101,10 +137,7 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, segments: Segments, axis: int) -> Tensor:
         ctx.segments, ctx.axis = segments, axis
-        index = segments.index
-        if segments.order is not None:
-            rows, index = rows.index_select(axis, segments.order), index[segments.order]
-        return add_rows(rows, index, segments.count, axis)  # type: ignore[no-any-return]
+        return sum_rows(rows, segments.index, segments.order, segments.offsets, axis)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -55,6 +55,21 @@ def test_gather_and_segment_sum_equal_a_loop(is_sorted, members, tail, generator
 
 
 @both_orders
+def test_sums_of_a_table_in_float32_are_to_the_bit_those_in_the_order_of_rows(
+    is_sorted, generator
+) -> None:
+    parts = segments(is_sorted=is_sorted)
+    rows = torch.randn((len(INDEX), 5), generator=generator)
+    order = range(len(INDEX)) if parts.order is None else parts.order.tolist()
+    expected = torch.zeros(ITEMS, 5)
+    for row in order:
+        expected[parts.index[row]] += rows[row]
+    assert torch.equal(segment_sum(rows, parts), expected)
+    apart = rows.T.contiguous().T  # the columns of a table that lies the other way
+    assert torch.equal(segment_sum(apart, parts), expected)
+
+
+@both_orders
 def test_gather_and_segment_sum_are_adjoint(is_sorted, generator) -> None:
     parts = segments(is_sorted=is_sorted)
     values = torch.randn((3, ITEMS, 4), generator=generator, dtype=torch.float64)

@@ -7,14 +7,20 @@
 #include <stdint.h>
 #include <string.h>
 
-#define WIDTH 64 /* bytes of a vector */
+/* Bytes of a vector: those of a register, since compilers keep wider ones in memory. */
+#if defined(__AVX512F__)
+#define WIDTH 64
+#elif defined(__AVX__)
+#define WIDTH 32
+#else
+#define WIDTH 16
+#endif
 #define LANES ((int)(WIDTH / sizeof(REAL)))
 #define UNROLL _Pragma("GCC unroll 8") /* short loops, so that sums stay in registers */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef REAL vector __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
 typedef REAL half __attribute__((vector_size(WIDTH / 2)));
-typedef REAL quarter __attribute__((vector_size(WIDTH / 4)));
 
 #define GLUE(name, kind) name##_##kind
 #define NAME(name, kind) GLUE(name, kind)
@@ -24,14 +30,14 @@ INLINE void store_lanes(REAL *to, vector value) { *(vector *)to = value; }
 /* By halves: one after the other would wait for each addition. */
 INLINE REAL sum_lanes(vector value) {
   half two[2];
-  quarter four[2];
+  REAL each[LANES / 2];
   memcpy(two, &value, WIDTH);
   two[0] += two[1];
-  memcpy(four, &two[0], WIDTH / 2);
-  four[0] += four[1];
-  REAL total = four[0][0];
-  for (int lane = 1; lane < LANES / 4; ++lane) total += four[0][lane];
-  return total;
+  memcpy(each, two, WIDTH / 2);
+  UNROLL
+  for (int left = LANES / 4; left; left /= 2)
+    for (int lane = 0; lane < left; ++lane) each[lane] += each[lane + left];
+  return each[0];
 }
 INLINE REAL load_one(const REAL *from) { return *from; }
 INLINE void store_one(REAL *to, REAL value) { *to = value; }
