@@ -159,6 +159,10 @@ def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
     Raises:
         RefusedFile: if the file is missing, foreign, damaged, of another kind or too new.
     """
+    if path.is_dir():
+        inside = sorted(part.name for part in path.glob("*.safetensors"))
+        held = f"; in it are {', '.join(inside)}" if inside else ""
+        raise RefusedFile(f"{path}: this is a folder{held}; name the file.")
     if not path.is_file():
         raise RefusedFile(f"{path}: there is no such file.")
     try:

@@ -88,7 +88,13 @@ def test_every_flipped_byte_is_refused(tmp_path) -> None:
 def test_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(RefusedFile, match="no such file"):
         read_tree(tmp_path / "nowhere.ckpt", "checkpoint")
-    with pytest.raises(RefusedFile, match="no such file"):
+
+
+def test_a_folder_is_refused_and_says_what_is_in_it(tmp_path) -> None:
+    with pytest.raises(RefusedFile, match=r"this is a folder; name the file"):
+        read_tree(tmp_path, "checkpoint")
+    (tmp_path / "potential.safetensors").touch()
+    with pytest.raises(RefusedFile, match=r"folder; in it are potential\.safetensors; name"):
         read_tree(tmp_path, "checkpoint")
 
 
