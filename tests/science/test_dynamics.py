@@ -1,6 +1,9 @@
 """Dynamics against closed forms: conservation, Maxwell–Boltzmann, equipartition, NPT volumes."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from surefoot.motion.surface import Evaluation, Surface
 from surefoot.motion.systems import join_systems
 from surefoot.units import BOLTZMANN, GPA
 
+ORACLES = Path(__file__).parent / "oracles"
 KELVIN = 300.0
 SMALLEST_P = 1e-3  # of a test that is right; seeds are fixed
 
@@ -64,8 +68,12 @@ def integrate(
     kelvin: float = KELVIN,
     cold: bool = False,
     keep: int = 0,
+    note: Callable[[State], None] | None = None,
 ) -> tuple[State, Engine, list[torch.Tensor]]:
-    """The engine without files: the last state, and what is conserved at every `keep`-th step."""
+    """The engine without files: the last state, and what is conserved at every `keep`-th step.
+
+    `note` is shown the state after each step.
+    """
     systems, start = join_systems(structures)
     engine = Engine(
         systems=systems,
@@ -93,6 +101,8 @@ def integrate(
         if keep and step % keep == 0:
             kept.append(conserved(state, engine))
         state = kick(evaluated(move(state, step, engine)), engine)
+        if note is not None:
+            note(state)
     return state, engine, kept
 
 
@@ -212,6 +222,31 @@ def test_npt_volumes(bath, modulus: float) -> None:
     assert found.mean() == pytest.approx(mean, abs=4 * error)
     if modulus == 0:
         assert mean == pytest.approx(volume, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bath", [Langevin(time=500.0), Bussi(time=200.0)])
+def test_npt_density_of_a_liquid_is_that_of_ase(bath) -> None:
+    """Of ASE's IsotropicMTKNPT; at constant density this pressure would be far from the mean."""
+    known = json.loads((ORACLES / "lennard_jones_density.json").read_text())
+    surface = LennardJones(**{k: known[k] for k in ("epsilon", "sigma", "cutoff", "onset")})
+    start = bulk("Ar", "fcc", known["lattice"], cubic=True).repeat(known["repeats"])
+    barostat = Barostat(pressure=known["pressure"] / GPA, compressibility=1.0, time=1000.0)
+    dynamics = Dynamics(timestep=5.0, thermostat=bath, barostat=barostat)
+    copies = []
+    for seed in range(8):
+        copies.append(start.copy())
+        copies[-1].rattle(0.3, seed=seed)
+    densities = []
+
+    def note(state: State) -> None:
+        densities.append(known["atoms"] / state.configuration.volume.numpy())
+
+    integrate(copies, surface, dynamics, 3000, kelvin=known["kelvin"], note=note)
+    each = np.stack(densities)[1000:].mean(0)  # after 5 ps
+    error = np.hypot(each.std(ddof=1) / np.sqrt(len(each)), known["standard_error"])
+    assert error < 0.01 * known["density"]
+    assert each.mean() == pytest.approx(known["density"], abs=4 * error)
 
 
 def test_npt_conserves_what_baths_leave() -> None:

@@ -1,0 +1,75 @@
+"""Write lennard_jones_density.json: the density of a Lennard-Jones liquid by ASE's own dynamics.
+
+ASE's IsotropicMTKNPT (Martyna, Tobias, Klein, J. Chem. Phys. 101 (1994) 4177) on ASE's
+LennardJones with smooth=True: another integrator, another thermostat, another barostat and other
+code for energy, forces and stress than those of the test.
+
+    python tests/science/oracles/lennard_jones_density.py
+
+The standard error is that of means of blocks of 10 ps, since a density forgets within some ps.
+"""
+
+import json
+from pathlib import Path
+
+import ase
+import numpy as np
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.units import fs
+
+SETTINGS = {
+    "repeats": 3,  # of the cubic cell of four atoms
+    "lattice": 5.8,  # Å
+    "epsilon": 0.0104,  # eV
+    "sigma": 3.40,  # Å
+    "cutoff": 7.0,
+    "onset": 6.0,
+    "kelvin": 145.0,
+    "pressure": 8e-4,  # eV/Å³, some 3 ε/σ³
+}
+TIMESTEP, WARM, BLOCK, BLOCKS = 5.0, 4000, 2000, 16  # fs; steps
+
+
+def main() -> None:
+    s = SETTINGS
+    atoms = bulk("Ar", "fcc", s["lattice"], cubic=True).repeat(s["repeats"])
+    atoms.calc = LennardJones(
+        epsilon=s["epsilon"], sigma=s["sigma"], rc=s["cutoff"], ro=s["onset"], smooth=True
+    )
+    MaxwellBoltzmannDistribution(
+        atoms, temperature_K=2 * s["kelvin"], rng=np.random.default_rng(1)
+    )
+    dynamics = IsotropicMTKNPT(
+        atoms,
+        timestep=TIMESTEP * fs,
+        temperature_K=s["kelvin"],
+        pressure_au=s["pressure"],
+        tdamp=200 * fs,
+        pdamp=1000 * fs,
+    )
+    dynamics.run(WARM)
+    means = []
+    for _ in range(BLOCKS):
+        densities = []
+        for _ in range(BLOCK // 10):
+            dynamics.run(10)
+            densities.append(len(atoms) / atoms.get_volume())
+        means.append(float(np.mean(densities)))
+        print(f"{means[-1]:.6f}", flush=True)
+    found = {
+        **SETTINGS,
+        "ase": ase.__version__,
+        "atoms": len(atoms),
+        "density": float(np.mean(means)),  # 1/Å³
+        "standard_error": float(np.std(means, ddof=1) / np.sqrt(BLOCKS)),
+    }
+    target = Path(__file__).with_suffix(".json")
+    target.write_text(json.dumps(found, indent=1) + "\n")
+    print(target.read_text())
+
+
+if __name__ == "__main__":
+    main()
