@@ -125,7 +125,7 @@ def of_heads() -> list[str]:
 def of_training() -> list[str]:
     """Wall times of the shortest run, since the machine did other work, and what was counted."""
     methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
-    plain = shortest(PLAIN)
+    plain = shortest(runs_of(PLAIN))
     lines = [
         "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
         " compiled, one thread. Wall times are those of the shortest run, since the machine did"
@@ -137,29 +137,42 @@ def of_training() -> list[str]:
         f"| method | runs | begins from | wall time, s | over `{PLAIN}` | own processor time, s |",
         "|---|---|---|---|---|---|",
     ]
-    missing = []
+    missing, others = [], []
     for method, entry in methods.items():
         held = runs_of(method)
         if not held:
             missing.append(f"`{method}`")
             continue
         base = f"`{entry['base']}`" if "base" in entry else "–"
-        seconds = None if "base" in entry else shortest(method)
+        alike = [run for run in held if "processor" not in run]  # the machine of all first runs
+        seconds = None if "base" in entry else shortest(alike)
         wall = "–" if seconds is None else f"{seconds:.0f}"
         over = "–" if seconds is None or plain is None else f"{seconds / plain:.2f}"
-        spent = [run["cpu_seconds"] for run in held if run.get("cpu_seconds") is not None]
-        own = f"{np.mean(spent):.0f}" if spent else "–"
+        own = mean_spent(alike)
         lines.append(f"| `{method}` | {len(held)} | {base} | {wall} | {over} | {own} |")
+        others += [
+            f"`{method}` {mean_spent([run for run in held if run.get('processor') == name])} s"
+            f" on {name}"
+            for name in sorted({run["processor"] for run in held if "processor" in run})
+        ]
+    if others:
+        lines += ["", f"*Processor time of runs on another processor*: {', '.join(others)}."]
     if missing:
         lines += ["", f"*Not yet run*: {', '.join(missing)}."]
     return [*lines, ""]
 
 
-def shortest(method: str) -> float | None:
+def mean_spent(runs: Sequence[Entry]) -> str:
+    """Mean processor seconds of those that say them."""
+    spent = [run["cpu_seconds"] for run in runs if run.get("cpu_seconds") is not None]
+    return f"{np.mean(spent):.0f}" if spent else "–"
+
+
+def shortest(runs: Sequence[Entry]) -> float | None:
     """Seconds of training; None where no run says them."""
     found = [
         seconds
-        for run in runs_of(method)
+        for run in runs
         if (seconds := run["figures"].get("training", {}).get("seconds")) is not None
     ]
     return min(found, default=None)

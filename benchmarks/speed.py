@@ -47,6 +47,7 @@ ALLOCATORS = {
     "untouched": {},
     "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36)},
 }
+SAME = ("cpu", "cores", "vectors")  # what rows of one table have in common
 SETTLE = 0.3  # s; threads of OpenMP spin for so long after their last loop
 
 
@@ -264,11 +265,13 @@ def summary(row: dict[str, Any]) -> Iterator[str]:
 
 
 def own_results() -> Path:
-    """The results of this processor: times of different ones do not belong in one table."""
-    cpu = describe_machine()["cpu"]
-    if load(RESULTS).get("machine", {}).get("cpu", cpu) == cpu:
+    """The results of this machine: times of different ones do not belong in one table."""
+    here = {name: describe_machine()[name] for name in SAME}
+    known = load(RESULTS).get("machine", here)
+    if all(known[name] == here[name] for name in SAME):
         return RESULTS
-    return RESULTS.with_name(f"speed_on_{re.sub('[^a-z0-9]+', '_', cpu.lower()).strip('_')}.json")
+    name = re.sub("[^a-z0-9]+", "_", " ".join(map(str, here.values())).lower()).strip("_")
+    return RESULTS.with_name(f"speed_on_{name}.json")
 
 
 def load(results: Path) -> dict[str, Any]:

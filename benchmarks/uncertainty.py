@@ -33,6 +33,7 @@ import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from speed.machine import describe_machine
 from uncertainty_cost import measure_cost
 from uncertainty_page import describe
 
@@ -207,6 +208,7 @@ def judge(run: Run, work: Path) -> None:
         "changes": run.changes,
         "base": run.base,
         "pool": run.pool,
+        "processor": describe_machine()["cpu"],
         "cpu_seconds": None if None in spent else round(sum(filter(None, spent))),
         "frames": report["frames"],
         "sha256": hashlib.sha256(potential.read_bytes()).hexdigest(),

@@ -68,12 +68,12 @@ def write_page(results: Path) -> None:
     rows = rows_of(found)
     words = {"machine": machine_line(found), "allocators": allocators(rows), "forms": forms(rows)}
     lines = [HEAD.format(**words), *table_lines(rows, "##")]
-    for other in sorted(results.parent.glob("speed_on_*.json")):
-        also = json.loads(other.read_text())
-        lines += ["## Another machine", "", machine_line(also), ""]
-        lines += table_lines(rows_of(also), "###")
     lines += ["## Compiling", "", *compile_lines(rows)]
     lines += ["", "## Arithmetic and memory", "", *effort_lines(rows, found["peaks"])]
+    for other in sorted(results.parent.glob("speed_on_*.json")):
+        also = json.loads(other.read_text())
+        lines += ["", "## Another machine", "", f"From `{other.name}`, taken in the same way.", ""]
+        lines += [machine_line(also), "", *table_lines(rows_of(also), "###")]
     processes = results.with_name("torchrun_speed.json")
     if processes.exists():
         lines += ["", "## Processes", "", *process_lines(json.loads(processes.read_text()))]

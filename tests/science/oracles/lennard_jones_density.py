@@ -39,9 +39,7 @@ def main() -> None:
     atoms.calc = LennardJones(
         epsilon=s["epsilon"], sigma=s["sigma"], rc=s["cutoff"], ro=s["onset"], smooth=True
     )
-    MaxwellBoltzmannDistribution(
-        atoms, temperature_K=2 * s["kelvin"], rng=np.random.default_rng(1)
-    )
+    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * s["kelvin"], rng=np.random.default_rng(1))
     dynamics = IsotropicMTKNPT(
         atoms,
         timestep=TIMESTEP * fs,
@@ -58,7 +56,6 @@ def main() -> None:
             dynamics.run(10)
             densities.append(len(atoms) / atoms.get_volume())
         means.append(float(np.mean(densities)))
-        print(f"{means[-1]:.6f}", flush=True)
     found = {
         **SETTINGS,
         "ase": ase.__version__,
@@ -68,7 +65,6 @@ def main() -> None:
     }
     target = Path(__file__).with_suffix(".json")
     target.write_text(json.dumps(found, indent=1) + "\n")
-    print(target.read_text())
 
 
 if __name__ == "__main__":

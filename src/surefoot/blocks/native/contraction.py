@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot.blocks.native import address, kernels, share
 
-VECTOR = 64  # bytes; the kernel works on as many channels at once
+VECTOR = 64  # bytes, of the widest vector of channels that a kernel works on at once
 LEAST_CHANNELS = 16  # fewer channels than this are not worth a thread of their own
 
 
