@@ -225,28 +225,27 @@ def test_npt_volumes(bath, modulus: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bath", [Langevin(time=500.0), Bussi(time=200.0)])
-def test_npt_density_of_a_liquid_is_that_of_ase(bath) -> None:
-    """Of ASE's IsotropicMTKNPT; at constant density this pressure would be far from the mean."""
+def test_npt_density_of_a_liquid_is_that_of_ase() -> None:
+    """Of ASE's IsotropicMTKNPT, from a crystal that is 14 % denser."""
     known = json.loads((ORACLES / "lennard_jones_density.json").read_text())
     surface = LennardJones(**{k: known[k] for k in ("epsilon", "sigma", "cutoff", "onset")})
-    start = bulk("Ar", "fcc", known["lattice"], cubic=True).repeat(known["repeats"])
+    crystal = bulk("Ar", "fcc", 5.5, cubic=True).repeat(known["repeats"])
     barostat = Barostat(pressure=known["pressure"] / GPA, compressibility=1.0, time=1000.0)
-    dynamics = Dynamics(timestep=5.0, thermostat=bath, barostat=barostat)
-    copies = []
-    for seed in range(8):
-        copies.append(start.copy())
-        copies[-1].rattle(0.3, seed=seed)
+    dynamics = Dynamics(timestep=5.0, thermostat=Bussi(time=200.0), barostat=barostat)
+    copies = [crystal.copy() for _ in range(12)]
+    for seed, atoms in enumerate(copies):
+        atoms.rattle(0.3, seed=seed)
     densities = []
 
     def note(state: State) -> None:
         densities.append(known["atoms"] / state.configuration.volume.numpy())
 
-    integrate(copies, surface, dynamics, 3000, kelvin=known["kelvin"], note=note)
-    each = np.stack(densities)[1000:].mean(0)  # after 5 ps
+    integrate(copies, surface, dynamics, 4000, kelvin=known["kelvin"], note=note)
+    assert densities[0].mean() > 1.1 * known["density"]
+    each = np.stack(densities)[1500:].mean(0)  # after 7.5 ps
     error = np.hypot(each.std(ddof=1) / np.sqrt(len(each)), known["standard_error"])
-    assert error < 0.01 * known["density"]
-    assert each.mean() == pytest.approx(known["density"], abs=4 * error)
+    assert error < 0.005 * known["density"]
+    assert each.mean() == pytest.approx(known["density"], abs=3 * error)
 
 
 def test_npt_conserves_what_baths_leave() -> None:
