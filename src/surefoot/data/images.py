@@ -91,6 +91,8 @@ def _join(parts: Iterable[tuple[str, str]]) -> str:
 def _require_there(path: Path) -> None:
     held = path.is_dir() and any((path / name).is_file() for name in FOLDERS)
     if not path.is_file() and not held:
+        if path.is_dir():
+            raise UnreadableFile(f"{path}: this is a folder without structures; name a file in it.")
         raise UnreadableFile(f"{path}: there is no such file.")
 
 

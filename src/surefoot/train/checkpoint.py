@@ -159,6 +159,8 @@ def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
     Raises:
         RefusedFile: if the file is missing, foreign, damaged, of another kind or too new.
     """
+    if path.is_dir():
+        raise RefusedFile(f"{path}: this is a folder; name a file in it (*.safetensors).")
     if not path.is_file():
         raise RefusedFile(f"{path}: there is no such file.")
     try:

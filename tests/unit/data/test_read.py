@@ -558,8 +558,10 @@ def test_groups_are_compositions_in_blocks_unless_stated(tmp_path) -> None:
 def test_missing_files(tmp_path) -> None:
     with pytest.raises(UnreadableFile, match=r"absent\.xyz: there is no such file"):
         read_frames([tmp_path / "absent.xyz"])
-    with pytest.raises(UnreadableFile, match="no such file"):
-        read_images(tmp_path)  # a folder
+    with pytest.raises(
+        UnreadableFile, match="this is a folder without structures; name a file in it"
+    ):
+        read_images(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["file.xyz", "file.npz", "file.unknown", "file.xyz.gz"])
