@@ -160,11 +160,7 @@ def _draw(line: Line, across: _Scale, upward: _Scale) -> str:
 
 def _legend(lines: Sequence[Line]) -> str:
     named = [line for line in lines if line.name]
-    widest = max((len(line.name) for line in named), default=0)
-    parts = [  # curves behind it stay visible, and its text can be read
-        f'<rect x="{LEFT + 4}" y="{TOP + 1}" width="{32 + 6 * widest}" '
-        f'height="{13 * len(named) + 4}" style="fill:var(--card,#fff);fill-opacity:0.8"/>'
-    ] * bool(named)
+    parts = []
     for number, line in enumerate(named):
         y = TOP + 12 + 13 * number
         dash = ' stroke-dasharray="4 3"' if line.dashed else ""

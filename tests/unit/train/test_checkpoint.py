@@ -64,13 +64,6 @@ def test_header_must_be_json(tmp_path, tree) -> None:
     assert not path.exists()
 
 
-def test_a_folder_is_told_from_a_missing_file(tmp_path) -> None:
-    with pytest.raises(RefusedFile, match="this is a folder; name a file in it"):
-        read_tree(tmp_path, "checkpoint")
-    with pytest.raises(RefusedFile, match="there is no such file"):
-        read_tree(tmp_path / "absent", "checkpoint")
-
-
 def test_every_truncation_is_refused(file) -> None:
     content = file.read_bytes()
     for length in {0, 1, 8, 100, len(content) // 2, len(content) - 1}:
@@ -95,7 +88,7 @@ def test_every_flipped_byte_is_refused(tmp_path) -> None:
 def test_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(RefusedFile, match="no such file"):
         read_tree(tmp_path / "nowhere.ckpt", "checkpoint")
-    with pytest.raises(RefusedFile, match="no such file"):
+    with pytest.raises(RefusedFile, match="this is a folder; name a file in it"):
         read_tree(tmp_path, "checkpoint")
 
 
