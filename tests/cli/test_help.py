@@ -38,6 +38,10 @@ def test_help_names_all_verbs(surefoot) -> None:
     assert all(verb in text for verb in VERBS)
 
 
+def test_the_list_of_verbs_is_not_cut_short(surefoot) -> None:
+    assert "..." not in surefoot("--help").stdout.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help(surefoot, verb: str) -> None:
     assert "Usage" in surefoot(verb, "--help").stdout

@@ -51,6 +51,17 @@ def test_a_log_has_a_line_now_and_then_and_the_time_that_is_left(clock, lines) -
     assert len(lines) == 9
 
 
+def test_a_first_step_with_work_of_its_own_tells_nothing_of_the_time_that_is_left(
+    clock, lines
+) -> None:
+    with screen.progress_bar("working", 30, slow_start=True) as bar:
+        clock[0] += 900.0
+        bar.move(1)
+        clock[0] += 11.0
+        bar.move(2)
+    assert lines == ["working 1/30", "working 2/30 5 min 08 s left"]
+
+
 def test_a_short_work_has_a_line_at_its_beginning_and_its_end(clock, lines) -> None:
     with screen.progress_bar("working", 3) as bar:
         for _ in range(3):

@@ -168,6 +168,8 @@ def _read_sections(path: Path) -> dict[str, Any]:
 
     try:
         content = read_yaml(path.read_text())
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: this is a folder; name a file with sections.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: can not be read as YAML ({error}).") from error
     if not isinstance(content, dict) or not all(isinstance(s, dict) for s in content.values()):

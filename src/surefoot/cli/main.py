@@ -85,9 +85,11 @@ VERBS = (
 )
 for verb in VERBS:
     named = verb.__name__.rsplit(".", 1)[-1].replace("_", "-")
-    app.command(name=named, help=verb.__doc__)(flatten(verb.run))
-app.add_typer(hat.app, name="hat", help=hat.__doc__)
-app.add_typer(oc20.app, name="oc20", help=oc20.__doc__)
+    # The list of verbs has the whole paragraph, on two lines if need be; left alone it is cut.
+    short = (verb.__doc__ or "").split("\n\n")[0]
+    app.command(name=named, help=verb.__doc__, short_help=short)(flatten(verb.run))
+app.add_typer(hat.app, name="hat", help=hat.__doc__, short_help=hat.__doc__)
+app.add_typer(oc20.app, name="oc20", help=oc20.__doc__, short_help=oc20.__doc__)
 
 
 def main() -> None:

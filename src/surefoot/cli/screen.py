@@ -149,10 +149,11 @@ def show_duration(seconds: float) -> str:
 class Lines:
     """What a bar is where nobody watches: a plain line now and then, with the time that is left."""
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, done: int = 0, slow_start: bool = False) -> None:
         self._title, self._total, self._done, self._shown = title, total, done, -math.inf
         self._pace = Pace()
-        self._pace.rate(done)
+        if not slow_start:  # else the pace is that of what follows the first step
+            self._pace.rate(done)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count on."""
@@ -184,10 +185,19 @@ def draws_bars() -> bool:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar | Lines]:
-    """A bar on stderr where a person watches, plain lines in notebooks and log files."""
+def progress_bar(
+    title: str, total: int, done: int = 0, slow_start: bool = False
+) -> Iterator[Bar | Lines]:
+    """A bar on stderr where a person watches, plain lines in notebooks and log files.
+
+    Args:
+        title: what is done.
+        total: steps.
+        done: steps of an earlier run.
+        slow_start: whether the first step has work of its own, which tells nothing of the others.
+    """
     if not draws_bars():
-        yield Lines(title, total, done)
+        yield Lines(title, total, done, slow_start)
         return
     columns = (
         TextColumn("{task.description}"),

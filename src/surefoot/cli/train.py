@@ -78,7 +78,8 @@ def _train(prepare: Callable[[], tuple[Plan, State]], output: Path, team: Team) 
     keeper = Keeper(plan, state, checkpoint, team)
     with interruption() as asked, _events(plan, state, output, team) as events:
         try:
-            with epoch_bar(plan.parts.train.epochs, state) as show:
+            compiling = plan.task.compiles and not state.uncompiled
+            with epoch_bar(plan.parts.train.epochs, state, compiling) as show:
                 finished = fit(
                     plan.task,
                     state,
@@ -179,7 +180,10 @@ def _prepare(
     plan = _plan(settings, splits)
     state = _begin(plan, checkpoint, resume, processes)
     if plan.learned and plan.task.compiles and not state.uncompiled:
-        say("the training step is compiled first: a minute or two, less when it was seen before")
+        say(
+            "the training step is compiled first: a minute or two, longer on a busy machine, less "
+            "when it was seen before"
+        )
     if processes > 1:
         say(f"{processes} processes share each batch")
     return plan, state
@@ -278,11 +282,11 @@ def _begin(plan: Plan, checkpoint: Path, resume: bool, processes: int) -> State:
 
 
 @contextmanager
-def epoch_bar(epochs: int, state: State) -> Iterator[Any]:
-    """An observer that shows epochs and validation errors."""
+def epoch_bar(epochs: int, state: State, compiling: bool) -> Iterator[Any]:
+    """An observer that shows epochs and validation errors; the first epoch may hold compilation."""
     from surefoot.cli.screen import progress_bar
 
-    with progress_bar("training", epochs, state.epoch) as bar:
+    with progress_bar("training", epochs, state.epoch, slow_start=compiling) as bar:
         yield lambda state: bar.move(state.epoch, epoch_note(state.history))
 
 
@@ -331,8 +335,8 @@ def describe_gate(predictor: Predictor) -> str:
 
     if predictor.gate is None:
         return (
-            f"ood: none, since fewer than {FEWEST} frames are set aside, or none was learnt from; "
-            "`surefoot calibrate --train FILE --held-out FILE` adds it"
+            f"ood: none, since its edge needs {FEWEST} frames set aside and some that were learnt "
+            "from; `surefoot calibrate POTENTIAL --train FILE --held-out FILE -o NEW` adds it"
         )
     return f"ood from {predictor.gate.source}"
 

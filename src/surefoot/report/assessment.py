@@ -241,7 +241,7 @@ def _tell_error_bars(found: Assessment) -> list[str]:
                  "after calibration": show(held["after"][name])}
                 for name, value in held["before"].items()
             ]  # fmt: skip
-            unit = f"in {quantity.unit}, with 95 % intervals"
+            unit = f"in {quantity.unit}; [95 % block bootstrap]"
             body += [table(rows, f"Scores of {quantity.name} {unit}"), *_tell_strata(held)]
     if not body:
         return [paragraph(

@@ -173,7 +173,7 @@ def draw_learning(log: Sequence[Mapping[str, float | None]]) -> list[str]:
             for number, (name, column) in enumerate(values.items())
         ]
         axis = Axis(label=unit, logarithmic=min(seen) > 0)
-        picture = plot(title.capitalize(), Axis(label="epoch"), axis, lines)
+        picture = plot(title.capitalize().replace(" mae", " MAE"), Axis(label="epoch"), axis, lines)
         drawn.append(figure(picture, f"learning_{_file(title)}.csv", {"epoch": epochs, **values}))
     return drawn
 

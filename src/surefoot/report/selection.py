@@ -84,7 +84,7 @@ def select(
             row |= {"formula": frames[number].atoms.get_chemical_formula()}
             row[unit] = f"{errors[number]:.2f}"
             if scored is not None:
-                row[scored[0]] = f"{scored[1][number]:.3g}"
+                row[scored[0]] = f"{scored[1][number]:.2f}"
             found.append(Selected(shown=_show(frames[number], judged, number, row), row=row))
     return found
 
