@@ -231,8 +231,8 @@ def test_npt_density_of_a_liquid_is_that_of_ase() -> None:
     surface = LennardJones(**{k: known[k] for k in ("epsilon", "sigma", "cutoff", "onset")})
     crystal = bulk("Ar", "fcc", 5.5, cubic=True).repeat(known["repeats"])
     barostat = Barostat(pressure=known["pressure"] / GPA, compressibility=1.0, time=1000.0)
-    dynamics = Dynamics(timestep=5.0, thermostat=Bussi(time=200.0), barostat=barostat)
-    copies = [crystal.copy() for _ in range(12)]
+    dynamics = Dynamics(timestep=10.0, thermostat=Bussi(time=200.0), barostat=barostat)
+    copies = [crystal.copy() for _ in range(6)]
     for seed, atoms in enumerate(copies):
         atoms.rattle(0.3, seed=seed)
     densities = []
@@ -240,11 +240,11 @@ def test_npt_density_of_a_liquid_is_that_of_ase() -> None:
     def note(state: State) -> None:
         densities.append(known["atoms"] / state.configuration.volume.numpy())
 
-    integrate(copies, surface, dynamics, 4000, kelvin=known["kelvin"], note=note)
+    integrate(copies, surface, dynamics, 1600, kelvin=known["kelvin"], note=note)
     assert densities[0].mean() > 1.1 * known["density"]
-    each = np.stack(densities)[1500:].mean(0)  # after 7.5 ps
+    each = np.stack(densities)[600:].mean(0)  # after 6 ps
     error = np.hypot(each.std(ddof=1) / np.sqrt(len(each)), known["standard_error"])
-    assert error < 0.005 * known["density"]
+    assert error < 0.008 * known["density"]
     assert each.mean() == pytest.approx(known["density"], abs=3 * error)
 
 
