@@ -135,10 +135,9 @@ def read_config(path: Path, overrides: Sequence[str], template: str) -> dict[str
     """
     try:
         content = read_yaml(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; `{template}` writes one.") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: this is a folder; name a config (.yaml).") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "this is a folder" if path.is_dir() else "there is no such file"
+        raise UserError(f"{path}: {what}; `{template}` writes a config.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: can not be read as YAML ({error}).") from error
     if not isinstance(content, dict):
@@ -263,7 +262,6 @@ def write_template(
     start = recipe(model, head)
     given, notes = _adapt(frames, start, posterior)
     chosen = f" or a value to begin with for {model} with head {head}" if start else ""
-    chosen += " or a value that fits these frames" * _differs(given)
     for section, values in start.items():
         if section != "posterior" or posterior == "ensemble":
             given[section] = {**values, **given.get(section, {})}
@@ -320,19 +318,6 @@ def _adapt(
             "apart."
         )
     return given, notes
-
-
-def _differs(adapted: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether what frames ask for is anything but the defaults."""
-    usual = {
-        "data": DataSettings(train=["any"]).model_dump(),
-        "posterior": EnsembleSettings().model_dump(),
-    }
-    return any(
-        value != usual.get(section, {}).get(key)
-        for section, values in adapted.items()
-        for key, value in values.items()
-    )
 
 
 def _pick_head(frames: Sequence[Frame]) -> str:
