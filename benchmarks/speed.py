@@ -266,11 +266,13 @@ def summary(row: dict[str, Any]) -> Iterator[str]:
 
 def own_results() -> Path:
     """The results of this machine: times of different ones do not belong in one table."""
-    here = {name: describe_machine()[name] for name in SAME}
-    known = load(RESULTS).get("machine", here)
-    if all(known[name] == here[name] for name in SAME):
+    machine = describe_machine()
+    here, known = (
+        [one[name] for name in SAME] for one in (machine, load(RESULTS).get("machine", machine))
+    )
+    if known == here:
         return RESULTS
-    name = re.sub("[^a-z0-9]+", "_", " ".join(map(str, here.values())).lower()).strip("_")
+    name = re.sub("[^a-z0-9]+", "_", " ".join(map(str, here)).lower()).strip("_")
     return RESULTS.with_name(f"speed_on_{name}.json")
 
 

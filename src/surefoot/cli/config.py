@@ -261,7 +261,6 @@ def write_template(
             raise UserError(f"--{option} {name}: not known; there is {', '.join(known)}.")
     start = recipe(model, head)
     given, notes = _adapt(frames, start, posterior)
-    chosen = f" or a value to begin with for {model} with head {head}" if start else ""
     for section, values in start.items():
         if section != "posterior" or posterior == "ensemble":
             given[section] = {**values, **given.get(section, {})}
@@ -271,6 +270,7 @@ def write_template(
     given["head"] = {"energy": head, **given.get("head", {})}
     given["posterior"] = {"name": posterior, **given.get("posterior", {})}
     given["data"] = {**given.get("data", {}), "train": list(train)}
+    chosen = f" or a value to begin with for {model} with head {head}" if start else ""
     lines = [
         f"# surefoot config. Every key is at its default{chosen}.",
         "# Without a key its default holds; only data: train has none.",

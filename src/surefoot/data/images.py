@@ -89,13 +89,13 @@ def _join(parts: Iterable[tuple[str, str]]) -> str:
 
 
 def _require_there(path: Path) -> None:
-    held = path.is_dir() and any((path / name).is_file() for name in FOLDERS)
-    if path.is_dir() and not held:
-        raise UnreadableFile(
-            f"{path}: this is a folder; name a file in it. The folders that can be read are those "
-            f"with {' or '.join(FOLDERS)}."
-        )
-    if not path.is_file() and not held:
+    if path.is_dir():
+        if not any((path / name).is_file() for name in FOLDERS):
+            raise UnreadableFile(
+                f"{path}: this is a folder; name a file in it. The folders that can be read are "
+                f"those with {' or '.join(FOLDERS)}."
+            )
+    elif not path.is_file():
         raise UnreadableFile(f"{path}: there is no such file.")
 
 
