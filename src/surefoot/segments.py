@@ -89,7 +89,8 @@ def _sum_rows(
     rows: Tensor, index: Tensor, order: Tensor | None, offsets: Tensor, axis: int
 ) -> Tensor:
     if _is_table(rows, axis) and (order is not None or rows.numel() >= LARGE):
-        # One kernel that reads the rows where they lie: less than half the time of sorting and adding.
+        # One kernel that reads the rows where they lie, in less than half the time of sorting
+        # and adding.
         places = torch.arange(len(rows)) if order is None else order
         table = rows.detach()  # nothing is kept for a derivative, which is ours
         return torch.embedding_bag(table, places, offsets, mode=0, include_last_offset=True)[0]
