@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
@@ -213,20 +214,27 @@ class _DaskFuture(Future[Any]):
         return True
 
     def _hand_on(self, task: Any) -> None:
-        from distributed import KilledWorker
-
+        if task.status in ("lost", "pending") and not self.done():
+            # Its worker died with the answer, and another one calculates it again.
+            Timer(AGAIN / 4, task.add_done_callback, (self._hand_on,)).start()
+            return
         self._executor.forget(self)
         if self.done() or not self.set_running_or_notify_cancel():
             return
-        if task.status == "finished":
-            self.set_result(task.result())
-            return
-        error = task.exception() if task.status == "error" else None
-        if error is None:
-            error = BrokenExecutor("the scheduler of Dask has lost this call")
-        elif isinstance(error, KilledWorker):
-            error = BrokenExecutor(str(error))
-        self.set_exception(error)
+        try:
+            self.set_result(self._fetch(task))
+        except Exception as error:  # noqa: BLE001  whatever the call raised is its answer
+            self.set_exception(error)
+
+    def _fetch(self, task: Any) -> Any:
+        from distributed import KilledWorker
+
+        if task.status == "cancelled":
+            raise BrokenExecutor("the scheduler of Dask has dropped this call")
+        try:
+            return task.result()
+        except KilledWorker as error:
+            raise BrokenExecutor(str(error)) from error
 
 
 class _DaskExecutor(Executor):

@@ -1,11 +1,16 @@
 """Labels come back from every engine, and what dies on the way loses nothing."""
 
+from __future__ import annotations
+
 import os
 import signal
 import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -13,6 +18,7 @@ import pytest
 from ase.build import molecule
 from pydantic import ValidationError
 
+from surefoot.active import engines
 from surefoot.active.engines import Dask, Processes, Slurm, require_engine
 from surefoot.active.jobs import Patience, has_waiting
 from surefoot.data.read import Frame, read_frames
@@ -68,6 +74,59 @@ def test_a_killed_worker_of_dask_loses_nothing(frames: list[Frame], tmp_path: Pa
     assert not report.failed
     assert report.labelled == len(frames)
     assert energies(tmp_path / "there.xyz") == pytest.approx(energies(tmp_path / "here.xyz"))
+
+
+class Told:
+    """Stands for a call of a Dask client: what is told of it, one status at each look."""
+
+    key = "call"
+
+    def __init__(self, *statuses: str) -> None:
+        self.statuses = list(statuses)
+
+    @property
+    def status(self) -> str:
+        return self.statuses[0]
+
+    def add_done_callback(self, hand_on: Callable[[Told], None]) -> None:
+        hand_on(self)
+        self.statuses = self.statuses[1:] or self.statuses
+
+    def result(self) -> str:
+        if self.status == "error":
+            raise distributed.KilledWorker("call", SimpleNamespace(address="tcp://1"), 3)
+        return "answer"
+
+
+@pytest.mark.parametrize("gone", [("lost",), ("pending",), ("pending", "lost", "lost")])
+def test_an_answer_that_died_with_its_worker_is_waited_for(
+    gone: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "AGAIN", 0.04)
+    executor = engines._DaskExecutor(Client(Told(*gone, "finished")))
+    call = executor.submit(int)
+    assert not call.done()
+    assert executor.waits
+    assert call.result(timeout=10.0) == "answer"
+    assert not executor.waits
+
+
+@pytest.mark.parametrize("status", ["error", "cancelled"])
+def test_what_will_never_be_answered_breaks_the_executor(status: str) -> None:
+    executor = engines._DaskExecutor(Client(Told(status)))
+    with pytest.raises(BrokenExecutor):
+        executor.submit(int).result(timeout=10.0)
+    assert not executor.waits
+
+
+@dataclass
+class Client:
+    """Stands for a Dask client of one call."""
+
+    told: Told
+
+    def submit(self, function: object, *, pure: bool) -> Told:  # noqa: ARG002
+        return self.told
 
 
 SBATCH = """#!/bin/sh
