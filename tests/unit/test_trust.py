@@ -85,7 +85,7 @@ def test_predictions_leave_nothing_behind(way: str) -> None:
     """Neither memory nor open files; `benchmarks/leaks.py` counts 10,000."""
     model = Schnet(cutoff=3.0, features=4, interactions=1, gaussians=5)
     if way == "kernels":
-        model = Mace(cutoff=3.0, irreps="2x0e + 2x1o", max_ell=1, correlation=2, radial=(4,))
+        model = Mace(cutoff=3.0, irreps="2x0e + 2x1o", max_ell=1, correlation=2, interactions=1)
     baseline = Baseline(elements=(1, 8), energies=(-1.0, -2.0), scale=0.5, neighbors=2.0)
     potential = Potential(model=model, head=MeanVariance(width=2), baseline=baseline)
     weights = stack([potential.init(seed, torch.float32) for seed in (0, 1)])
@@ -107,11 +107,11 @@ def test_predictions_leave_nothing_behind(way: str) -> None:
 
     tracemalloc.start()
     try:
-        for number in range(120):  # what stood there before is replaced by what is traced
+        for number in range(100):  # what stood there before is replaced by what is traced
             predict(number)
         seen = [look()]
         for _ in range(2):  # what is left behind is left behind each time
-            for number in range(40):
+            for number in range(30):
                 predict(number)
             seen.append(look())
     finally:
