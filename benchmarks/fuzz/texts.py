@@ -74,7 +74,7 @@ def list_targets(_: Path) -> list[Target]:
     """One for each kind of config."""
     from surefoot.cli.config import load_config
     from surefoot.cli.hat_build import load_build, write_build_template
-    from surefoot.cli.label import load_labeler
+    from surefoot.cli.label_config import load_labeler
     from surefoot.cli.learn_config import load_learn_config
 
     building = [yaml.safe_load(write_build_template())]

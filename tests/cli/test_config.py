@@ -10,7 +10,8 @@ import pytest
 import yaml
 from ase.build import molecule
 
-from surefoot.cli.config import Config, load_config, write_template
+from surefoot.cli.commented import write_template
+from surefoot.cli.config import Config, load_config
 from surefoot.cli.recipes import RECIPES
 from surefoot.cli.screen import UserError
 from surefoot.cli.tasks import TASKS
@@ -109,6 +110,25 @@ def test_override_without_value_is_refused(tmp_path: Path) -> None:
 def test_wrong_values_of_overrides_are_sentences(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match=r"not YAML|is not known"):
         load_config(write(tmp_path, "data: {train: [a]}"), [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.epoch=7", "--set train.epoch=7: there is no key 'train.epoch'; near it .* epochs"),
+        ("train.epochs=-7", "--set train.epochs=-7: train.epochs: Input should be greater than"),
+        ("model.name=schnett", "--set model.name=schnett: model: 'schnett' is not known"),
+        ("trian.epochs=3", "--set trian.epochs=3: there is no key 'trian'; near it there is train"),
+        ("train.epochs=5", "c.yaml: there is no key 'model.cutof'"),
+    ],
+)
+def test_a_mistake_in_an_override_is_not_blamed_on_the_file(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
+    wrong = ", cutof: 3" if "cutof" in sentence else ""
+    path = write(tmp_path, f"data: {{train: [a]}}\nmodel: {{name: schnet{wrong}}}")
+    with pytest.raises(UserError, match=sentence):
+        load_config(path, [override])
 
 
 def test_missing_file_names_template(tmp_path: Path) -> None:

@@ -74,15 +74,16 @@ def test_two_levels_in_one_training_file_are_an_error(
     [
         (
             ["--labeler", "abacus"],
-            "--labeler abacus: not known; there is xtb, pyscf, ase, xtb_program",
+            "--labeler abacus: labeler: 'abacus' is not known; there is xtb, pyscf, ase, xtb_program",
         ),
         (
             ["--set", "labeler.precision=1"],
-            "precision: there is no such key; there is name, method",
+            "--set labeler.precision=1: there is no key 'labeler.precision'; near it there is",
         ),
-        (["--set", "accuracy=1"], "--set accuracy=1: write section.key=value"),
-        (["--set", "lebel.accuracy=1"], "there is no section 'lebel'; there is `labeler`"),
-        (["--method", "GFN3"], "labeler xtb: method: Input should be 'GFN2-xTB'"),
+        (["--set", "accuracy"], "--set accuracy: write section.key=value"),
+        (["--set", "accuracy=1"], "--set accuracy=1: there is no key 'accuracy'"),
+        (["--set", "lebel.accuracy=1"], "there is no key 'lebel'; near it there is labeler"),
+        (["--method", "GFN3"], "--method GFN3: labeler.method: Input should be 'GFN2-xTB'"),
         (["--labeler", "ase", "--set", "labeler.calculator=os.system"], "ASE has no calculator"),
         (
             ["--labeler", "ase", "--method", "B3LYP", "--set", "labeler.calculator=emt"],
@@ -111,8 +112,8 @@ def test_a_labeler_that_is_none_is_refused_with_its_file(
     config.write_text(f"labeler: {{name: {name}}}")
     done = surefoot("label", structures, "-o", tmp_path / "o.xyz", "--config", config, check=False)
     assert done.returncode == 1
-    assert f"{config}: labeler " in done.stderr
-    assert "not known; there is xtb" in done.stderr
+    assert f"{config}: labeler: " in done.stderr
+    assert "is not known; there is xtb" in done.stderr
 
 
 STAND_IN = """#!/bin/sh

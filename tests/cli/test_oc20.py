@@ -16,7 +16,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db.row import atoms2dict
 
-from surefoot.cli.config import load_config, write_template
+from surefoot.cli.commented import write_template
+from surefoot.cli.config import load_config
 from surefoot.cli.oc20 import measure_oc20, read_predictions, relaxed
 from surefoot.cli.screen import UserError
 from surefoot.cli.tasks import TASKS

@@ -7,7 +7,8 @@ import torch
 import yaml
 from ase.io import read
 
-from surefoot.cli.config import load_config, write_template
+from surefoot.cli.commented import write_template
+from surefoot.cli.config import load_config
 from surefoot.cli.screen import UserError
 from surefoot.data.convert import to_graph
 from surefoot.posteriors import METHODS

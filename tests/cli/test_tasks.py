@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from surefoot.blocks.couplings import parse_irreps
-from surefoot.cli.config import Config, load_config, write_template
+from surefoot.cli.commented import write_template
+from surefoot.cli.config import Config, load_config
 from surefoot.cli.tasks import TASKS
 from surefoot.models.race import Race
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from surefoot.cli.config import Choices
+    from surefoot.cli.sections import Choices
     from surefoot.hat.build import BuildSettings, Built
 
 EXAMPLE: dict[str, dict[str, Any]] = {
@@ -197,13 +197,13 @@ def load_build(path: Path, overrides: Sequence[str] = ()) -> BuildSettings:
     """Read and validate a config; overrides are `section.key=value`, the value in YAML.
 
     Raises:
-        UserError: one sentence per mistake, with file and key, and the nearest valid keys.
+        UserError: one sentence per mistake, with file or override, key, and the nearest valid keys.
     """
-    from surefoot.cli.config import read_config, validate
+    from surefoot.cli.sections import load_sections
     from surefoot.hat.build import BuildSettings
 
-    content = read_config(path, overrides, "surefoot hat build --template")
-    return validate(BuildSettings, content, path, _choices())
+    advice = "`surefoot hat build --template` writes a config"
+    return load_sections(BuildSettings, path, overrides, advice, _choices())
 
 
 def _choices() -> Choices:
@@ -215,7 +215,7 @@ def _choices() -> Choices:
 
 def write_build_template() -> str:
     """A commented config with all keys, at their defaults but for the splits."""
-    from surefoot.cli.config import section_lines
+    from surefoot.cli.commented import section_lines
     from surefoot.hat.build import BuildSettings
 
     lines = [

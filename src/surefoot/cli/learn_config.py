@@ -14,16 +14,10 @@ from surefoot.active.choose import Acquire
 from surefoot.active.engines import ENGINES
 from surefoot.active.explore import EXPLORERS
 from surefoot.active.rules import Rules
-from surefoot.cli.config import (
-    CHOICES,
-    Choices,
-    Config,
-    read_config,
-    section_lines,
-    validate,
-    write_template,
-)
+from surefoot.cli.commented import section_lines, write_template
+from surefoot.cli.config import CHOICES, Config
 from surefoot.cli.screen import UserError
+from surefoot.cli.sections import Choices, load_sections
 from surefoot.label import LABELERS
 from surefoot.label.run import Conduct
 from surefoot.settings import any_of, choose_class
@@ -68,10 +62,10 @@ def load_learn_config(path: Path, overrides: Sequence[str] = ()) -> LearnConfig:
     """Read and validate the config of a campaign.
 
     Raises:
-        UserError: one sentence per mistake, with file and key, and the nearest valid keys.
+        UserError: one sentence per mistake, with file or override, key, and the nearest valid keys.
     """
-    content = read_config(path, overrides, f"surefoot learn --template > {path}")
-    found = validate(LearnConfig, content, path, LEARN_CHOICES)
+    advice = f"`surefoot learn --template > {path}` writes a config"
+    found = load_sections(LearnConfig, path, overrides, advice, LEARN_CHOICES)
     if found.train.log != "csv":
         raise UserError(
             f"{path}: train.log: a campaign shows its trainings in report.html; leave it out."

@@ -33,7 +33,8 @@ def run(
         bool, typer.Option("--schema", help="Write the JSON schema for editors instead.")
     ] = False,
 ) -> None:
-    from surefoot.cli.config import CHOICES, Config, write_template
+    from surefoot.cli.commented import write_template
+    from surefoot.cli.config import CHOICES, Config
     from surefoot.cli.schema import write_schema
     from surefoot.cli.screen import UserError, complain, require_writable, suggest
     from surefoot.data.read import IGNORE, Keys, read_frames
