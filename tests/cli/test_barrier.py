@@ -256,7 +256,7 @@ def change(frames: list[Atoms], kind: str) -> list[Atoms]:
         ("permuted", "frame 0, path p: the atoms of image 2 are permuted"),
         ("moved", "atom 2 of image 3 has moved by 0.200 Å"),
         ("few", "it has 2 points; 3 or more"),
-        ("element", "atomic number 9 is not among the elements"),
+        ("element", "element F is not among those"),
         ("moving_h", "frame 0: info has no 'moving_h'"),
         ("spin", "frame 0: info has no 'spin'"),
         ("singlet", "does not fit an odd number of electrons"),

@@ -112,7 +112,7 @@ def test_predict_refuses_unknown_elements(surefoot, potential: Path, tmp_path: P
     ase.io.write(tmp_path / "w.xyz", ase.Atoms("OH", positions=[[0, 0, 0], [0, 0, 1]]))
     done = surefoot("predict", potential, tmp_path / "w.xyz", "-o", tmp_path / "p.xyz", check=False)
     assert done.returncode == 1
-    assert "atomic number 1" in done.stderr
+    assert "element H is not among those this potential was trained on (Al, Cu)" in done.stderr
     assert "frame 0" in done.stderr
     assert not (tmp_path / "p.xyz").exists()
 

@@ -74,7 +74,7 @@ def test_two_levels_in_one_training_file_are_an_error(
     [
         (
             ["--labeler", "abacus"],
-            "--labeler abacus: labeler: 'abacus' is not known; there is xtb, pyscf, ase, xtb_program",
+            "--labeler abacus: labeler: 'abacus' is not known; there is xtb, pyscf, ase,",
         ),
         (
             ["--set", "labeler.precision=1"],

@@ -200,7 +200,7 @@ def broken_structures() -> dict[str, Atoms]:
     flat.pbc = True
     close.positions[1, 2] = 0.1
     return {
-        "atomic number 7": strange,
+        "element N ": strange,
         "atom 1 (Cu) has the mass 0.0": heavy,
         "so there is no room for 2 atoms": flat,
         "atoms 0 and 1 are 0.100 Å apart": close,
@@ -280,7 +280,7 @@ def test_relax_refuses_in_one_sentence(surefoot, potential, few, tmp_path) -> No
     ase.io.write(strange, Atoms("N2", positions=[[0, 0, 0], [0, 0, 1.1]]))
     output = tmp_path / "out.xyz"
     for file, options, words in (
-        (strange, [], "atomic number 7"),
+        (strange, [], "element N "),
         (few, ["--cell", "free"], "its cell can not be relaxed"),
         (few, ["--optimizer", "bfgs"], "bfgs"),
         (few, ["--fmax", "-1"], "greater than 0"),

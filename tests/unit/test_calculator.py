@@ -179,7 +179,7 @@ def test_changes_are_noticed(change) -> None:
 def test_unknown_element_is_named() -> None:
     atoms = Atoms("NO", positions=[[0, 0, 0], [0, 0, 1.2]])
     atoms.calc = SurefootCalculator(make_predictor())
-    with pytest.raises(UnknownElement, match="atomic number 7"):
+    with pytest.raises(UnknownElement, match="element N "):
         atoms.get_potential_energy()
 
 

@@ -29,6 +29,7 @@ from surefoot.active.diversity import (
     whiten,
 )
 from surefoot.data.convert import Sample
+from surefoot.elements import name_elements
 from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.learnt import hash_frames
 from surefoot.posteriors.predictor import Predictor
@@ -185,7 +186,7 @@ def _refuse_unknown(predictor: Predictor, candidates: Sequence[Sample]) -> np.nd
         strange = sorted(set(graph.numbers.tolist()) - set(elements))
         state = int(graph.charge), int(graph.spin)
         if strange:
-            reasons[number] = f"atomic number {strange[0]} is unknown to the potential"
+            reasons[number] = f"element {name_elements(strange[:1])} is unknown to the potential"
         elif states is not None and state not in states.pairs:
             reasons[number] = f"charge {state[0]} and spin {state[1]} are unknown to the potential"
     return reasons

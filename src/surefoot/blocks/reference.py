@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.blocks.repulsion import Repulsion
+from surefoot.elements import name_elements
 from surefoot.graph import Graph
 from surefoot.segments import segment_sum
 
@@ -52,9 +53,8 @@ class Baseline:
         unknown = sorted({int(number) for number in numbers} - set(self.elements))
         if unknown:
             raise UnknownElement(
-                f"{place}: atomic number {unknown[0]} is not among the elements this potential "
-                f"was trained on ({', '.join(map(str, self.elements))}); train on data that "
-                "hold it."
+                f"{place}: element {name_elements(unknown[:1])} is not among those this potential "
+                f"was trained on ({name_elements(self.elements)}); train on data that hold it."
             )
 
     def energy(self, graph: Graph, species: Int[Tensor, " atoms"]) -> Float[Tensor, " graphs"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from surefoot.elements import name_elements
+
 if TYPE_CHECKING:
     from surefoot.posteriors.predictor import Predictor
 
@@ -16,7 +18,7 @@ def describe(predictor: Predictor) -> dict[str, str]:
         "model": potential.model.name,
         "head": potential.head.energy,
         "cutoff": f"{predictor.cutoff:g} Å",
-        "atomic numbers": ", ".join(map(str, potential.baseline.elements)),
+        "elements": name_elements(potential.baseline.elements),
         **states,
         "posterior": f"{predictor.posterior.name}, draws: {predictor.draws}",
         "error bars": predictor.calibration.describe(),

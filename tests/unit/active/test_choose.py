@@ -152,10 +152,10 @@ def test_unknown_elements_are_refused(
 ) -> None:
     pool = [to_sample(molecule("CH3Cl")), *rattled(3, 0.1)]
     chosen = choose(predictor, pool, [], Acquire(count=2), rng)
-    assert chosen.refused == {"atomic number 17 is unknown to the potential": 1}
+    assert chosen.refused == {"element Cl is unknown to the potential": 1}
     assert 0 not in chosen.indices
     assert np.isnan(chosen.distances[0])
-    with pytest.raises(NothingToChoose, match="1: atomic number 17 is unknown"):
+    with pytest.raises(NothingToChoose, match="1: element Cl is unknown"):
         choose(predictor, pool[:1], [], Acquire(), rng)
 
 

@@ -250,7 +250,7 @@ def test_repulsion_is_saved_with_the_potential(tmp_path) -> None:
 def test_it_says_what_it_is_and_not_its_weights() -> None:
     predictor = predictor_of(replace(POTENTIAL, states=States(((-1, 2), (0, 0)))))
     for shown in (repr(predictor), predictor._repr_html_()):
-        for word in ("schnet", "3 Å", "1, 8", "single, draws: 1", predictor.calibration.source):
+        for word in ("schnet", "3 Å", "H, O", "single, draws: 1", predictor.calibration.source):
             assert word in shown
         assert "tensor" not in shown
     assert "\n" not in repr(predictor)
@@ -294,7 +294,7 @@ def test_a_graph_that_nobody_checked_is_refused_all_the_same() -> None:
     """Indices of −1 would end in torch, or give another element's energy."""
     known, strange = (to_graph(molecule(name), 3.0) for name in ("H2O", "CH4"))
     predictor = predictor_of(POTENTIAL)
-    with pytest.raises(UnknownElement, match=r"^structure 1 of the batch: atomic number 6 "):
+    with pytest.raises(UnknownElement, match=r"^structure 1 of the batch: element C "):
         predictor(collate([known, strange, known]))
     told = predictor_of(replace(POTENTIAL, states=States(((0, 0), (0, 1)))))
     charged = to_graph(molecule("H2O"), 3.0, charge=2)

@@ -368,7 +368,7 @@ def test_another_potential_is_refused(splits, single) -> None:
 def test_an_element_it_has_not_learned_is_refused(splits, single) -> None:
     ammonia = replace(splits.train[0], atoms=molecule("NH3"), forces=None)
     more = replace(splits, train=[*splits.train, ammonia])
-    refuse("atomic number 7", more, parts_of(single, "everything"), UnknownElement)
+    refuse("element N ", more, parts_of(single, "everything"), UnknownElement)
 
 
 @pytest.mark.parametrize(
