@@ -41,6 +41,7 @@ def run(
 ) -> None:
     from surefoot.cli.screen import STATUS_REFUSED, complain, require_writable, say, suggest
     from surefoot.data.read import check_output, describe_labels, read_frames
+    from surefoot.wording import counted
 
     if fix is not None:
         require_writable(fix)
@@ -53,7 +54,8 @@ def run(
         fatal = _write_json(splits, accept or ())
     else:
         for name, frames in splits.items():
-            say(f"{name if test else 'found'}: {len(frames)} frames; {describe_labels(frames)}")
+            what = name if test else "found"
+            say(f"{what}: {counted(len(frames), 'frame')}; {describe_labels(frames)}")
         fatal = bool(diagnose(splits, accept or ()))
         if not fatal and fix is None:
             suggest("surefoot", "template", *files, "-o", "config.yaml")
@@ -112,6 +114,7 @@ def diagnose(
     from surefoot.cli.screen import say
     from surefoot.data.check import check_frames
     from surefoot.data.findings import Severity
+    from surefoot.wording import counted
 
     findings = check_frames(splits, conditioning or Conditioning())
     codes = {finding.code for finding in findings}
@@ -126,7 +129,7 @@ def diagnose(
     warnings = len(findings) - len(fatal) - len(accepted)
     verdict = "training would be wrong" if fatal else "nothing that forbids training"
     also = f", {len(accepted)} accepted" if accepted else ""
-    say(f"checked: {len(fatal)} errors, {warnings} warnings{also}; {verdict}")
+    say(f"checked: {counted(len(fatal), 'error')}, {counted(warnings, 'warning')}{also}; {verdict}")
     return fatal
 
 

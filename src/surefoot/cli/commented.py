@@ -21,6 +21,7 @@ from surefoot.models import MODELS
 from surefoot.posteriors import METHODS
 from surefoot.posteriors.ensemble import EnsembleSettings
 from surefoot.settings import Settings
+from surefoot.wording import counted
 
 VALID = 0.1  # set aside, to calibrate what learns from all training frames
 HEAD, HEAD_OF_FEW = "mean_variance", "scalar"
@@ -135,7 +136,7 @@ def _suffice(frames: Sequence[Frame]) -> bool:
 def _adapt_split(frames: Sequence[Frame]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Frames drawn at random where there are no groups to set aside for calibration."""
     groups = {frame.group for frame in frames if not is_isolated(frame)}
-    found = f"# Found {len(frames)} frames in {len(groups)} groups"
+    found = f"# Found {counted(len(frames), 'frame')} in {counted(len(groups), 'group')}"
     if len(groups) >= FEWEST_GROUPS:
         return {}, [f"{found}."]
     return {"data": {"split": "random"}}, [
@@ -150,7 +151,7 @@ def _adapt_posterior(
     """Enough to set aside for all members; else folds, of as many as there are groups for them."""
     usual = EnsembleSettings()
     groups = {frame.group for frame in frames if not is_isolated(frame)}
-    found = f"# Found {len(frames)} frames in {len(groups)} groups"
+    found = f"# Found {counted(len(frames), 'frame')} in {counted(len(groups), 'group')}"
     share = start.get("data", {}).get("valid", 0.0)
     if share > 0 and _suffice(frames):
         return {}, [f"{found}."]

@@ -62,6 +62,7 @@ def run(
     from surefoot.posteriors.predictor import load_predictor
     from surefoot.report.assessment import Part
     from surefoot.train.checkpoint import write_atomically
+    from surefoot.wording import counted
 
     for written in filter(None, (output, report_file)):
         require_writable(written)
@@ -72,7 +73,7 @@ def run(
     for frame in frames:
         predictor.require(frame.atoms.numbers, frame.charge, frame.spin, frame.place)
     refuse_unsound(frames)
-    say(f"{len(frames)} frames; {describe_labels(frames)}")
+    say(f"{counted(len(frames), 'frame')}; {describe_labels(frames)}")
     found = [label for f in frames for label in (f.energy, f.forces, f.stress)]
     _require_labels(files, any(label is not None for label in found))
     samples = to_samples(frames, predictor.cutoff)

@@ -52,6 +52,7 @@ def run(
     from surefoot.data.read import IGNORE, Keys, check_output, read_frames
     from surefoot.label.run import label_frames
     from surefoot.label.workers import count_cores, worker_pool
+    from surefoot.wording import counted
 
     require_writable(output)
     check_output(output, files)
@@ -83,7 +84,7 @@ def run(
             conduct=conduct,
         )
     say(
-        f"{output}: {report.labelled} frames labelled with {source.describe()}, "
+        f"{output}: {counted(report.labelled, 'frame')} labelled with {source.describe()}, "
         f"{report.reused} known already, {len(report.failed)} failed"
     )
     for failure in report.failed[:SHOWN]:

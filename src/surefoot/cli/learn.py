@@ -90,10 +90,11 @@ def _campaign(settings: LearnConfig, folder: Path, told: Told) -> Campaign:
     from surefoot.cli.screen import STATUS_REFUSED, say
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
+    from surefoot.wording import counted
 
     splits = load_splits(settings.data, settings.train.seed)
     for name, frames in splits.by_name().items():
-        say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
+        say(f"{name}: {counted(len(frames), 'frame')}; {describe_labels(frames)}")
     say(f"seeds: {settings.train.seed} of trainings, {settings.again.seed} of what is chosen")
     if diagnose(splits.by_name(), settings.data.accept, settings.conditioning):
         raise typer.Exit(STATUS_REFUSED)

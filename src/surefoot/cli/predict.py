@@ -42,6 +42,7 @@ def run(
     from surefoot.cli.screen import progress_bar, require_writable, say
     from surefoot.data.read import check_output, read_frames
     from surefoot.posteriors.predictor import load_predictor
+    from surefoot.wording import counted
 
     require_writable(output)
     check_output(output, [file])
@@ -60,7 +61,9 @@ def run(
         result["energy_difference_factor"] = predictor.calibration.difference
     images = [side_by_side(frame, result) for frame, result in zip(frames, results, strict=True)]
     write_images(output, images)
-    say(f"{output}: {len(images)} frames; error bars: {predictor.calibration.describe()}")
+    say(
+        f"{output}: {counted(len(images), 'frame')}; error bars: {predictor.calibration.describe()}"
+    )
     held = [
         name for name in ("energy", "forces") if any(f"{name}_interval_95" in r for r in results)
     ]

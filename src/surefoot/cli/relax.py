@@ -247,6 +247,7 @@ class Work:
         from surefoot.cli.screen import say
         from surefoot.relax.journal import RESULT
         from surefoot.train.checkpoint import write_atomically
+        from surefoot.wording import counted
 
         files = self.files
         kept.begin_outputs()
@@ -263,7 +264,7 @@ class Work:
         found = [atoms.info["relax_status"] for atoms in results]
         counts = {name: found.count(name) for name in STATUSES}
         told = ", ".join(f"{count} {STATUSES[name]}" for name, count in counts.items() if count)
-        say(f"{files.output}: {len(results)} structures: {told}; {calibrated}")
+        say(f"{files.output}: {counted(len(results), 'structure')}: {told}; {calibrated}")
         count = sum(1 for _ in kept.texts(RECORD))
         if count:
             say(f"{files.record}: {count} frames that are worth labelling")

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from surefoot.cli.screen import UserError
 from surefoot.cli.yaml_text import read_yaml
 from surefoot.settings import Settings
+from surefoot.wording import cut
 
 SHOWN = 200  # characters of a value in a message
 REASON = 600  # of what is wrong with it
@@ -156,22 +157,13 @@ def _explain(
         return f"there is no key '{name}'; near it there is {', '.join(near)}."
     if problem["type"] == "missing":
         return f"the key '{name}' is missing; it has no default."
-    reason = _cut(problem["msg"].removeprefix("Value error, ").rstrip("."), REASON)
+    reason = cut(problem["msg"].removeprefix("Value error, ").rstrip("."), REASON)
     value = problem["input"]
     if problem["type"] == "less_than_equal" and location[0] == "model":
         # Models end where their products are built and tested.
         reason = f"more than {problem['ctx']['le']} is not built"
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {shorten(value)})"
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" (found {cut(repr(value), SHOWN)})"
     return f"{name + ': ' if name else ''}{reason}{shown}."
-
-
-def shorten(value: Any) -> str:
-    """A value in a message, cut where it is too long to read."""
-    return _cut(repr(value), SHOWN)
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[:length] + "…"
 
 
 def _valid_keys(

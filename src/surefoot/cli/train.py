@@ -160,6 +160,7 @@ def _prepare(
     from surefoot.data.load import load_splits
     from surefoot.data.read import describe_labels
     from surefoot.posteriors.restart import CHECKPOINT, take_threads
+    from surefoot.wording import counted
 
     settings = _adopt_start(load_config(config, overrides))
     if settings.train.log == "tensorboard":
@@ -171,7 +172,7 @@ def _prepare(
     _refuse_mixing(checkpoint, resume)
     splits = load_splits(settings.data, settings.train.seed, say)
     for name, frames in splits.by_name().items():
-        say(f"{name}: {len(frames)} frames; {describe_labels(frames)}")
+        say(f"{name}: {counted(len(frames), 'frame')}; {describe_labels(frames)}")
     count = sum(map(len, splits.by_name().values()))
     if count > MANY and settings.data.store is None:
         say(f"all {count} frames are held in memory; `data: {{store: FOLDER}}` keeps them on disk")
@@ -224,6 +225,7 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     from surefoot.heads.categorical import Categorical
     from surefoot.heads.histogram import ErrorHistograms
     from surefoot.posteriors.training import plan_training
+    from surefoot.wording import counted
 
     data = settings.data
     valid = data.valid if isinstance(data.valid, list) else []
@@ -247,8 +249,9 @@ def _plan(settings: Config, splits: Splits) -> Plan:
     members, frames = learn.shape
     seen = float(learn.sum(1).double().mean())
     say(
-        f"{members} members of {_parameter_count(plan)} parameters; each learns from "
-        f"{seen:.0f} of {frames} frames; scale {statistics.scale:.3f}, "
+        f"{counted(members, 'member')} of {_parameter_count(plan)} parameters; "
+        f"{'it' if members == 1 else 'each'} learns from "
+        f"{seen:.0f} of {counted(frames, 'frame')}; scale {statistics.scale:.3f}, "
         f"{plan.task.potential.baseline.neighbors:.1f} neighbours per atom; "
         f"seed {settings.train.seed} of weights and data order"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from surefoot.data.read import Frame
+from surefoot.wording import counted
 
 
 class Severity(Enum):
@@ -83,7 +84,7 @@ def gather(
 def _more(count: int) -> str:
     if count == 0:
         return ""
-    return f" (and {count} more frame{'s' if count > 1 else ''})"
+    return f" (and {counted(count, 'more frame')})"
 
 
 def name_files(frames: Sequence[Frame]) -> str:

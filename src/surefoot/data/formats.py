@@ -15,6 +15,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db.row import AtomsRow
 from ase.io.formats import filetype
 
+from surefoot.wording import cut
+
 SQLITE = b"SQLite format 3\0"  # how every such file begins
 RESULTS = ("energy", "forces", "stress")
 REASON = 300  # characters of what is wrong
@@ -77,8 +79,7 @@ def read_xyz(path: Path) -> Iterator[Atoms]:
 
 def say_reason(error: Exception) -> str:
     """What a reader says is wrong, cut where it is too long to read."""
-    reason = str(error) or type(error).__name__
-    return reason if len(reason) <= REASON else f"{reason[:REASON]}…"
+    return cut(str(error) or type(error).__name__, REASON)
 
 
 def read_database(path: Path) -> Iterator[Atoms]:

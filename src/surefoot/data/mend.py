@@ -18,6 +18,7 @@ from surefoot.data.check import fingerprint, is_sound
 from surefoot.data.consistency import SOUND_SLOPES_TIGHT
 from surefoot.data.findings import Finding
 from surefoot.data.read import CALCULATOR, ISOLATED, Frame
+from surefoot.wording import counted
 
 PLACEHOLDERS: dict[str, Literal["energy", "forces", "stress"]] = {
     "energy-placeholder": "energy",
@@ -71,7 +72,7 @@ def _keep(
     kept = [frame for frame in frames if stays(frame)]
     gone = len(frames) - len(kept)
     if gone:
-        done.append(f"{gone} frame{'s' if gone > 1 else ''} left out: {what}")
+        done.append(f"{counted(gone, 'frame')} left out: {what}")
     return kept
 
 

@@ -12,6 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from surefoot.data.adsorption import require_subtracted
 from surefoot.data.read import ISOLATED, Frame
+from surefoot.wording import counted
 
 References = Literal["auto", "isolated", "least_squares", "zero"] | dict[str, float]
 RIDGE = 1e-8  # relative: only there to choose the shortest of many equal solutions
@@ -97,7 +98,7 @@ def _fit_without_isolated(
     bound = [frame for frame in frames if not is_isolated(frame)]
     count = len(frames) - len(bound)
     left_out = (
-        f"{count} isolated atom{'s' if count > 1 else ''} left out because {', '.join(missing)} "
+        f"{counted(count, 'isolated atom')} left out because {', '.join(missing)} "
         f"ha{'ve' if len(missing) > 1 else 's'} none"
     )
     if not any(frame.energy is not None for frame in bound):

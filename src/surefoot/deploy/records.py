@@ -17,6 +17,7 @@ from torch import Tensor
 
 from surefoot.pickles.archive import Archive, Malformed
 from surefoot.pickles.unpickle import Global, Machine, Record
+from surefoot.wording import cut
 
 __all__ = [
     "Global",
@@ -156,7 +157,7 @@ def show(value: Any) -> str:
     if isinstance(value, int):
         return repr(value) if value.bit_length() < 64 else "an enormous integer"
     if isinstance(value, str):
-        return repr(value if len(value) <= SHOWN else value[:SHOWN] + "…")
+        return repr(cut(value, SHOWN))
     if isinstance(value, Record | Global):
         return f"{type(value).__name__}({value.name[:SHOWN]})"
     return f"a {type(value).__name__}"
@@ -164,7 +165,7 @@ def show(value: Any) -> str:
 
 def shorten(text: str) -> str:
     """A message that holds text from a file, cut where it is too long to read."""
-    return text if len(text) <= SENTENCE else text[:SENTENCE] + "…"
+    return cut(text, SENTENCE)
 
 
 def _entries(record: Record, part: str) -> list[tuple[Any, Any]]:

@@ -43,6 +43,7 @@ from surefoot.posteriors.points import (
 from surefoot.posteriors.posterior import ClosedForm
 from surefoot.posteriors.predictor import Predictor, join_predictions
 from surefoot.potential import take_members
+from surefoot.wording import counted
 
 FEWEST = 10
 """Labelled frames that a variance needs to be calibrated, however many atoms they have."""
@@ -84,7 +85,7 @@ def calibrate(
     words = " set aside" if alone else ", each judged by members that had not seen it"
     shared = {name: factor.shared_error for name, factor in factors.items()}
     return Calibration(
-        source=f"{len(samples)} frames{_say_groups(units)}{words}",
+        source=f"{counted(len(samples), 'frame')}{_say_groups(units)}{words}",
         levels=levels,
         draws=predictor.draws,
         shared_error={name: error for name, error in shared.items() if error is not None},
@@ -127,7 +128,7 @@ def _find_units(
 
 def _say_groups(units: Shaped[np.ndarray, " samples"]) -> str:
     count = len(np.unique(units))
-    return "" if count == len(units) else f" in {count} groups"
+    return "" if count == len(units) else f" in {counted(count, 'group')}"
 
 
 def _for_each_draw(predictor: Predictor, unseen: np.ndarray) -> Bool[np.ndarray, "draws samples"]:

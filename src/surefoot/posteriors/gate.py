@@ -23,6 +23,7 @@ from surefoot.graph import Features, Graph, edge_vectors
 from surefoot.potential import Potential, take_members
 from surefoot.segments import segment_sum
 from surefoot.train.checkpoint import RefusedFile
+from surefoot.wording import counted
 
 EDGE = 0.95
 """The share of frames set aside that lies inside the edge."""
@@ -168,7 +169,9 @@ def fit_gate(
     latent = _look(potential, weights, samples, judges, lambda f: latent_squares(tree, f), progress)
     structures, atoms = _edges(tree, samples, judges, torch.cat(latent), potential)
     tree["edges"] = torch.tensor([structures, atoms], dtype=torch.float32)
-    source = f"{len(learnt)} frames; the edge encloses {EDGE:.0%} of {len(judges)} set aside"
+    source = (
+        f"{counted(len(learnt), 'frame')}; the edge encloses {EDGE:.0%} of {len(judges)} set aside"
+    )
     return Gate(tree=tree, source=source)
 
 

@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from surefoot.wording import cut
+
 Tree = dict[str, Tensor]
 METADATA = "surefoot"
 BROKEN = (
@@ -246,14 +248,9 @@ def refuse_difference(found: Any, wanted: Mapping[str, Any], path: Path) -> None
         if before != now:
             raise RefusedFile(
                 f"{path}: this checkpoint belongs to another run: {name:.{SHOWN}} was "
-                f"{_show(before)} and is now {_show(now)}. Resume with what it was, or start anew "
-                "in another folder."
+                f"{cut(str(before), SHOWN)} and is now {cut(str(now), SHOWN)}. Resume with what "
+                "it was, or start anew in another folder."
             )
-
-
-def _show(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
