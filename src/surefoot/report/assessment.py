@@ -18,7 +18,6 @@ from surefoot.evaluate.figures import show
 from surefoot.evaluate.quantities import Quantity
 from surefoot.posteriors.judge import Judged, pick
 from surefoot.posteriors.predictor import Predictor
-from surefoot.report.comparison import NOTES
 from surefoot.report.graphs import (
     draw_calibration,
     draw_learning,
@@ -28,6 +27,7 @@ from surefoot.report.graphs import (
     draw_sharpness,
     project,
 )
+from surefoot.report.meanings import explain
 from surefoot.report.page import (
     contents,
     document,
@@ -248,7 +248,7 @@ def _tell_error_bars(found: Assessment) -> list[str]:
             "This potential makes no error bars: one set of weights with a scalar head. Train an "
             "ensemble (`posterior: {members: 8}`), or with a head that judges."
         )]  # fmt: skip
-    return body + [paragraph(note) for note in NOTES.values()]
+    return body + explain()
 
 
 def _tell_strata(held: Mapping[str, Any]) -> list[str]:

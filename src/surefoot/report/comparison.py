@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from surefoot.evaluate.figures import show
+from surefoot.report.meanings import explain
 from surefoot.report.page import document, heading, paragraph, plots, table
 from surefoot.report.svg import Axis, Line, colour, plot
-
-NOTES = {
-    "calibration": "Coverage: on the diagonal as many labels lie inside an interval as it says; "
-    "below it error bars are too small. Dashed: before recalibration.",
-    "reliability": "Error against σ: root mean squares in bins of equal numbers of points, in "
-    "order of σ; on the diagonal where error bars are true.",
-    "sparsification": "Sparsification: RMSE of what is left when the points of largest σ are taken "
-    "away, over the RMSE of all. Dashed: the best possible order.",
-    "pit": "PIT: where labels fall in their predicted distributions; level where error bars are "
-    "true, a U where they are too small. Dashed: 95 % band.",
-}
 
 
 def summary_rows(report: dict[str, Any], part: str) -> list[dict[str, str]]:
@@ -156,8 +146,7 @@ def _parts(report: dict[str, Any], part: str, title: str) -> list[str]:
             found.append(heading(quantity.capitalize(), 3))
             found.append(plots(draw_error_bars(quantity, curves)))
             found.append(table(score_rows(report, part, quantity)))
-    found += [paragraph(note) for note in NOTES.values()] if len(found) > 1 else []
-    return found
+    return found + explain() if len(found) > 1 else found
 
 
 def draw_error_bars(quantity: str, held: dict[str, dict[str, Any]]) -> list[str]:

@@ -6,11 +6,13 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b3a800")
 """Told apart by people who see few colours (Okabe and Ito)."""
 WIDTH, HEIGHT = 380, 300
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 28.0, 44.0
+LETTER = 5.6  # width of one in a legend, about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def plot(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     upward = _Scale(y, [line.y for line in lines], HEIGHT - BOTTOM, TOP)
     parts = [_frame(title, x, y, across, upward)]
     parts += [_draw(line, across, upward) for line in lines]
-    parts.append(_legend(lines))
+    parts.append(_legend(lines, across, upward))
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
         + "".join(parts)
@@ -143,9 +145,13 @@ def _frame(title: str, x: Axis, y: Axis, across: _Scale, upward: _Scale) -> str:
     return "".join(parts)
 
 
-def _draw(line: Line, across: _Scale, upward: _Scale) -> str:
+def _places(line: Line, across: _Scale, upward: _Scale) -> list[tuple[float, float]]:
     places = [(across(a), upward(b)) for a, b in zip(line.x, line.y, strict=True)]
-    seen = [(a, b) for a, b in places if a is not None and b is not None]
+    return [(a, b) for a, b in places if a is not None and b is not None]
+
+
+def _draw(line: Line, across: _Scale, upward: _Scale) -> str:
+    seen = _places(line, across, upward)
     text = " ".join(f"{a:.1f},{b:.1f}" for a, b in seen)
     dash = ' stroke-dasharray="4 3"' if line.dashed else ""
     drawn = ""
@@ -158,15 +164,41 @@ def _draw(line: Line, across: _Scale, upward: _Scale) -> str:
     return drawn
 
 
-def _legend(lines: Sequence[Line]) -> str:
+def _legend(lines: Sequence[Line], across: _Scale, upward: _Scale) -> str:
+    """Names of the lines, in the corner where least is drawn."""
     named = [line for line in lines if line.name]
+    high = 13 * len(named) + 6
+    wide = 31 + LETTER * max((len(line.name) for line in named), default=0)
+    corners = [
+        (x, y)
+        for y in (TOP, max(TOP, HEIGHT - BOTTOM - high))
+        for x in (LEFT, max(LEFT, WIDTH - RIGHT - wide))
+    ]
+    drawn = [place for line in lines for place in _fill(line, across, upward)]
+    left, top = min(
+        corners,
+        key=lambda at: sum(0 <= x - at[0] <= wide and 0 <= y - at[1] <= high for x, y in drawn),
+    )
     parts = []
     for number, line in enumerate(named):
-        y = TOP + 12 + 13 * number
+        y = top + 12 + 13 * number
         dash = ' stroke-dasharray="4 3"' if line.dashed else ""
         parts.append(
-            f'<line x1="{LEFT + 8}" y1="{y - 3}" x2="{LEFT + 26}" y2="{y - 3}" '
+            f'<line x1="{left + 8:.1f}" y1="{y - 3:.1f}" x2="{left + 26:.1f}" y2="{y - 3:.1f}" '
             f'stroke="{line.colour}" stroke-width="2"{dash}/>'
-            f'<text x="{LEFT + 31}" y="{y}" class="tick">{html.escape(line.name)}</text>'
+            f'<text x="{left + 31:.1f}" y="{y:.1f}" class="tick">{html.escape(line.name)}</text>'
         )
     return "".join(parts)
+
+
+def _fill(line: Line, across: _Scale, upward: _Scale) -> list[tuple[float, float]]:
+    """Places that a line covers: its points, and some between them where it is joined."""
+    seen = _places(line, across, upward)
+    if not line.joined:
+        return seen
+    between = [
+        (a[0] + step * (b[0] - a[0]), a[1] + step * (b[1] - a[1]))
+        for a, b in pairwise(seen)
+        for step in (0.2, 0.4, 0.6, 0.8)
+    ]
+    return seen + between

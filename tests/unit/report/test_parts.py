@@ -4,12 +4,17 @@ import json
 import re
 
 import numpy as np
+import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from surefoot.evaluate.figures import describe_error_bars
+from surefoot.evaluate.quantities import Quantity
 from surefoot.report.graphs import LARGEST, MOST_POINTS, choose, project
+from surefoot.report.meanings import SCORES
 from surefoot.report.page import link_csv, table
 from surefoot.report.structures import MOST_ATOMS, Shown, find_bonds, fits, viewer
+from surefoot.report.svg import Axis, Line, plot
 
 
 def test_the_largest_errors_are_always_drawn() -> None:
@@ -56,3 +61,38 @@ def test_tables_and_files_hold_text_as_it_is() -> None:
     assert "&lt;b&gt;" in table([{"a": "<b>"}], "<b>")
     assert "<b>" not in table([{"<b>": "<b>"}], "<b>")
     assert 'download="&lt;b&gt;.csv"' in link_csv("<b>.csv", {"x": [1, 2], "y": [3]})
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "corner"),
+    [
+        ((0.4, 0.6), (0.4, 0.6), (58.0, 28.0)),
+        ((0.0, 0.0), (0.0, 1.0), (314.6, 28.0)),
+        ((0.0, 1.0), (1.0, 1.0), (58.0, 237.0)),
+    ],
+)
+def test_a_legend_stands_where_least_is_drawn(x, y, corner) -> None:
+    """In the first corner that is free: of a line in the middle, at the left, and at the top."""
+    axis = Axis(label="", limits=(0.0, 1.0))
+    text = plot("", axis, axis, [Line(name="loss", x=x, y=y, colour="red")])
+    found = re.search(r'<text x="([\d.]+)" y="([\d.]+)" class="tick">loss', text)
+    assert found is not None
+    assert (float(found[1]) - 31, float(found[2]) - 12) == pytest.approx(corner, abs=0.1)
+
+
+def test_every_score_has_a_meaning() -> None:
+    std = np.full(30, 0.1)
+    errors = np.random.default_rng(0).normal(0.0, 0.1, 30)
+    groups = np.arange(30) // 3
+    quantity = Quantity(
+        name="energy",
+        unit="meV",
+        residuals=errors,
+        std=std,
+        groups=groups,
+        types=groups,
+        factor=1.0,
+    )
+    found = describe_error_bars(quantity, seed=0, draws=20)
+    assert found is not None
+    assert set(found["before"]) == set(SCORES)
