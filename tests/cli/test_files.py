@@ -123,6 +123,15 @@ def test_predict_refuses_a_foreign_file(surefoot, folder: Path, tmp_path: Path) 
     )
     assert done.returncode == 1
     assert "not a safetensors file" in done.stderr
+    assert "the potential comes before the structures" in done.stderr
+
+
+def test_predict_refuses_a_potential_in_place_of_structures(
+    surefoot, potential: Path, tmp_path: Path
+) -> None:
+    done = surefoot("predict", potential, potential, "-o", tmp_path / "p.xyz", check=False)
+    assert done.returncode == 1
+    assert "not structures; in a command the potential comes before" in done.stderr
 
 
 @pytest.mark.slow

@@ -51,6 +51,11 @@ def iterate_images(path: Path) -> Iterator[Atoms]:
         UnreadableFile: with the file and the reason.
     """
     _require_there(path)
+    if path.suffix == ".safetensors":
+        raise UnreadableFile(
+            f"{path}: a potential or checkpoint, not structures; in a command the potential comes "
+            "before the structures."
+        )
     with tempfile.TemporaryDirectory() as folder:
         try:
             plain = unpack(path, Path(folder))

@@ -184,11 +184,16 @@ def read_tree(path: Path, kind: str) -> tuple[Tree, dict[str, Any]]:
 def _no_tree(path: Path, error: Exception) -> str:
     """Say what a file that is not safetensors seems to be."""
     with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    if zipped:
+        first = file.read(9)
+    if first.startswith(b"PK\x03\x04"):
         return (
             "not a safetensors file but a zip file, as torch.save writes; `surefoot convert` makes "
             "a potential of a model of mace-torch."
+        )
+    if len(first) == 9 and not first.endswith(b"{"):
+        return (
+            "not a safetensors file, as `surefoot train` writes; in a command the potential comes "
+            "before the structures."
         )
     return f"damaged or not a safetensors file ({error})."
 
