@@ -25,15 +25,17 @@ def choose_class(
     """The settings of a section whose class is named by one of its keys.
 
     Args:
-        section: what stands in a file; what is no mapping is left to its own validation.
+        section: what stands in a file, or settings.
         classes: by name.
         key: whose value is the name.
         default: name where the key is missing.
     Raises:
-        ValueError: if there is no class of that name.
+        ValueError: if there is no class of that name, or it is no section.
     """
-    if not isinstance(section, Mapping):
+    if isinstance(section, Settings):
         return section
+    if not isinstance(section, Mapping):
+        raise ValueError(f"a section of keys is needed, such as {{{key}: {default or '…'}}}")
     name = section.get(key, default)
     if not isinstance(name, str) or name not in classes:
         raise ValueError(f"'{name}' is not known; there is {', '.join(classes)}")

@@ -120,13 +120,21 @@ def test_wrong_values_of_overrides_are_sentences(tmp_path: Path, override: str) 
         ("model.name=schnett", "--set model.name=schnett: model: 'schnett' is not known"),
         ("trian.epochs=3", "--set trian.epochs=3: there is no key 'trian'; near it there is train"),
         ("train.epochs=5", "c.yaml: there is no key 'model.cutof'"),
+        ("posterior.left_out=1", "c.yaml with --set posterior.left_out=1: posterior: left_out is"),
+        (
+            "posterior=4",
+            r"--set posterior=4: posterior: a section of keys is needed, such as \{name",
+        ),
+        ("train=4", r"--set train=4: train: a section of keys is needed \(found 4\)"),
     ],
 )
 def test_a_mistake_in_an_override_is_not_blamed_on_the_file(
     tmp_path: Path, override: str, sentence: str
 ) -> None:
     wrong = ", cutof: 3" if "cutof" in sentence else ""
-    path = write(tmp_path, f"data: {{train: [a]}}\nmodel: {{name: schnet{wrong}}}")
+    # `train:` without a key in it is no mistake
+    text = f"data: {{train: [a]}}\ntrain:\nmodel: {{name: schnet{wrong}}}\n"
+    path = write(tmp_path, text + "posterior: {members: 4, left_out: 2}")
     with pytest.raises(UserError, match=sentence):
         load_config(path, [override])
 

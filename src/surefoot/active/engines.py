@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
@@ -216,7 +216,9 @@ class _DaskFuture(Future[Any]):
     def _hand_on(self, task: Any) -> None:
         if task.status in ("lost", "pending") and not self.done():
             # Its worker died with the answer, and another one calculates it again.
-            Timer(AGAIN / 4, task.add_done_callback, (self._hand_on,)).start()
+            again = Timer(AGAIN / 4, self._wait_again, (task,))
+            again.daemon = True
+            again.start()
             return
         self._executor.forget(self)
         if self.done() or not self.set_running_or_notify_cancel():
@@ -226,15 +228,23 @@ class _DaskFuture(Future[Any]):
         except Exception as error:  # noqa: BLE001  whatever the call raised is its answer
             self.set_exception(error)
 
+    def _wait_again(self, task: Any) -> None:
+        try:
+            task.add_done_callback(self._hand_on)
+        except Exception as error:  # noqa: BLE001  the client is closed, or its loop is gone
+            self._executor.forget(self)
+            with suppress(InvalidStateError):
+                self.set_exception(BrokenExecutor(f"the client of Dask is closed: {error}"))
+
     def _fetch(self, task: Any) -> Any:
         from distributed import KilledWorker
 
-        if task.status == "cancelled":
-            raise BrokenExecutor("the scheduler of Dask has dropped this call")
         try:
             return task.result()
         except KilledWorker as error:
             raise BrokenExecutor(str(error)) from error
+        except CancelledError as error:
+            raise BrokenExecutor("the scheduler of Dask has dropped this call") from error
 
 
 class _DaskExecutor(Executor):

@@ -104,8 +104,16 @@ def validate(
     Raises:
         UserError: one sentence per mistake, with place and key, and the nearest valid keys.
     """
+    fields = root.model_fields
+    given = {  # a section without a key in it is as none
+        name: value
+        for name, value in content.items()
+        if value is not None
+        or name not in fields
+        or section_class(name, fields[name], content, choices) is None
+    }
     try:
-        return root.model_validate(content)
+        return root.model_validate(given)
     except ValidationError as error:
         problems = error.errors()
         lines = [
@@ -123,7 +131,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     *sections, key = name.split(".")
     place = content
     for section in sections:
-        place = place.setdefault(section, {})
+        if place.get(section) is None:  # a section without a key in it
+            place[section] = {}
+        place = place[section]
         if not isinstance(place, dict):
             raise UserError(f"--set {override}: '{section}' is a value, not a section.")
     try:
@@ -133,17 +143,25 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _blame(problem: Any, place: str, choices: Choices, said: Mapping[str, str]) -> str:
-    """What the user has typed where a mistake is in it, else the place of the sections."""
+    """What the user has typed where a mistake is in it, else the place of the sections.
+
+    A mistake of a whole section, such as two keys that do not fit, is of the place and of what was
+    typed there.
+    """
     name = ".".join(map(str, problem["loc"]))
-    if name in choices:
-        name += f".{choices[name][1]}"  # there is no class of this name
-    unknown = problem["type"] == "extra_forbidden"  # perhaps a section made by what was typed
-    guilty = (
-        text
-        for key, text in said.items()
-        if f"{name}.".startswith(f"{key}.") or (unknown and key.startswith(f"{name}."))
-    )
-    return next(guilty, place)
+    inside = [text for key, text in said.items() if f"{key}.".startswith(f"{name}.")]
+    around = [text for key, text in said.items() if f"{name}.".startswith(f"{key}.")]
+    if (
+        name in choices
+        and f"{name}.{choices[name][1]}" in said
+        and "is not known" in problem["msg"]
+    ):
+        around.append(said[f"{name}.{choices[name][1]}"])
+    if around:
+        return around[0]
+    if inside and problem["type"] == "extra_forbidden":  # a section made by what was typed
+        return inside[0]
+    return " with ".join([place, *inside])
 
 
 def _explain(
@@ -157,6 +175,8 @@ def _explain(
         return f"there is no key '{name}'; near it there is {', '.join(near)}."
     if problem["type"] == "missing":
         return f"the key '{name}' is missing; it has no default."
+    if problem["type"] == "model_type":
+        return f"{name}: a section of keys is needed (found {cut(repr(problem['input']), SHOWN)})."
     reason = cut(problem["msg"].removeprefix("Value error, ").rstrip("."), REASON)
     value = problem["input"]
     if problem["type"] == "less_than_equal" and location[0] == "model":

@@ -93,6 +93,8 @@ class Told:
         self.statuses = self.statuses[1:] or self.statuses
 
     def result(self) -> str:
+        if self.status == "cancelled":
+            raise distributed.client.FutureCancelledError("call", "scheduler restarted")
         if self.status == "error":
             raise distributed.KilledWorker("call", SimpleNamespace(address="tcp://1"), 3)
         return "answer"
