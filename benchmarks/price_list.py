@@ -123,19 +123,19 @@ def of_heads() -> list[str]:
 
 
 def of_training() -> list[str]:
-    """Wall times of the shortest run, since the machine did other work, and what was counted."""
+    """Processor times, of the processor on which the plain model was trained."""
     methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
-    plain = shortest(runs_of(PLAIN))
+    machine = next((run.get("processor") for run in runs_of(PLAIN)), None)
+    plain = mean_spent(runs_of(PLAIN))
     lines = [
         "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
-        " compiled, one thread. Wall times are those of the shortest run, since the machine did"
-        " other work; of an ensemble they are the sum over its members, busy hours included. What"
-        " is fitted to a trained potential has a processor time of its own, beside the training"
-        " that it begins from. Errors and error bars of all of them:"
-        " [benchmarks/uncertainty](../benchmarks/uncertainty/README.md).",
+        " compiled, one thread: processor time, mean of the runs that counted it, of an ensemble"
+        " the sum over its members; the machine did other work beside. What is fitted to a trained"
+        " potential takes its time beside the training that it begins from. Errors and error bars"
+        " of all of them: [benchmarks/uncertainty](../benchmarks/uncertainty/README.md).",
         "",
-        f"| method | runs | begins from | wall time, s | over `{PLAIN}` | own processor time, s |",
-        "|---|---|---|---|---|---|",
+        f"| method | runs | begins from | processor time, s | over `{PLAIN}` |",
+        "|---|---|---|---|---|",
     ]
     missing, others = [], []
     for method, entry in methods.items():
@@ -144,17 +144,13 @@ def of_training() -> list[str]:
             missing.append(f"`{method}`")
             continue
         base = f"`{entry['base']}`" if "base" in entry else "–"
-        alike = [run for run in held if "processor" not in run]  # the machine of all first runs
-        seconds = None if "base" in entry else shortest(alike)
-        wall = "–" if seconds is None else f"{seconds:.0f}"
-        over = "–" if seconds is None or plain is None else f"{seconds / plain:.2f}"
-        own = mean_spent(alike)
-        lines.append(f"| `{method}` | {len(held)} | {base} | {wall} | {over} | {own} |")
-        others += [
-            f"`{method}` {mean_spent([run for run in held if run.get('processor') == name])} s"
-            f" on {name}"
-            for name in sorted({run["processor"] for run in held if "processor" in run})
-        ]
+        spent = mean_spent([run for run in held if run.get("processor") == machine])
+        told = "–" if spent is None else f"{spent:.0f}"
+        over = "–" if spent is None or plain is None or "base" in entry else f"{spent / plain:.2f}"
+        lines.append(f"| `{method}` | {len(held)} | {base} | {told} | {over} |")
+        for name in sorted({run.get("processor", "") for run in held} - {machine, ""}):
+            there = mean_spent([run for run in held if run.get("processor") == name])
+            others += [] if there is None else [f"`{method}` {there:.0f} s on {name}"]
     if others:
         lines += ["", f"*Processor time of runs on another processor*: {', '.join(others)}."]
     if missing:
@@ -162,20 +158,10 @@ def of_training() -> list[str]:
     return [*lines, ""]
 
 
-def mean_spent(runs: Sequence[Entry]) -> str:
-    """Mean processor seconds of those that say them."""
+def mean_spent(runs: Sequence[Entry]) -> float | None:
+    """Mean processor seconds of those that say them; None where none does."""
     spent = [run["cpu_seconds"] for run in runs if run.get("cpu_seconds") is not None]
-    return f"{np.mean(spent):.0f}" if spent else "–"
-
-
-def shortest(runs: Sequence[Entry]) -> float | None:
-    """Seconds of training; None where no run says them."""
-    found = [
-        seconds
-        for run in runs
-        if (seconds := run["figures"].get("training", {}).get("seconds")) is not None
-    ]
-    return min(found, default=None)
+    return float(np.mean(spent)) if spent else None
 
 
 def runs_of(method: str) -> list[Entry]:

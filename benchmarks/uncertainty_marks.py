@@ -38,7 +38,7 @@ Mark = tuple[str, str, bool | None]
 def list_marks(found: Found, cost: Mapping[str, Any] | None) -> Iterator[Mark]:
     sets = list(dict.fromkeys(data for data, _ in found))
     for data in sets:
-        yield judge_forces(data, found.get((data, RECOMMENDED), ()))
+        yield from judge_forces(data, found.get((data, RECOMMENDED), ()))
     for data in sets:
         yield from judge_energies(data, found.get((data, RECOMMENDED), ()))
     yield from judge_detection(found.get(("3bpa", RECOMMENDED), ()))
@@ -91,14 +91,15 @@ def cover(held: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
     return values, [one["coverage_95"][0] for one in others if one is not None]
 
 
-def judge_forces(data: str, entries: Entries) -> Mark:
-    """All runs have to lie within."""
-    values, other = cover(take(entries, "test", "uncertainty", "forces"))
-    return (
-        f"{data}: the 95 % interval of a normal holds 93 to 97 % of force components",
-        f"{spread(values)}; conformal {spread(other)}",
-        judge_all(values, lambda value: 0.93 <= value <= 0.97),
-    )
+def judge_forces(data: str, entries: Entries) -> Iterator[Mark]:
+    """All runs have to lie within, by the calibrated σ and by what `predict` gives."""
+    both = cover(take(entries, "test", "uncertainty", "forces"))
+    for told, values in zip(("95 % interval of a normal", "conformal interval"), both, strict=True):
+        yield (
+            f"{data}: the {told} holds 93 to 97 % of force components",
+            spread(values),
+            judge_all(values, lambda value: 0.93 <= value <= 0.97),
+        )
 
 
 def judge_energies(data: str, entries: Entries) -> Iterator[Mark]:
@@ -205,13 +206,13 @@ def judge_sameness(method: str, found: Found) -> Mark:
 
 
 def judge_histogram(bins: int, found: Found) -> Mark:
-    """Where its energies would have to be better, if the paper's claim held here."""
+    """Where its energies would have to be, if the paper's claim held here: beside the scalar's."""
     pairs = pair(found, f"histogram_a{bins}", "squared", *MAE)
     ratios = [one / two for one, two in pairs]
     deviation = f", standard deviation {np.std(ratios, ddof=1):.2f}" if len(ratios) > 1 else ""
     return (
-        f"histogram A of {bins} bins has a smaller energy MAE than the scalar head, same seed "
-        "(the paper's claim)",
+        f"histogram A of {bins} bins is as good as a scalar head (the paper's claim: an energy MAE "
+        "of at most 1.05 times its, same seed)",
         f"ratio {spread(ratios, '.2f')}{deviation}",
-        None if not ratios else float(np.mean(ratios)) < 1.0,
+        None if not ratios else float(np.mean(ratios)) <= 1.05,
     )

@@ -118,7 +118,7 @@ def test_marks_are_met_where_figures_are_good(modules, tmp_path: Path) -> None:
     absent = {asked for asked, verdict in found.items() if verdict == "not measured"}
     assert all("judge_nll" in asked or "histogram A" in asked for asked in absent)
     assert {found[asked] for asked in found.keys() - absent} == {"met"}
-    assert len(found) - len(absent) == 13
+    assert len(found) - len(absent) == 14
 
 
 @pytest.mark.parametrize(

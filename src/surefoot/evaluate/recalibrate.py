@@ -191,8 +191,8 @@ def ensemble_factor(shared_error: float, members: int) -> float:
     M = 8 the intervals of 50, 68, 90 and 95 % cover 55, 72, 91 and 95 %.
 
     With M ≤ 3 members the mean of 1 / s² does not exist and no factor has a finite mean log-score;
-    the interval of 95 % is then made to cover 95 %, since it is what an error bar is asked for. Those
-    of 50, 68 and 90 % cover more, as with four members: 72, 84 and 93 % with M = 3.
+    the interval of 95 % is then made to cover 95 %, since that is what error bars are asked for;
+    those of 50, 68 and 90 % cover more, as with four members: 72, 84 and 93 % with M = 3.
 
     Args:
         shared_error: c, not negative.
