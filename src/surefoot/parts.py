@@ -19,6 +19,7 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, branch, lookup
 from surefoot.graph import Geometry, Graph, Kinds, Memory, Rows, TypedGraph
 from surefoot.heads import Scalar
+from surefoot.members import count_models, stacks_model
 from surefoot.models import Model
 from surefoot.segments import find_offsets, group
 
@@ -113,9 +114,7 @@ def ask_parts(
         vectors: of its edges.
     """
     asked = {n: v for n, v in weights.items() if n.startswith(("model.", "head."))}
-    table = weights["model.embedding"]
-    members = table.shape[0] if table.dim() == 3 else 1
-    found, bounds = [], _bounds(typed.graph, max(1, EDGES // members))
+    found, bounds = [], _bounds(typed.graph, max(1, EDGES // count_models(weights)))
     energy: Tensor | None = None
     for part in _split(typed, vectors, bounds):
         answer = ask(asked, part)
@@ -165,9 +164,8 @@ def spread_members(
     vectors: Float[Tensor, "edges 3"], weights: Weights
 ) -> Float[Tensor, "*members edges 3"]:
     """The vectors for each member of stacked weights, cut off from where they come from."""
-    table = weights["model.embedding"]
-    if table.dim() == 3:
-        vectors = vectors.expand(table.shape[0], -1, -1)
+    if stacks_model(weights):
+        vectors = vectors.expand(count_models(weights), -1, -1)
     return vectors.detach()
 
 

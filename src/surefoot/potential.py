@@ -33,6 +33,7 @@ from surefoot.graph import (
     find_kinds,
 )
 from surefoot.heads import Head, Scalar
+from surefoot.members import TABLE, count_models, precision, stacks_model
 from surefoot.models import Model
 from surefoot.parts import Found, Local, Part, ask_parts, energy_slope, measure, spread_members
 from surefoot.prediction import Output
@@ -61,7 +62,7 @@ class Potential:
         weights = under("model", self.model.init(generator, len(self.baseline.elements)))
         weights |= under("head", self.head.init(generator, self.model.widths))
         if self.states is not None:  # last, so that conditioning leaves the other weights alone
-            table = weights["model.embedding"].shape
+            table = weights[TABLE].shape
             weights["model.conditioning"] = init_conditioning(
                 generator, len(self.states.pairs), *table
             )
@@ -113,7 +114,7 @@ class Potential:
             weights: one set, or stacked with a leading member axis.
             graph: the batch.
         """
-        members = weights["model.embedding"].shape[0] if stacks_model(weights) else 1
+        members = count_models(weights)
         most = self.model.most_kept
         large = most is not None and members * graph.pair_edges.shape[1] > most
         return "recompute" if large else "keep"
@@ -229,7 +230,7 @@ class Potential:
         return stress or (forces and self.head.forces == "gradient")
 
     def _vectors(self, weights: Weights, typed: TypedGraph) -> Tensor:
-        return edge_vectors(typed.graph).to(weights["model.embedding"].dtype)
+        return edge_vectors(typed.graph).to(precision(weights))
 
     def _measure(self, typed: TypedGraph, vectors: Tensor, memory: Memory) -> Geometry:
         baseline, cutoff = self.baseline, self.model.cutoff
@@ -314,7 +315,7 @@ def splined(potential: Potential, weights: Weights) -> Weights:
             f"the radial networks of this {potential.model.name} can not become splines: there are "
             "none, or they depend on the elements too; use the potential as it is."
         )
-    dtype, cutoff = weights["model.embedding"].dtype, potential.model.cutoff
+    dtype, cutoff = precision(weights), potential.model.cutoff
     tables = {
         f"model.{name}.table": tabulate([curve[name] for curve in curves], cutoff).to(dtype)
         for name in curves[0]
@@ -328,46 +329,12 @@ def require_single(weights: Weights) -> Weights:
     Raises:
         ValueError: if they are in float64, of whose digits splines keep six.
     """
-    if weights["model.embedding"].dtype == torch.float64:
+    if precision(weights) == torch.float64:
         raise ValueError(
             "the potential is in float64, and splines are good to 1e-6 eV per atom; use it in "
             "float32 (precision float32), or without splines."
         )
     return weights
-
-
-def shares_model(weights: Weights) -> bool:
-    """Whether these are members that share one model, each with a head of its own.
-
-    Such a stack is partial: the leaves of the head have a member axis and those of the model have
-    none. Features are then computed once, and the backward pass runs once for each member.
-    """
-    return not stacks_model(weights) and _count_heads(weights) is not None
-
-
-def stacks_model(weights: Weights) -> bool:
-    """Whether every leaf has a member axis."""
-    return weights["model.embedding"].dim() == 3
-
-
-def count_members(weights: Weights) -> int:
-    """How many sets of weights a stack holds, whole or partial; 1 where there is no member axis."""
-    if stacks_model(weights):
-        return weights["model.embedding"].shape[0]
-    return _count_heads(weights) or 1
-
-
-def take_members(weights: Weights, chosen: Tensor | slice) -> Weights:
-    """Some members of a stack, whole or partial."""
-    stacked = ("model.", "head.") if stacks_model(weights) else ("head.",)
-    return {n: v[chosen] if n.startswith(stacked) else v for n, v in weights.items()}
-
-
-def _count_heads(weights: Weights) -> int | None:
-    """Sets of weights of the head, whose linear maps are matrices; None without a member axis."""
-    maps = (v for n, v in weights.items() if n.startswith("head.") and n.endswith(".weight"))
-    found = next(maps)
-    return found.shape[0] if found.dim() == 3 else None
 
 
 def _forces(slope: Tensor, graph: Graph) -> Tensor:

@@ -21,6 +21,7 @@ from surefoot.heads import HEADS
 from surefoot.models import MODELS
 from surefoot.posteriors import METHODS
 from surefoot.posteriors.ensemble import EnsembleSettings, unseen_frames
+from surefoot.wording import counted
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +119,10 @@ def test_wrong_values_of_overrides_are_sentences(tmp_path: Path, override: str) 
         ("train.epoch=7", "--set train.epoch=7: there is no key 'train.epoch'; near it .* epochs"),
         ("train.epochs=-7", "--set train.epochs=-7: train.epochs: Input should be greater than"),
         ("model.name=schnett", "--set model.name=schnett: model: 'schnett' is not known"),
-        ("trian.epochs=3", "--set trian.epochs=3: there is no key 'trian'; near it there is train"),
+        (
+            "traine.epochs=3",
+            "--set traine.epochs=3: there is no key 'traine'; near it there is train",
+        ),
         ("train.epochs=5", "c.yaml: there is no key 'model.cutof'"),
         ("posterior.left_out=1", "c.yaml with --set posterior.left_out=1: posterior: left_out is"),
         (
@@ -177,7 +181,7 @@ def test_template_fits_the_groups_of_the_files(
     free = ase.Atoms("Cu", info={"config_type": "IsolatedAtom", "group": "free"})
     ase.io.write(tmp_path / "t.xyz", [*images, free])
     text = surefoot("template", tmp_path / "t.xyz").stdout
-    assert f"# Found 41 frames in {groups} groups" in text
+    assert f"# Found 41 frames in {counted(groups, 'group')}" in text
     config = load_config(write(tmp_path, text))
     assert (config.posterior.members, config.posterior.left_out) == (members, left_out)
     assert config.data.valid == valid

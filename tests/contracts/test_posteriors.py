@@ -16,6 +16,7 @@ from surefoot.data.read import Frame
 from surefoot.evaluate.recalibrate import ensemble_factor
 from surefoot.graph import Graph, collate
 from surefoot.heads.scalar import Scalar
+from surefoot.members import count_members, shares_model, stacks_model, take_members
 from surefoot.models import Model
 from surefoot.models.allegro import Allegro
 from surefoot.models.race import Race
@@ -37,13 +38,7 @@ from surefoot.posteriors.predictor import (
     recalibrated,
 )
 from surefoot.posteriors.shallow import Shallow
-from surefoot.potential import (
-    Potential,
-    count_members,
-    shares_model,
-    stacks_model,
-    take_members,
-)
+from surefoot.potential import Potential
 from surefoot.train.checkpoint import RefusedFile, read_tree, write_tree
 
 POTENTIAL = Potential(

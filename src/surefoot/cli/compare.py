@@ -319,6 +319,7 @@ def _plain(predictor: Predictor) -> Predictor:
     from dataclasses import replace
 
     from surefoot.heads.scalar import Scalar
+    from surefoot.members import precision
     from surefoot.models.scn import Scn
     from surefoot.posteriors.calibration import Calibration
     from surefoot.posteriors.posterior import Single
@@ -331,8 +332,8 @@ def _plain(predictor: Predictor) -> Predictor:
         model = model.model_copy(update={"form": "smooth"})
     head = Scalar(**{name: shared[name] for name in names})
     potential = replace(predictor.potential, model=model, head=head)
-    dtype = predictor.weights["model.embedding"].dtype
-    return build_predictor(potential, Single(potential.init(0, dtype)), Calibration(), {})
+    single = Single(potential.init(0, precision(predictor.weights)))
+    return build_predictor(potential, single, Calibration(), {})
 
 
 def _time(

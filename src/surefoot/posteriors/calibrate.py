@@ -23,6 +23,7 @@ from surefoot.evaluate.quantiles import FEWEST as FEWEST_GROUPS
 from surefoot.evaluate.quantiles import fit_grouped, fit_isotonic
 from surefoot.evaluate.recalibrate import Factor, balanced_factor, fit_factor, gaussian_factor
 from surefoot.graph import Graph, collate, collate_targets
+from surefoot.members import take_members
 from surefoot.posteriors.calibration import (
     Calibration,
     Levels,
@@ -42,7 +43,6 @@ from surefoot.posteriors.points import (
 )
 from surefoot.posteriors.posterior import ClosedForm
 from surefoot.posteriors.predictor import Predictor, join_predictions
-from surefoot.potential import take_members
 from surefoot.wording import counted
 
 FEWEST = 10

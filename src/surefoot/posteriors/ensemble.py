@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from surefoot.blocks.dense import Weights
 from surefoot.data.splits import assign_folds
 from surefoot.heads import Head
+from surefoot.members import count_members, take_members
 from surefoot.posteriors.posterior import Fitting, Method, Posterior, Single
-from surefoot.potential import count_members, take_members
 from surefoot.settings import Settings
 from surefoot.train.fit import Task, TrainSettings
 from surefoot.train.loss import LossSettings

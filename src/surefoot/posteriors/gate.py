@@ -20,7 +20,8 @@ from surefoot.blocks.gate import atom_features, latent_squares
 from surefoot.data.batches import EVALUATION, join, plan_batches
 from surefoot.data.convert import Sample, join_graphs
 from surefoot.graph import Features, Graph, edge_vectors
-from surefoot.potential import Potential, take_members
+from surefoot.members import take_members
+from surefoot.potential import Potential
 from surefoot.segments import segment_sum
 from surefoot.train.checkpoint import RefusedFile
 from surefoot.wording import counted

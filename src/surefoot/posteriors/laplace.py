@@ -44,6 +44,7 @@ from surefoot.blocks.dense import Weights
 from surefoot.data.batches import EVALUATION, Batch, BatchLimits, join, plan_batches
 from surefoot.data.convert import Sample
 from surefoot.heads import Head, Scalar, Sphere
+from surefoot.members import precision
 from surefoot.posteriors.evidence import Rows, find_scales, sum_rows
 from surefoot.posteriors.gaussian import DiagonalLaplace
 from surefoot.posteriors.last_layer import (
@@ -235,7 +236,7 @@ def _read_last_layer(
         head=_without_constants(potential.head),
         baseline=replace(potential.baseline, energies=zeros, repulsion=None),
     )
-    units = to_heads(weights, torch.eye(size, dtype=weights["model.embedding"].dtype))
+    units = to_heads(weights, torch.eye(size, dtype=precision(weights)))
     rest = {n: v for n, v in weights.items() if n.startswith(("model.", "head.layer"))}
 
     def read(batch: Batch) -> dict[str, Tensor]:

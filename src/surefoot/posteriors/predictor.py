@@ -25,6 +25,7 @@ from surefoot.data.convert import Sample
 from surefoot.distributions.binned import join_binned
 from surefoot.graph import Graph
 from surefoot.heads import HEADS
+from surefoot.members import count_members, shares_model, take_members
 from surefoot.memory import make_room
 from surefoot.models import MODELS
 from surefoot.posteriors.calibration import Calibration, join_bounds, read_calibration
@@ -44,14 +45,7 @@ from surefoot.posteriors.saved import (
     say_setting,
 )
 from surefoot.posteriors.shallow import Shallow
-from surefoot.potential import (
-    Potential,
-    count_members,
-    require_single,
-    shares_model,
-    splined,
-    take_members,
-)
+from surefoot.potential import Potential, require_single, splined
 from surefoot.prediction import Moments, Prediction
 from surefoot.tables import html_table
 from surefoot.train.checkpoint import BROKEN, SHOWN, RefusedFile, read_tree, write_tree

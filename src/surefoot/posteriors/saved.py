@@ -16,7 +16,8 @@ from surefoot.blocks.dense import Weights
 from surefoot.blocks.reference import Baseline
 from surefoot.blocks.repulsion import Repulsion
 from surefoot.data.read import MOST
-from surefoot.potential import Potential, count_members, shares_model
+from surefoot.members import count_members, shares_model
+from surefoot.potential import Potential
 from surefoot.train.checkpoint import SHOWN, RefusedFile
 
 ROOM = 1_000_000  # numbers that making fresh weights may need beside them

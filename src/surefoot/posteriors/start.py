@@ -17,12 +17,13 @@ from surefoot.blocks.dense import Weights, cast, unstack
 from surefoot.data.convert import Sample
 from surefoot.heads import Head
 from surefoot.heads.histogram import ErrorHistograms
+from surefoot.members import count_members, shares_model
 from surefoot.models import Model
 from surefoot.posteriors.last_layer import LastLayer
 from surefoot.posteriors.learnt import files_read
 from surefoot.posteriors.posterior import Fitting, Method
 from surefoot.posteriors.predictor import Predictor, load_predictor
-from surefoot.potential import Potential, count_members, shares_model
+from surefoot.potential import Potential
 from surefoot.settings import Settings
 
 Learn = Literal["everything", "heads", "judges", "nothing"]

@@ -28,6 +28,7 @@ from surefoot.data.read import Frame
 from surefoot.data.statistics import References, Statistics, measure
 from surefoot.evaluate.recalibrate import Factor
 from surefoot.heads import Head
+from surefoot.members import shares_model, stacks_model
 from surefoot.models import Model
 from surefoot.posteriors.calibrate import calibrate
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings, unseen_frames
@@ -50,7 +51,7 @@ from surefoot.posteriors.start import (
     load_foundation,
     require_new,
 )
-from surefoot.potential import Potential, shares_model, stacks_model
+from surefoot.potential import Potential
 from surefoot.train.checkpoint import (
     write_atomically,
 )

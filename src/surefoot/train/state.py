@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from surefoot.blocks.dense import Weights, branch, under
+from surefoot.members import count_models, stacks_model
 from surefoot.train.schedule import Plateau
 
 
@@ -89,8 +90,7 @@ def fresh_state(
     """
     shape = members
     if shape is None:
-        table = weights["model.embedding"]
-        shape = tuple(table.shape[:1]) if table.dim() == 3 else ()
+        shape = (count_models(weights),) if stacks_model(weights) else ()
     return State(
         weights=_copy(weights),
         averages=_copy(weights),

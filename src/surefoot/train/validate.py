@@ -13,7 +13,8 @@ from torch import Tensor
 from surefoot.blocks.dense import Weights, under
 from surefoot.data.batches import EVALUATION, Batch, join, plan_batches
 from surefoot.data.convert import Sample
-from surefoot.potential import Potential, take_members
+from surefoot.members import take_members
+from surefoot.potential import Potential
 from surefoot.prediction import Output
 from surefoot.train.distributed import ALONE, Team, add_up, take_part
 from surefoot.train.loss import LossSettings, loss_terms, total_loss

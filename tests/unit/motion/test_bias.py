@@ -12,10 +12,10 @@ from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate
 from surefoot.heads import MeanVariance
 from surefoot.heads.sphere import Sphere
+from surefoot.members import take_members
 from surefoot.motion.bias import Bias, NothingToPull, find_push
 from surefoot.motion.surface import Evaluation, PredictorSurface
 from surefoot.posteriors.predictor import Predictor
-from surefoot.potential import take_members
 
 CUTOFF = 4.0
 STEP = 1e-4

@@ -14,13 +14,14 @@ from surefoot.data.batches import BatchLimits
 from surefoot.data.convert import to_graph
 from surefoot.graph import Graph, collate
 from surefoot.heads import Scalar
+from surefoot.members import take_members
 from surefoot.models import Schnet
 from surefoot.motion.lennard_jones import LennardJones
 from surefoot.motion.slices import slice_graph
 from surefoot.motion.surface import PredictorSurface
 from surefoot.posteriors.ensemble import Ensemble
 from surefoot.posteriors.predictor import Calibration, Predictor, build_predictor
-from surefoot.potential import Potential, take_members
+from surefoot.potential import Potential
 
 CUTOFF = 4.0
 

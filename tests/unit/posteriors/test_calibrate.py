@@ -19,6 +19,7 @@ from surefoot.evaluate.recalibrate import ensemble_factor, fit_factor
 from surefoot.graph import collate, split_atoms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.members import take_members
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.calibrate import FEWEST, calibrate
 from surefoot.posteriors.calibration import Calibration
@@ -27,7 +28,7 @@ from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.points import pair_frames, points_of
 from surefoot.posteriors.posterior import Single
 from surefoot.posteriors.predictor import Predictor, build_predictor, recalibrated
-from surefoot.potential import Potential, take_members
+from surefoot.potential import Potential
 
 CUTOFF = 3.0
 MEMBERS = 6

@@ -13,6 +13,7 @@ from surefoot.data.read import Frame
 from surefoot.graph import collate
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.members import shares_model
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors import METHODS, POSTERIORS
 from surefoot.posteriors.calibrate import calibrate
@@ -27,7 +28,6 @@ from surefoot.posteriors.restart import load_checkpoint, save_checkpoint
 from surefoot.posteriors.shallow import ShallowSettings
 from surefoot.posteriors.swag import SwagSettings
 from surefoot.posteriors.training import Parts, Plan, finish, plan_training, start, to_predictor
-from surefoot.potential import shares_model
 from surefoot.train.checkpoint import RefusedFile, digest, read_tree, write_tree
 from surefoot.train.fit import TrainSettings, fit
 from surefoot.train.loss import LossSettings, Warmup

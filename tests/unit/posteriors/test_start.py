@@ -18,6 +18,7 @@ from surefoot.data.read import Frame
 from surefoot.heads.histogram import ErrorHistograms
 from surefoot.heads.mean_variance import MeanVariance
 from surefoot.heads.scalar import Scalar
+from surefoot.members import shares_model
 from surefoot.models.schnet import Schnet
 from surefoot.posteriors.calibration import Calibration
 from surefoot.posteriors.ensemble import Ensemble, EnsembleSettings
@@ -30,7 +31,7 @@ from surefoot.posteriors.shallow import ShallowSettings
 from surefoot.posteriors.start import StartSettings
 from surefoot.posteriors.swag import SwagSettings
 from surefoot.posteriors.training import Parts, Plan, finish, plan_training, start
-from surefoot.potential import Potential, shares_model
+from surefoot.potential import Potential
 from surefoot.train.checkpoint import digest
 from surefoot.train.fit import TrainSettings, fit
 from surefoot.train.loss import LossSettings
