@@ -262,10 +262,10 @@ def test_unknown_labelers_and_methods_are_sentences(surefoot, folder: Path, tmp_
     command = ("label", folder / "train.xyz", "-o", tmp_path / "o.xyz")
     done = surefoot(*command, "--labeler", "dft", check=False)
     assert done.returncode == 1
-    assert "--labeler dft: not known; there is xtb" in done.stderr
+    assert "--labeler dft: labeler: 'dft' is not known; there is xtb" in done.stderr
     done = surefoot(*command, "--method", "GFN3", check=False)
     assert done.returncode == 1
-    assert "labeler xtb: method" in done.stderr
+    assert "--method GFN3: labeler.method: " in done.stderr
     assert "'GFN3'" in done.stderr
     assert "GFN1-xTB" in done.stderr
 
