@@ -239,8 +239,9 @@ INTRODUCTION = [
     "Histograms A hold energies of 300 K. An expectation over bins can not leave them, so most"
     " energies at 600 K are out of their reach (*outside* below, beside the histograms of errors"
     " of `histogram_c`, whose last bins are open), and forces, its slopes, are off by eV/Å"
-    " there: where the histogram is broad a small move shifts much of its mass. Some frames at"
-    " 300 K suffer from it, too, as force RMSE far above the MAE shows.",
+    " there: where the histogram is broad a small move shifts much of its mass. At 300 K the few"
+    " frames whose energies lie near the last bins suffer from it, too: force RMSE far above the"
+    " MAE.",
     "",
     "How far these marks reach. Conformal intervals aim at frames of new groups and with 50"
     " groups at 95 × (1 + 1/50) = 96.9 %, so they lie at the upper end of the mark by"
