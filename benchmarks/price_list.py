@@ -126,7 +126,7 @@ def of_training() -> list[str]:
     """Processor times, of the processor on which the plain model was trained."""
     methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
     machine = next((run.get("processor") for run in runs_of(PLAIN)), None)
-    plain = mean_spent(runs_of(PLAIN))
+    plain = mean_spent([run for run in runs_of(PLAIN) if run.get("processor") == machine])
     lines = [
         "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
         " compiled, one thread: processor time, mean of the runs that counted it, of an ensemble"

@@ -25,5 +25,5 @@ def name_elements(numbers: Iterable[SupportsInt]) -> str:
     Args:
         numbers: atomic numbers; what is none is named by its number.
     """
-    known = dict(enumerate(SYMBOLS))
-    return ", ".join(known.get(int(number), str(int(number))) for number in numbers)
+    whole = map(int, numbers)
+    return ", ".join(SYMBOLS[n] if 0 <= n < len(SYMBOLS) else str(n) for n in whole)

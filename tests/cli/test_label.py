@@ -13,8 +13,9 @@ import ase.io
 import pytest
 from ase.build import molecule
 
+from surefoot.cli.label_config import load_labeler
 from surefoot.data.read import read_frames
-from surefoot.label.run import label_frames
+from surefoot.label.run import Conduct, label_frames
 from surefoot.label.xtb import Xtb
 
 METHODS: tuple[Literal["GFN2-xTB"], Literal["spGFN2-xTB"]] = ("GFN2-xTB", "spGFN2-xTB")
@@ -114,6 +115,14 @@ def test_a_labeler_that_is_none_is_refused_with_its_file(
     assert done.returncode == 1
     assert f"{config}: labeler: " in done.stderr
     assert "is not known; there is xtb" in done.stderr
+
+
+def test_options_count_where_the_section_of_the_file_is_empty(tmp_path: Path) -> None:
+    config = tmp_path / "label.yaml"
+    config.write_text("labeler:\nconduct:\n")
+    labeler, conduct = load_labeler(config, None, "GFN1-xTB")
+    assert labeler == Xtb(method="GFN1-xTB")
+    assert conduct == Conduct()
 
 
 STAND_IN = """#!/bin/sh

@@ -46,12 +46,12 @@ def load_labeler(
         UserError: if there is no such labeler, or it does not have these settings.
     """
     content = {} if config is None else read_sections(config, ADVICE)
-    said = {}
-    for key, value in (("name", name), ("method", method)):
-        section = content.setdefault("labeler", {})
-        if value is not None and isinstance(section, dict):
+    if content.get("labeler") is None:  # not there, or without a key in it
+        content["labeler"] = {}
+    section, said = content["labeler"], {}
+    for option, key, value in (("--labeler", "name", name), ("--method", "method", method)):
+        if value is not None and isinstance(section, dict):  # what is no section is refused below
             section[key] = value
-            option = "--labeler" if key == "name" else "--method"
             said[f"labeler.{key}"] = f"{option} {value}"
     said |= apply_overrides(content, overrides)
     place = "the command line" if config is None else str(config)
