@@ -214,6 +214,22 @@ def test_zero_width_is_the_point(name, small_structures) -> None:
         torch.testing.assert_close(found, point.expand_as(found), rtol=1e-12, atol=1e-12)
 
 
+@every_posterior
+def test_an_exception_in_a_prediction_changes_nothing(name, small_structures, monkeypatch) -> None:
+    predictor, graph = predictor_of(name), collate(graphs_of(small_structures))
+    before, weights = predictor(graph), {n: v.clone() for n, v in predictor.weights.items()}
+
+    def fail(*_: object) -> object:
+        raise FloatingPointError("in the middle of a prediction")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("surefoot.heads.scalar.Scalar.__call__", fail)
+        with pytest.raises(FloatingPointError, match="in the middle"):
+            predictor(graph)
+    assert same(predictor.weights, weights)
+    assert torch.equal(predictor(graph).energy.mean, before.energy.mean)
+
+
 @every_model
 @every_posterior
 def test_partial_draws_are_whole_draws(name, small_structures) -> None:

@@ -165,6 +165,30 @@ def test_interrupted_and_resumed_to_the_bit(name, batches, splits, tmp_path: Pat
     assert digest(one) == digest(other)
 
 
+@every_method
+def test_an_exception_in_a_step_leaves_the_state_of_the_last_one(name, splits, monkeypatch) -> None:
+    """A training that goes on after it is the undisturbed one to the bit."""
+    plan = plan_training(splits, parts_of(name))
+    whole, state = run(plan), start(plan)
+    assert not fit(plan.task, state, stop=stop_after(4 * BATCHES + 1))
+    before = digest(state.tree())
+    calls = 0
+
+    def fail(*given: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == (2 if name == "ivon" else 1):  # between two samples of its noise
+            raise FloatingPointError("in the middle of a step")
+        return loss_gradients(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("surefoot.train.fit.loss_gradients", fail)
+        with pytest.raises(FloatingPointError, match="in the middle"):
+            fit(plan.task, state)
+    assert digest(state.tree()) == before
+    assert digest(run(plan, state).tree()) == digest(whole.tree())
+
+
 def test_a_run_of_another_posterior_is_not_resumed(splits, tmp_path) -> None:
     plan = plan_training(splits, parts_of("swag"))
     save_checkpoint(tmp_path / "run", plan, start(plan))
