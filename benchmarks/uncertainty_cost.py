@@ -25,7 +25,7 @@ TIMED = {
     "shallow": "shallow_0",
     "histogram_c": "histogram_c_0",
     "judge_nll": "judge_nll_0",
-    "swag": "swag_0",
+    "swag": "swag_1",
     "ivon": "ivon_0",
 }
 """Row of the table → run. The first one is the model that costs are given by."""
