@@ -1,13 +1,14 @@
 """Do error bars of energies grow with the size of clusters as the errors do?
 
-Usage: SUREFOOT_DATA=… python benchmarks/solvents.py [--work FOLDER] [--target FILE]
-       … --every 10 --set train.epochs=3 --work FOLDER --target FILE     a trial of a minute
+Usage: SUREFOOT_DATA=… python benchmarks/solvents.py [CONFIG …] [--work FOLDER] [--kept FOLDER]
+       … --every 10 --set train.epochs=3 --work FOLDER --kept FOLDER     a trial of a minute
        python benchmarks/solvents.py table
 
 Learns from clusters of up to three solvent molecules, calibrates on other clusters of up to three,
 and asks of all sizes, up to six, for the slope of ln(RMSE / σ) against ln N: 0 where σ is as good
-for large clusters as for small ones. Interrupted, the same command goes on; the result is one JSON
-file, of which `table` prints the text.
+for large clusters as for small ones. Configs are those of benchmarks/solvents/: `template`, what is
+recommended for so few frames, and `variances`, whose members state variances of their own.
+Interrupted, the same command goes on; the result of each is one JSON file, and `table` prints them.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from surefoot.posteriors.judge import predict_samples
 from surefoot.posteriors.predictor import load_predictor
 
 HERE = Path(__file__).parent
-CONFIG, RESULT = HERE / "solvents" / "config.yaml", HERE / "results" / "solvents.json"
+CONFIGS = {name: HERE / "solvents" / f"{name}.yaml" for name in ("template", "variances")}
 TRAIN, TEST = "solvent_xtb_train_200.xyz.gz", "solvent_xtb_test.xyz.gz"
 FEW = 3  # molecules of the clusters that are learned from and calibrated on
 CLASSES = 8  # of sizes, with as many clusters each
@@ -44,26 +45,36 @@ MARK = 0.15  # largest slope
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", nargs="?", choices=["run", "table"], default="run")
+    parser.add_argument("configs", nargs="*", help=f"{', '.join(CONFIGS)}, both if none; or table")
     parser.add_argument("--every", type=int, default=1, help="so many clusters stand for one")
     parser.add_argument(
         "--set", action="append", default=[], help="section.key=value of the config"
     )
     parser.add_argument("--work", type=Path, default=Path("runs/solvents"))
-    parser.add_argument("--target", type=Path, default=RESULT)
+    parser.add_argument("--kept", type=Path, default=HERE / "results", help="of the JSON files")
     chosen = parser.parse_args()
-    if chosen.command == "run" and not chosen.target.exists():
-        work = chosen.work.resolve()
-        prepare(work, chosen.every)
-        began = time.monotonic()
-        potential = fit(work, chosen.set)
-        result = judge(potential, work / "test.xyz")
-        result["seconds"] = round(time.monotonic() - began)
-        chosen.target.parent.mkdir(parents=True, exist_ok=True)
-        part = chosen.target.with_suffix(".part")
-        part.write_text(json.dumps(result, indent=1) + "\n")
-        part.rename(chosen.target)
-    print(describe(json.loads(chosen.target.read_text())))
+    names = list(CONFIGS) if chosen.configs in ([], ["table"]) else chosen.configs
+    if unknown := set(names) - CONFIGS.keys():
+        parser.error(f"there is no config {min(unknown)}; there are {', '.join(CONFIGS)}.")
+    for name in names:
+        target: Path = chosen.kept / f"solvents_{name}.json"
+        if chosen.configs != ["table"] and not target.exists():
+            result = make(name, chosen.work.resolve(), chosen.every, chosen.set)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_suffix(".part")
+            part.write_text(json.dumps(result, indent=1) + "\n")
+            part.rename(target)
+        if target.exists():
+            print(f"{name}\n\n{describe(json.loads(target.read_text()))}\n")
+
+
+def make(name: str, work: Path, every: int, changes: Sequence[str]) -> dict[str, Any]:
+    """Train, calibrate and judge one of them, or go on with it."""
+    prepare(work, every)
+    began = time.monotonic()
+    result = judge(fit(name, work, changes), work / "test.xyz")
+    result["seconds"] = round(time.monotonic() - began)
+    return result
 
 
 def prepare(work: Path, every: int) -> None:
@@ -103,13 +114,14 @@ def labelled(file: Path) -> list[Atoms]:
     return found
 
 
-def fit(work: Path, changes: Sequence[str]) -> Path:
+def fit(name: str, work: Path, changes: Sequence[str]) -> Path:
     """Train, or go on, then calibrate on clusters that nobody has learned from."""
-    run, calibrated = work / "run", work / "calibrated.safetensors"
+    run = work / name
+    calibrated = run / "calibrated.safetensors"
     if not (run / "potential.safetensors").exists():
         resume = ["--resume"] if (run / "last.safetensors").exists() else []
         changed = [part for change in changes for part in ("--set", change)]
-        surefoot("train", str(CONFIG), "-o", str(run), *resume, *changed, cwd=work)
+        surefoot("train", str(CONFIGS[name]), "-o", str(run), *resume, *changed, cwd=work)
     if not calibrated.exists():
         made = str(run / "potential.safetensors")
         held = ("--held-out", str(work / "held.xyz"))
