@@ -55,8 +55,11 @@ def of_prediction() -> list[str]:
     cost = json.loads(file.read_text())
     plain, how = cost["milliseconds"], "compiled" if cost["compiled"] else "not compiled"
     lines += [
-        f"All kinds side by side, one structure of {cost['atoms']} atoms, {how}, one thread, over"
-        f" {cost['plain']} ({plain['forces']:.2f} ms with forces):",
+        f"Kinds side by side, one structure of {cost['atoms']} atoms, {how}, one thread, over"
+        f" {cost['plain']} ({plain['forces']:.2f} ms with forces). The shortest of 30 times counts,"
+        " taken in turns; rows that should be alike (both energies of `laplace`, forces of"
+        " `squared` and of one draw of `laplace`) say how far the machine's other work, a load of"
+        f" {cost['load']:.1f}, can be felt. Left out: {unmeasured(cost['rows'])}.",
         "",
         "| kind | draws | energy and its σ | energy, forces and their σ |",
         "|---|---|---|---|",
@@ -65,6 +68,13 @@ def of_prediction() -> list[str]:
         ratios = f"{row['over_plain_energy']:.2f} | {row['over_plain']:.2f}"
         lines.append(f"| {name} | {row['draws']} | {ratios} |")
     return [*lines, ""]
+
+
+def unmeasured(rows: Mapping[str, Any]) -> str:
+    """Methods without a row of their own."""
+    methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
+    timed = {name.partition(",")[0] for name in rows}
+    return ", ".join(f"`{name}`" for name in methods if name not in timed)
 
 
 def of_members() -> list[str]:
@@ -129,8 +139,9 @@ def of_training() -> list[str]:
     plain = mean_spent([run for run in runs_of(PLAIN) if run.get("processor") == machine])
     lines = [
         "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
-        " compiled, one thread: processor time, mean of the runs that counted it, of an ensemble"
-        " the sum over its members; the machine did other work beside. What is fitted to a trained"
+        f" compiled, one thread: processor time on {machine}, mean of the runs that counted it there"
+        " (so many of all), of an ensemble the sum over its members; the machine did other work"
+        " beside, and single runs differ by a factor of up to 1.7. What is fitted to a trained"
         " potential takes its time beside the training that it begins from. Errors and error bars"
         " of all of them: [benchmarks/uncertainty](../benchmarks/uncertainty/README.md).",
         "",
@@ -144,13 +155,16 @@ def of_training() -> list[str]:
             missing.append(f"`{method}`")
             continue
         base = f"`{entry['base']}`" if "base" in entry else "–"
-        spent = mean_spent([run for run in held if run.get("processor") == machine])
+        there = [run for run in held if run.get("processor") == machine]
+        spent = mean_spent(there)
         told = "–" if spent is None else f"{spent:.0f}"
         over = "–" if spent is None or plain is None or "base" in entry else f"{spent / plain:.2f}"
-        lines.append(f"| `{method}` | {len(held)} | {base} | {told} | {over} |")
-        for name in sorted({run.get("processor", "") for run in held} - {machine, ""}):
-            there = mean_spent([run for run in held if run.get("processor") == name])
-            others += [] if there is None else [f"`{method}` {there:.0f} s on {name}"]
+        counted = sum(run.get("cpu_seconds") is not None for run in there)
+        lines.append(f"| `{method}` | {counted} of {len(held)} | {base} | {told} | {over} |")
+        for name in sorted({run.get("processor") or "" for run in held} - {machine or ""}):
+            other = mean_spent([run for run in held if (run.get("processor") or "") == name])
+            where = name or "one that was not noted"
+            others += [] if other is None else [f"`{method}` {other:.0f} s on {where}"]
     if others:
         lines += ["", f"*Processor time of runs on another processor*: {', '.join(others)}."]
     if missing:

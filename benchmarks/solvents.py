@@ -2,13 +2,15 @@
 
 Usage: SUREFOOT_DATA=… python benchmarks/solvents.py [CONFIG …] [--work FOLDER] [--kept FOLDER]
        … --every 10 --set train.epochs=3 --work FOLDER --kept FOLDER     a trial of a minute
-       python benchmarks/solvents.py table
+       python benchmarks/solvents.py --table
 
 Learns from clusters of up to three solvent molecules, calibrates on other clusters of up to three,
 and asks of all sizes, up to six, for the slope of ln(RMSE / σ) against ln N: 0 where σ is as good
 for large clusters as for small ones. Configs are those of benchmarks/solvents/: `template`, what is
 recommended for so few frames, and `variances`, whose members state variances of their own.
-Interrupted, the same command goes on; the result of each is one JSON file, and `table` prints them.
+Interrupted, the same command goes on; the result of each is one JSON file, and --table prints them.
+Frames for calibration are of the same file as those that judge; three of the latter are as good as
+one of the former, since that file repeats them.
 """
 
 import argparse
@@ -18,7 +20,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,41 +40,57 @@ HERE = Path(__file__).parent
 CONFIGS = {name: HERE / "solvents" / f"{name}.yaml" for name in ("template", "variances")}
 TRAIN, TEST = "solvent_xtb_train_200.xyz.gz", "solvent_xtb_test.xyz.gz"
 FEW = 3  # molecules of the clusters that are learned from and calibrated on
+RESULTS = HERE / "results"
 CLASSES = 8  # of sizes, with as many clusters each
 MARK = 0.15  # largest slope
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("configs", nargs="*", help=f"{', '.join(CONFIGS)}, both if none; or table")
+    parser.add_argument("configs", nargs="*", help=f"{' or '.join(CONFIGS)}, both if none")
+    parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--every", type=int, default=1, help="so many clusters stand for one")
     parser.add_argument(
         "--set", action="append", default=[], help="section.key=value of the config"
     )
     parser.add_argument("--work", type=Path, default=Path("runs/solvents"))
-    parser.add_argument("--kept", type=Path, default=HERE / "results", help="of the JSON files")
+    parser.add_argument("--kept", type=Path, default=RESULTS, help="folder of the JSON files")
     chosen = parser.parse_args()
-    names = list(CONFIGS) if chosen.configs in ([], ["table"]) else chosen.configs
+    names = chosen.configs or list(CONFIGS)
     if unknown := set(names) - CONFIGS.keys():
         parser.error(f"there is no config {min(unknown)}; there are {', '.join(CONFIGS)}.")
+    trial = chosen.every != 1 or chosen.set
+    if trial and RESULTS.samefile(chosen.kept):
+        parser.error("a trial is no result: set another folder by --kept.")
     for name in names:
         target: Path = chosen.kept / f"solvents_{name}.json"
-        if chosen.configs != ["table"] and not target.exists():
-            result = make(name, chosen.work.resolve(), chosen.every, chosen.set)
+        if not chosen.table and not target.exists():
+            work = chosen.work.resolve()
+            result = make(name, work / slug(chosen) if trial else work, chosen.every, chosen.set)
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_suffix(".part")
             part.write_text(json.dumps(result, indent=1) + "\n")
             part.rename(target)
-        if target.exists():
-            print(f"{name}\n\n{describe(json.loads(target.read_text()))}\n")
+        told = describe(json.loads(target.read_text())) if target.exists() else "not yet run"
+        print(f"{name}\n\n{told}\n")
+
+
+def slug(chosen: argparse.Namespace) -> str:
+    """A folder of its own for each kind of trial."""
+    return "_".join((f"every_{chosen.every}", *chosen.set)).replace("/", "_")
 
 
 def make(name: str, work: Path, every: int, changes: Sequence[str]) -> dict[str, Any]:
     """Train, calibrate and judge one of them, or go on with it."""
     prepare(work, every)
-    began = time.monotonic()
     result = judge(fit(name, work, changes), work / "test.xyz")
-    result["seconds"] = round(time.monotonic() - began)
+    result["config"], result["changes"] = CONFIGS[name].read_text(), list(changes)
+    for part in ("learn", "valid", "held"):
+        result[part] = len(ase.io.read(work / f"{part}.xyz", ":"))
+    # What a user without frames to spare would have: the factor as trained beside that of `held`.
+    for file in ("potential", "calibrated"):
+        held = load_predictor(work / name / f"{file}.safetensors").calibration
+        result[f"factor_{file}"] = [held.energy, held.source]
     return result
 
 
@@ -220,15 +237,22 @@ def describe(result: dict[str, Any]) -> str:
         f"{row['sigma']:.1f} | {row['rmse'] / row['sigma']:.2f} |"
         for row in result["classes"]
     ]
-    return "\n".join([*lines, "", *say_slopes(result["slopes"]), result["calibration"]])
+    factors = (
+        f"factor on σ of energies: {value:.2f} ({source})"
+        for value, source in (result["factor_potential"], result["factor_calibrated"])
+    )
+    return "\n".join([*lines, "", *say_slopes(result["slopes"]), *factors])
 
 
 def say_slopes(slopes: dict[str, list[float]]) -> Iterable[str]:
     for name, (value, low, high) in slopes.items():
-        mark = (
-            f", {'within' if abs(value) <= MARK else 'beyond'} ± {MARK}" if name == "total" else ""
+        told = "within" if abs(value) <= MARK else "beyond"
+        sure = low >= -MARK and high <= MARK if told == "within" else low > MARK or high < -MARK
+        mark = f", {told} ± {MARK}{'' if sure else ', which the interval leaves open'}"
+        yield (
+            f"ln(RMSE / σ) against ln N, {name} σ: {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            f"{mark if name == 'total' else ''}"
         )
-        yield f"ln(RMSE / σ) against ln N, {name} σ: {value:+.2f} [{low:+.2f}, {high:+.2f}]{mark}"
 
 
 if __name__ == "__main__":

@@ -229,7 +229,9 @@ INTRODUCTION = [
     "",
     "`laplace`, `shallow`, `histogram_c` and `judge_nll` are fitted to the potentials of"
     " `squared`. CPU seconds are those of the run itself, compilation included, of an ensemble"
-    " the sum over its members; a dash where they were not counted.",
+    " the sum over its members; a dash where they were not counted. `squared_0` was trained again"
+    " on another processor after `shallow_0` and the ensembles of `squared`, which hold the earlier"
+    " one of the same seed (forces 32.6 where it is 32.7 meV/Å).",
     "",
     f"The recommended method that the marks judge is `{RECOMMENDED}`. Its intervals are those of a"
     " normal of the calibrated σ (*after*); conformal ones stand beside them. The form of the"

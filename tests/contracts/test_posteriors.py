@@ -215,19 +215,36 @@ def test_zero_width_is_the_point(name, small_structures) -> None:
 
 
 @every_posterior
-def test_an_exception_in_a_prediction_changes_nothing(name, small_structures, monkeypatch) -> None:
+@pytest.mark.parametrize("place", ["surefoot.heads.scalar.Scalar.__call__", "torch.autograd.grad"])
+def test_a_failed_prediction_changes_nothing(name, place, small_structures, monkeypatch) -> None:
+    """Neither on the way forward nor on the way back."""
     predictor, graph = predictor_of(name), collate(graphs_of(small_structures))
-    before, weights = predictor(graph), {n: v.clone() for n, v in predictor.weights.items()}
 
-    def fail(*_: object) -> object:
+    def look() -> Weights:
+        prediction = predictor(graph)
+        parts = {"forces": prediction.forces.mean}
+        if prediction.forces.total is not None:  # one set of weights has none
+            parts["variance"] = prediction.forces.total
+        kept = {f"kept {n}": value.clone() for n, value in predictor.posterior.tree().items()}
+        held = {f"held {n}": value.clone() for n, value in predictor.weights.items()}
+        return {"energy": prediction.energy.mean, **parts, **kept, **held}
+
+    before, state = look(), (torch.get_rng_state(), torch.is_grad_enabled())
+    seen = []
+
+    def fail(*_: object, **__: object) -> object:
+        seen.append(place)
         raise FloatingPointError("in the middle of a prediction")
 
     with monkeypatch.context() as patch:
-        patch.setattr("surefoot.heads.scalar.Scalar.__call__", fail)
+        patch.setattr(place, fail)
         with pytest.raises(FloatingPointError, match="in the middle"):
             predictor(graph)
-    assert same(predictor.weights, weights)
-    assert torch.equal(predictor(graph).energy.mean, before.energy.mean)
+    assert seen
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert torch.is_grad_enabled() == state[1]
+    assert not any(value.requires_grad for value in predictor.weights.values())
+    assert same(look(), before)
 
 
 @every_model

@@ -166,26 +166,31 @@ def test_interrupted_and_resumed_to_the_bit(name, batches, splits, tmp_path: Pat
 
 
 @every_method
-def test_an_exception_in_a_step_leaves_the_state_of_the_last_one(name, splits, monkeypatch) -> None:
+@pytest.mark.parametrize("how", ["raised", "not a number"])
+def test_a_failed_step_leaves_the_state_of_the_last_one(name, how, splits, monkeypatch) -> None:
     """A training that goes on after it is the undisturbed one to the bit."""
     plan = plan_training(splits, parts_of(name))
     whole, state = run(plan), start(plan)
     assert not fit(plan.task, state, stop=stop_after(4 * BATCHES + 1))
-    before = digest(state.tree())
+    before = digest(state.tree()), state.header() | {"history": None}
     calls = 0
 
     def fail(*given: object, **named: object) -> object:
         nonlocal calls
         calls += 1
-        if calls == (2 if name == "ivon" else 1):  # between two samples of its noise
-            raise FloatingPointError("in the middle of a step")
-        return loss_gradients(*given, **named)
+        terms, gradients = loss_gradients(*given, **named)
+        if calls == (2 if name == "ivon" else 1):  # after the first sample of its noise
+            if how == "raised":
+                raise FloatingPointError("the loss is not a number, says a test")
+            terms = {key: value * torch.nan for key, value in terms.items()}
+        return terms, gradients
 
     with monkeypatch.context() as patch:
         patch.setattr("surefoot.train.fit.loss_gradients", fail)
-        with pytest.raises(FloatingPointError, match="in the middle"):
+        with pytest.raises(FloatingPointError, match="the loss is not a number"):
             fit(plan.task, state)
-    assert digest(state.tree()) == before
+    assert calls > 0
+    assert (digest(state.tree()), state.header() | {"history": None}) == before
     assert digest(run(plan, state).tree()) == digest(whole.tree())
 
 
