@@ -140,8 +140,8 @@ def of_training() -> list[str]:
     lines = [
         "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
         f" compiled, one thread: processor time on {machine}, mean of the runs that counted it"
-        " there (so many of all), of an ensemble the sum over its members; the machine did other work"
-        " beside, and single runs differ by a factor of up to 1.7. What is fitted to a trained"
+        " there (so many of all), of an ensemble the sum over its members; the machine did other"
+        " work beside, and single runs differ by a factor of up to 1.7. What is fitted to a trained"
         " potential takes its time beside the training that it begins from. Errors and error bars"
         " of all of them: [benchmarks/uncertainty](../benchmarks/uncertainty/README.md).",
         "",
