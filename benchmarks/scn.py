@@ -7,7 +7,8 @@ Usage: python benchmarks/scn.py [RUN …] [--only VARIANT …] [--minutes 100] [
 The set is benchmarks/scn/slabs (`scn_slabs.py`: adsorbates on Cu, Pd and Pt, GFN1-xTB). Every run
 is one training and one JSON file in benchmarks/scn/, with as many epochs as fit into --budget
 minutes of CPU time, found by short trials of its variant; all together take about 160 minutes and
-the trials. What is there is not run again; after --minutes no further run begins, and one that was
+the trials. Equal time is equal only on one kind of processor, so runs of another one are refused
+beside those that are there. What is there is not run again; after --minutes no further run begins, and one that was
 interrupted goes on. Two processes can share the work: a run that another one holds is passed over.
 `table` writes benchmarks/scn/README.md and the plot beside it.
 
@@ -37,6 +38,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from scn.judge import errors, knowing_nothing, refined, rotation_errors
 from scn.table import describe
+from speed.machine import describe_machine
 
 from surefoot.posteriors.predictor import load_predictor
 
@@ -115,6 +117,8 @@ def main() -> None:
     unknown += [name for name in chosen.only or [] if name not in known]
     if unknown:
         parser.error(f"there is no run or variant {unknown[0]}; `list` names all.")
+    processor = describe_machine()["cpu"]
+    require_same(processor, chosen.kept, list(every))
     work, end = chosen.work.resolve(), time.monotonic() + 60 * chosen.minutes
     for folder in (chosen.kept, work):
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,6 +133,16 @@ def main() -> None:
         with held(work / f"{name}.lock", wait=False) as mine:
             if mine and not (chosen.kept / f"{name}.json").exists():
                 do(every[name], work, chosen.kept, 60 * chosen.budget)
+
+
+def require_same(processor: str, kept: Path, names: list[str]) -> None:
+    """No run beside those of another processor."""
+    for file in (kept / f"{name}.json" for name in names):
+        if file.exists() and (other := json.loads(file.read_text())["processor"]) != processor:
+            raise SystemExit(
+                f"{file} was made on {other} and this is {processor}: equal time would not be "
+                "equal. Go on there, or remove all runs and begin anew."
+            )
 
 
 @contextmanager
@@ -166,6 +180,7 @@ def do(run: Run, work: Path, kept: Path, budget: float) -> None:
         "variant": run.variant,
         "seed": run.seed,
         "kind": run.kind,
+        "processor": describe_machine()["cpu"],
         "changes": run.changes,
         "budget": budget,
         "epochs": epochs,

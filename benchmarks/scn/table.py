@@ -52,7 +52,9 @@ def describe(labels: Iterable[tuple[str, str]], kept: Path) -> None:
         lines.append(f"| {label} | {len(entries)} | {' | '.join(cells)} |")
     example = next(iter(found.values()), [None])[0]
     if example:
-        lines += ["", nothing_line(example)]
+        told = f"{example['budget'] / 60:g} minutes on one core of {example['processor']}"
+        lines += ["", f"Time of a training: {told}, twice of what is called so.", ""]
+        lines.append(nothing_line(example))
     lines += ["", "![rotation error against accuracy](dial.svg)"]
     (kept / "README.md").write_text("\n".join(lines) + "\n")
     draw(found, kept / "dial.svg")
