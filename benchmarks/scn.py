@@ -8,8 +8,9 @@ The set is benchmarks/scn/slabs (`scn_slabs.py`: adsorbates on Cu, Pd and Pt, GF
 is one training and one JSON file in benchmarks/scn/, with as many epochs as fit into --budget
 minutes of CPU time, found by short trials of its variant; all together take about 160 minutes and
 the trials. Equal time is equal only on one kind of processor, so runs of another one are refused
-beside those that are there. What is there is not run again; after --minutes no further run begins, and one that was
-interrupted goes on. Two processes can share the work: a run that another one holds is passed over.
+beside those that are there. What is there is not run again; after --minutes no further run begins,
+and one that was interrupted goes on. Two processes can share the work: a run that another one holds
+is passed over.
 `table` writes benchmarks/scn/README.md and the plot beside it.
 
 Variants stand in benchmarks/scn/variants.yaml: the dial (orders, taps, bands and SO(2), forces
