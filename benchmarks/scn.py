@@ -39,7 +39,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from scn.judge import errors, knowing_nothing, refined, rotation_errors
 from scn.table import describe
-from speed.machine import describe_machine
+from speed.machine import describe_machine, require_same_processor
 
 from surefoot.posteriors.predictor import load_predictor
 
@@ -118,8 +118,7 @@ def main() -> None:
     unknown += [name for name in chosen.only or [] if name not in known]
     if unknown:
         parser.error(f"there is no run or variant {unknown[0]}; `list` names all.")
-    processor = describe_machine()["cpu"]
-    require_same(processor, chosen.kept, list(every))
+    require_same_processor(describe_machine()["cpu"], chosen.kept.glob("*.json"))
     work, end = chosen.work.resolve(), time.monotonic() + 60 * chosen.minutes
     for folder in (chosen.kept, work):
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,16 +133,6 @@ def main() -> None:
         with held(work / f"{name}.lock", wait=False) as mine:
             if mine and not (chosen.kept / f"{name}.json").exists():
                 do(every[name], work, chosen.kept, 60 * chosen.budget)
-
-
-def require_same(processor: str, kept: Path, names: list[str]) -> None:
-    """No run beside those of another processor."""
-    for file in (kept / f"{name}.json" for name in names):
-        if file.exists() and (other := json.loads(file.read_text())["processor"]) != processor:
-            raise SystemExit(
-                f"{file} was made on {other} and this is {processor}: equal time would not be "
-                "equal. Go on there, or remove all runs and begin anew."
-            )
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """What the machine can do: the rate of a matrix product and of memory, measured; its name."""
 
+import json
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,17 @@ def describe_machine() -> dict[str, Any]:
         "libc": " ".join(platform.libc_ver()),
         "torch": torch.__version__,
     }
+
+
+def require_same_processor(processor: str, results: Iterable[Path]) -> None:
+    """No figures of equal time beside those of another processor."""
+    for file in results:
+        other = json.loads(file.read_text())["processor"]
+        if other != processor:
+            raise SystemExit(
+                f"{file} was made on {other} and this is {processor}: equal time would not be "
+                "equal. Go on there, or remove all such files and begin anew."
+            )
 
 
 def measure_peaks() -> dict[str, float]:
