@@ -19,6 +19,7 @@ PAGE = HERE.parent / "docs" / "prices.md"
 RUNS, SPEED = HERE / "uncertainty", HERE / "results" / "speed.json"
 STACK = HERE / "results" / "ensemble_speed.json"
 PLAIN = "squared"
+UNNOTED = "one that was not noted"
 
 Entry = Mapping[str, Any]
 
@@ -135,8 +136,8 @@ def of_heads() -> list[str]:
 def of_training() -> list[str]:
     """Processor times, of the processor on which the plain model was trained."""
     methods: dict[str, Any] = yaml.safe_load((RUNS / "methods.yaml").read_text())
-    machine = next((run.get("processor") for run in runs_of(PLAIN)), None)
-    plain = mean_spent([run for run in runs_of(PLAIN) if run.get("processor") == machine])
+    machine = next(map(processor_of, runs_of(PLAIN)), UNNOTED)
+    plain = mean_spent([run for run in runs_of(PLAIN) if processor_of(run) == machine])
     lines = [
         "The small MACE of `benchmarks/uncertainty/config.yaml` on 400 frames of 3BPA, 120 epochs,"
         f" compiled, one thread: processor time on {machine}, mean of the runs that counted it"
@@ -155,21 +156,24 @@ def of_training() -> list[str]:
             missing.append(f"`{method}`")
             continue
         base = f"`{entry['base']}`" if "base" in entry else "–"
-        there = [run for run in held if run.get("processor") == machine]
+        there = [run for run in held if processor_of(run) == machine]
         spent = mean_spent(there)
         told = "–" if spent is None else f"{spent:.0f}"
         over = "–" if spent is None or plain is None or "base" in entry else f"{spent / plain:.2f}"
         counted = sum(run.get("cpu_seconds") is not None for run in there)
         lines.append(f"| `{method}` | {counted} of {len(held)} | {base} | {told} | {over} |")
-        for name in sorted({run.get("processor") or "" for run in held} - {machine or ""}):
-            other = mean_spent([run for run in held if (run.get("processor") or "") == name])
-            where = name or "one that was not noted"
-            others += [] if other is None else [f"`{method}` {other:.0f} s on {where}"]
+        for name in sorted(set(map(processor_of, held)) - {machine}):
+            other = mean_spent([run for run in held if processor_of(run) == name])
+            others += [] if other is None else [f"`{method}` {other:.0f} s on {name}"]
     if others:
         lines += ["", f"*Processor time of runs on another processor*: {', '.join(others)}."]
     if missing:
         lines += ["", f"*Not yet run*: {', '.join(missing)}."]
     return [*lines, ""]
+
+
+def processor_of(run: Entry) -> str:
+    return run.get("processor") or UNNOTED
 
 
 def mean_spent(runs: Sequence[Entry]) -> float | None:

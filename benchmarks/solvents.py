@@ -9,8 +9,7 @@ and asks of all sizes, up to six, for the slope of ln(RMSE / σ) against ln N: 0
 for large clusters as for small ones. Configs are those of benchmarks/solvents/: `template`, what is
 recommended for so few frames, and `variances`, whose members state variances of their own.
 Interrupted, the same command goes on; the result of each is one JSON file, and --table prints them.
-Frames for calibration are of the same file as those that judge; three of the latter are as good as
-one of the former, since that file repeats them.
+Frames for calibration are of the same file as those that judge, and are none of them.
 """
 
 import argparse
@@ -38,9 +37,9 @@ from surefoot.posteriors.predictor import load_predictor
 
 HERE = Path(__file__).parent
 CONFIGS = {name: HERE / "solvents" / f"{name}.yaml" for name in ("template", "variances")}
+RESULTS = HERE / "results"
 TRAIN, TEST = "solvent_xtb_train_200.xyz.gz", "solvent_xtb_test.xyz.gz"
 FEW = 3  # molecules of the clusters that are learned from and calibrated on
-RESULTS = HERE / "results"
 CLASSES = 8  # of sizes, with as many clusters each
 MARK = 0.15  # largest slope
 
@@ -60,7 +59,7 @@ def main() -> None:
     if unknown := set(names) - CONFIGS.keys():
         parser.error(f"there is no config {min(unknown)}; there are {', '.join(CONFIGS)}.")
     trial = chosen.every != 1 or chosen.set
-    if trial and RESULTS.samefile(chosen.kept):
+    if trial and chosen.kept.resolve() == RESULTS.resolve():
         parser.error("a trial is no result: set another folder by --kept.")
     for name in names:
         target: Path = chosen.kept / f"solvents_{name}.json"
@@ -171,7 +170,6 @@ def judge(potential: Path, file: Path) -> dict[str, Any]:
         "sha256": hashlib.sha256(potential.read_bytes()).hexdigest(),
         "epochs": predictor.provenance.get("epochs"),
         "learned_from": f"{TRAIN}, up to {FEW} molecules",
-        "calibration": predictor.calibration.describe(),
         "structures": len(sizes),
         "compositions": len(set(blocks)),
         "slopes": {},

@@ -53,7 +53,7 @@ def describe(labels: Iterable[tuple[str, str]], kept: Path) -> None:
     example = next(iter(found.values()), [None])[0]
     if example:
         told = f"{example['budget'] / 60:g} minutes on one core of {example['processor']}"
-        lines += ["", f"Time of a training: {told}, twice of what is called so.", ""]
+        lines += ["", f"Time of a training: {told}; those called *twice* have twice of it.", ""]
         lines.append(nothing_line(example))
     lines += ["", "![rotation error against accuracy](dial.svg)"]
     (kept / "README.md").write_text("\n".join(lines) + "\n")

@@ -36,3 +36,17 @@ def test_a_mark_is_not_claimed_beyond_its_interval(interval, told, monkeypatch) 
     solvents = importlib.import_module("solvents")
     (line,) = solvents.say_slopes({"total": interval})
     assert line.endswith(f"], {told}")
+
+
+def test_a_trial_is_kept_elsewhere(tmp_path, monkeypatch, capsys) -> None:
+    """Also in a folder that is not there yet."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    solvents = importlib.import_module("solvents")
+    trial = ["solvents.py", "--table", "--every", "10"]
+    monkeypatch.setattr("sys.argv", [*trial, "--kept", str(tmp_path / "new")])
+    solvents.main()
+    assert capsys.readouterr().out.count("not yet run") == len(solvents.CONFIGS)
+    monkeypatch.setattr("sys.argv", trial)
+    with pytest.raises(SystemExit):
+        solvents.main()
+    assert "a trial is no result" in capsys.readouterr().err
